@@ -1,0 +1,1 @@
+//! Numbers publications and keeps them.

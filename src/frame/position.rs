@@ -1,0 +1,117 @@
+//! Where a publication stands in its topic: epoch and offset, and the cursor a client keeps of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One life of a topic: 1 to 12 characters of `[A-Za-z0-9]`, opaque to clients, drawn anew whenever the numbering starts anew.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    bytes: [u8; Self::BYTES_MAX],
+    length: u8,
+}
+
+impl Epoch {
+    /// The longest epoch, in bytes.
+    pub const BYTES_MAX: usize = 12;
+
+    /// An epoch of 8 characters from 64 random bits: two lives of one topic meet with a chance below 2^-47.
+    #[must_use]
+    pub fn from_random(random: u64) -> Self {
+        const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        let mut bytes = [0; Self::BYTES_MAX];
+        let mut rest = random;
+        for byte in &mut bytes[..8] {
+            *byte = ALPHABET[(rest % 62) as usize];
+            rest /= 62;
+        }
+        Self { bytes, length: 8 }
+    }
+
+    /// The epoch's characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length as usize]).expect("an epoch is ASCII")
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let known = (1..=Self::BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !known {
+            return Err(CursorError);
+        }
+        let mut bytes = [0; Self::BYTES_MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Self { bytes, length: text.len() as u8 })
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Epoch({self})")
+    }
+}
+
+/// A publication's place: offsets grow within an epoch, with holes allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The life of the topic.
+    pub epoch: Epoch,
+    /// From 1, below 2^53, so that it is exact as a JSON number. 0 stands before the first publication.
+    pub offset: u64,
+}
+
+/// What a client keeps to resume one topic: `EPOCH.OFFSET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(pub Position);
+
+/// The text is not `EPOCH.OFFSET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a cursor is EPOCH.OFFSET, as the server gave it")]
+pub struct CursorError;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.0.epoch, self.0.offset)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let (epoch, offset) = text.split_once('.').ok_or(CursorError)?;
+        let digits = !offset.is_empty() && offset.bytes().all(|byte| byte.is_ascii_digit());
+        let offset: u64 = if digits { offset.parse().map_err(|_| CursorError)? } else { return Err(CursorError) };
+        if offset >= 1 << 53 {
+            return Err(CursorError);
+        }
+        Ok(Self(Position { epoch: epoch.parse()?, offset }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back() {
+        let position = Position { epoch: Epoch::from_random(0x1234_5678_9abc_def0), offset: 1043 };
+        assert_eq!(Cursor(position).to_string().parse(), Ok(Cursor(position)));
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        for text in ["", ".", "k3Vq", "k3Vq.", ".1", "k3Vq.-1", "k3Vq.+1", "k3 q.1", "k3Vq.9007199254740992", "abcdefghijklm.1"] {
+            assert_eq!(text.parse::<Cursor>(), Err(CursorError), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Subscriptions, interest and fan-out lists.

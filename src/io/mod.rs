@@ -1,0 +1,1 @@
+//! The driver: the only code that makes socket system calls.

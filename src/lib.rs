@@ -1,0 +1,50 @@
+//! Fantail: a push server. One URL per topic; whoever holds a connection to that URL gets what is published there.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | worker | one thread with its own listeners, driver, connections, buffers, deadlines and topics; nothing in it waits or locks |
+//! | driver | the worker's view of the kernel, [`io`]; the only code that makes socket system calls |
+//! | turn | one pass of a worker's loop: wait, read, mailbox, deadlines, flush |
+//! | connection | one client socket and its protocol state: HTTP/1.1, swapped in place for WebSocket |
+//! | publication | a payload accepted for a topic: kind, epoch, offset |
+//! | home worker | the one worker, picked by a hash of the topic, that has its publications numbered and hands them out |
+//! | interest | which workers have a subscriber of a topic, and in which wire forms |
+//! | frame | a publication encoded once for one wire form, shared by reference by every subscriber |
+//! | outbox | a connection's queue waiting to be written, bounded in bytes |
+//! | mailbox | the way into another worker: a ring of requests (by credit) and a ring of deliveries (always drained) |
+//! | engine | numbers publications and keeps them |
+//!
+//! # Layers
+//!
+//! A module uses rows below its own, never its own row or above:
+//!
+//! ```text
+//! main cli            flags -> Config; one error line; exit status
+//! server config       public Server: listeners, workers, signals, drain
+//! worker              the shell: turn, connection, outbox, deadlines. Sockets meet protocols only here
+//! routes              what a URL means; admin and pages
+//! ws                  the WebSocket protocol: bytes and events in, bytes and events out
+//! hub engine http1 auth io
+//! frame limits        Topic, Publication, Position; ticks, buffers, tables
+//! mailbox metrics log
+//! ```
+//!
+//! All but `worker`, `server`, `io`, `mailbox` and `log` are sans-IO: no socket, no thread, no clock (`now` is an argument).
+
+pub mod auth;
+pub mod config;
+pub mod engine;
+pub mod frame;
+pub mod http1;
+pub mod hub;
+pub mod io;
+pub mod limits;
+pub mod log;
+pub mod mailbox;
+pub mod metrics;
+pub mod routes;
+pub mod server;
+pub mod worker;
+pub mod ws;

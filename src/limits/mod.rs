@@ -1,0 +1,9 @@
+//! What bounds time and memory: the worker's tick, pooled buffers, token buckets and the tables that limits spanning workers need.
+//!
+//! No clock is read here: the caller says what time it is.
+
+mod pool;
+mod tick;
+
+pub use pool::BufferPool;
+pub use tick::{TICK_MS, Tick};

@@ -1,0 +1,1 @@
+//! The shell: one event loop per core.
