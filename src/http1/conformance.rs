@@ -180,6 +180,11 @@ impl Server {
 fn serve<'p>(mut pieces: impl Iterator<Item = &'p [u8]>) -> Outcome {
     let mut server = Server::new();
     let error = pieces.find_map(|piece| server.receive(piece).err());
+    if error.is_some() {
+        let mut next = *b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let step = server.connection.handle_input(&mut next, &LIMITS, &mut server.pool).unwrap();
+        assert_eq!((step.consumed, step.event), (0, None), "nothing is read behind a refused request");
+    }
     (server.requests, error)
 }
 

@@ -133,98 +133,123 @@ impl HttpError {
     }
 
     const fn problem_type(self) -> ProblemType {
-        let (kind, status, title, fix) = match self {
-            Self::NotHttp => (
-                "not-http",
-                400,
-                "This is not HTTP",
-                "Speak plain HTTP/1.1 to this port: a URL with http:// or ws://, not https:// or wss://.",
-            ),
-            Self::BadRequestLine => (
-                "bad-request-line",
-                400,
-                "The request line is malformed",
-                "Begin the request with a line such as GET /topics/chat HTTP/1.1.",
-            ),
-            Self::UnsupportedVersion => (
-                "http-version",
-                505,
-                "The HTTP version is not supported",
-                "Use HTTP/1.1 (curl --http1.1); let a proxy in front speak HTTP/2.",
-            ),
-            Self::BadTarget => (
-                "bad-target",
-                400,
-                "The request target is malformed",
-                "Ask for a path such as /topics/chat: percent-encode other bytes than visible ASCII, leave out any #fragment.",
-            ),
-            Self::BareLineEnd => {
-                ("bad-line-end", 400, "A line end is malformed", "End every line of the head by CR LF, and none by either alone.")
-            }
-            Self::ControlByte | Self::FoldedHeader | Self::BadHeader => (
-                "bad-header",
-                400,
-                "A header line is malformed",
-                "Send each header on one line as NAME: VALUE, without control bytes and without a space before the colon.",
-            ),
-            Self::HeadTooLarge { .. } => (
-                "head-too-large",
-                431,
-                "The head is too large",
-                "Send fewer or shorter headers (often it is cookies), or raise --max-head-size.",
-            ),
-            Self::TooManyHeaders => {
-                ("too-many-headers", 431, "The head has too many lines", "Send fewer header lines; this limit is fixed.")
-            }
-            Self::MissingHost | Self::RepeatedHost | Self::BadHost => (
-                "bad-host",
-                400,
-                "The host is missing or malformed",
-                "Send exactly one Host header with a name or address and, if needed, a port: Host: example.com:8080.",
-            ),
-            Self::BadContentLength | Self::LengthAndCoding => (
-                "bad-content-length",
-                400,
-                "The length of the body is ambiguous",
-                "Send one Content-Length with a decimal number, or Transfer-Encoding: chunked, and never both.",
-            ),
-            Self::BadTransferEncoding => (
-                "bad-transfer-coding",
-                400,
-                "The transfer coding is malformed",
-                "Send Transfer-Encoding: chunked once, in HTTP/1.1 only, or Content-Length.",
-            ),
-            Self::UnsupportedTransferCoding => (
-                "unsupported-transfer-coding",
-                501,
-                "The transfer coding is not supported",
-                "Send the body as it is, with Content-Length or Transfer-Encoding: chunked.",
-            ),
-            Self::BadChunk => (
-                "bad-chunk",
-                400,
-                "The chunked body is malformed",
-                "Send each chunk as its size in hex, CR LF, that many bytes, CR LF; end by 0 CR LF CR LF.",
-            ),
-            Self::MessageTooLarge { .. } => {
-                ("message-too-large", 413, "The body is too large", "Send less, or raise --max-message-size.")
-            }
-            Self::Timeout => (
-                "request-timeout",
-                408,
-                "The request took too long",
-                "Send the whole request without pausing, or raise --head-timeout or --message-timeout.",
-            ),
-            Self::NoMemory => (
-                "no-memory",
-                503,
-                "The server is out of memory",
-                "Try again later, or give the server more memory or fewer clients.",
-            ),
-        };
-        ProblemType { kind, status, title, fix }
+        match self {
+            Self::NotHttp => NOT_HTTP,
+            Self::BadRequestLine => BAD_REQUEST_LINE,
+            Self::UnsupportedVersion => HTTP_VERSION,
+            Self::BadTarget => BAD_TARGET,
+            Self::BareLineEnd => BAD_LINE_END,
+            Self::ControlByte | Self::FoldedHeader | Self::BadHeader => BAD_HEADER,
+            Self::HeadTooLarge { .. } => HEAD_TOO_LARGE,
+            Self::TooManyHeaders => TOO_MANY_HEADERS,
+            Self::MissingHost | Self::RepeatedHost | Self::BadHost => BAD_HOST,
+            Self::BadContentLength | Self::LengthAndCoding => BAD_CONTENT_LENGTH,
+            Self::BadTransferEncoding => BAD_TRANSFER_CODING,
+            Self::UnsupportedTransferCoding => UNSUPPORTED_TRANSFER_CODING,
+            Self::BadChunk => BAD_CHUNK,
+            Self::MessageTooLarge { .. } => MESSAGE_TOO_LARGE,
+            Self::Timeout => REQUEST_TIMEOUT,
+            Self::NoMemory => NO_MEMORY,
+        }
     }
 }
+
+const NOT_HTTP: ProblemType = ProblemType {
+    kind: "not-http",
+    status: 400,
+    title: "This is not HTTP",
+    fix: "Speak plain HTTP/1.1 to this port: a URL with http:// or ws://, not https:// or wss://.",
+};
+const BAD_REQUEST_LINE: ProblemType = ProblemType {
+    kind: "bad-request-line",
+    status: 400,
+    title: "The request line is malformed",
+    fix: "Begin the request with a line such as GET /topics/chat HTTP/1.1.",
+};
+const HTTP_VERSION: ProblemType = ProblemType {
+    kind: "http-version",
+    status: 505,
+    title: "The HTTP version is not supported",
+    fix: "Use HTTP/1.1 (curl --http1.1); let a proxy in front speak HTTP/2.",
+};
+const BAD_TARGET: ProblemType = ProblemType {
+    kind: "bad-target",
+    status: 400,
+    title: "The request target is malformed",
+    fix: "Ask for a path such as /topics/chat: percent-encode other bytes than visible ASCII, leave out any #fragment.",
+};
+const BAD_LINE_END: ProblemType = ProblemType {
+    kind: "bad-line-end",
+    status: 400,
+    title: "A line end is malformed",
+    fix: "End every line of the head by CR LF, and none by either alone.",
+};
+const BAD_HEADER: ProblemType = ProblemType {
+    kind: "bad-header",
+    status: 400,
+    title: "A header line is malformed",
+    fix: "Send each header on one line as NAME: VALUE, without control bytes and without a space before the colon.",
+};
+const HEAD_TOO_LARGE: ProblemType = ProblemType {
+    kind: "head-too-large",
+    status: 431,
+    title: "The head is too large",
+    fix: "Send fewer or shorter headers (often it is cookies), or raise --max-head-size.",
+};
+const TOO_MANY_HEADERS: ProblemType = ProblemType {
+    kind: "too-many-headers",
+    status: 431,
+    title: "The head has too many lines",
+    fix: "Send fewer header lines; this limit is fixed.",
+};
+const BAD_HOST: ProblemType = ProblemType {
+    kind: "bad-host",
+    status: 400,
+    title: "The host is missing or malformed",
+    fix: "Send exactly one Host header with a name or address and, if needed, a port: Host: example.com:8080.",
+};
+const BAD_CONTENT_LENGTH: ProblemType = ProblemType {
+    kind: "bad-content-length",
+    status: 400,
+    title: "The length of the body is ambiguous",
+    fix: "Send one Content-Length with a decimal number, or Transfer-Encoding: chunked, and never both.",
+};
+const BAD_TRANSFER_CODING: ProblemType = ProblemType {
+    kind: "bad-transfer-coding",
+    status: 400,
+    title: "The transfer coding is malformed",
+    fix: "Send Transfer-Encoding: chunked once, in HTTP/1.1 only, or Content-Length.",
+};
+const UNSUPPORTED_TRANSFER_CODING: ProblemType = ProblemType {
+    kind: "unsupported-transfer-coding",
+    status: 501,
+    title: "The transfer coding is not supported",
+    fix: "Send the body as it is, with Content-Length or Transfer-Encoding: chunked.",
+};
+const BAD_CHUNK: ProblemType = ProblemType {
+    kind: "bad-chunk",
+    status: 400,
+    title: "The chunked body is malformed",
+    fix: "Send each chunk as its size in hex, CR LF, that many bytes, CR LF; end by 0 CR LF CR LF.",
+};
+const MESSAGE_TOO_LARGE: ProblemType = ProblemType {
+    kind: "message-too-large",
+    status: 413,
+    title: "The body is too large",
+    fix: "Send less, or raise --max-message-size.",
+};
+const REQUEST_TIMEOUT: ProblemType = ProblemType {
+    kind: "request-timeout",
+    status: 408,
+    title: "The request took too long",
+    fix: "Send the whole request without pausing, or raise --head-timeout or --message-timeout.",
+};
+const NO_MEMORY: ProblemType = ProblemType {
+    kind: "no-memory",
+    status: 503,
+    title: "The server is out of memory",
+    fix: "Try again later, or give the server more memory or fewer clients.",
+};
 
 fn size(body_bytes: Option<u64>, limit_bytes: u64) -> String {
     body_bytes.map_or_else(|| format!("more than {limit_bytes} bytes"), |bytes| format!("{bytes} bytes"))
