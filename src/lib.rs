@@ -34,6 +34,7 @@
 //! All but `worker`, `server`, `io`, `mailbox` and `log` are sans-IO: no socket, no thread, no clock (`now` is an argument).
 
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod frame;

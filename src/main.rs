@@ -1,3 +1,7 @@
 //! The `fantail` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fantail::cli::main()
+}

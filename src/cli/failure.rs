@@ -1,0 +1,129 @@
+//! What a command ends with when it could not do what it was asked.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+
+use crate::config::ConfigError;
+
+/// Exit statuses, as `fantail --help` lists them; success is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Failed at run time: the server can't be reached, or refuses.
+    Runtime = 1,
+    /// Wrong usage or settings, or the address is in use: starting again won't help.
+    Usage = 2,
+    /// Ended by Ctrl-C: 128 and the number of SIGINT, as shells count.
+    Interrupted = 130,
+}
+
+/// An error for the person at the terminal: one line, and one that says how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit status.
+    pub status: Status,
+    /// What went wrong; nothing where the person knows it already.
+    pub message: Option<String>,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+impl Failure {
+    /// A failure at run time.
+    #[must_use]
+    pub fn runtime(message: impl Into<String>) -> Self {
+        Self { status: Status::Runtime, message: Some(message.into()), fix: None }
+    }
+
+    /// Wrong usage or settings.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { status: Status::Usage, ..Self::runtime(message) }
+    }
+
+    /// The same failure with what to do about it.
+    #[must_use]
+    pub fn with_fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+
+    /// A status alone: nothing is printed.
+    #[must_use]
+    pub const fn silent(status: Status) -> Self {
+        Self { status, message: None, fix: None }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string()).with_fix(error.fix)
+    }
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// What goes to stderr, each line with its end.
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(message) = &self.message {
+            writeln!(formatter, "fantail: {message}")?;
+        }
+        if let Some(fix) = &self.fix {
+            writeln!(formatter, "fix: {fix}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints help and version; turns wrong usage into one line.
+pub(super) fn from_clap(error: &clap::Error) -> Result<(), Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Whoever closed stdout does not want the help.
+            let _ = error.print();
+            Ok(())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Err(Failure::silent(Status::Usage))
+        }
+        _ => Err(usage_line(&error.render().to_string())),
+    }
+}
+
+/// The parser's message is its first paragraph; a tip, if it has one, is the fix.
+fn usage_line(rendered: &str) -> Failure {
+    let mut paragraphs = rendered.split("\n\n");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = words(paragraphs.next().unwrap_or_default());
+    let tip = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: ").map(words));
+    let fix = tip.unwrap_or_else(|| "See what is accepted with --help.".to_owned());
+    Failure::usage(message.strip_prefix("error: ").unwrap_or(&message)).with_fix(fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_one_line_and_a_fix() {
+        let rendered = "error: unexpected argument '--lisen' found\n\n  tip: a similar argument exists: '--listen'\n\nUsage: x\n";
+        let text = usage_line(rendered).to_string();
+        assert_eq!(text, "fantail: unexpected argument '--lisen' found\nfix: a similar argument exists: '--listen'\n");
+        let failure = usage_line("error: the following are required:\n  <TOPIC>\n\nUsage: fantail sub");
+        assert_eq!(failure.message.as_deref(), Some("the following are required: <TOPIC>"));
+        assert_eq!(failure.fix.as_deref(), Some("See what is accepted with --help."));
+    }
+
+    #[test]
+    fn silence_prints_nothing() {
+        assert_eq!(Failure::silent(Status::Interrupted).to_string(), "");
+        assert_eq!(Status::Interrupted as u8, 130);
+    }
+}

@@ -1,0 +1,237 @@
+//! The command line: words in, an exit status out.
+//!
+//! [`main`] is the one place that prints an error and sets the status; everything below returns a [`Failure`]. `serve` reads its flags
+//! straight into a [`Config`], and each of them has a variable: `--max-topics` is `FANTAIL_MAX_TOPICS`. The flag wins.
+
+mod backoff;
+mod ending;
+mod failure;
+mod interrupt;
+mod printer;
+mod problem;
+mod publish;
+mod serve;
+mod session;
+mod subscribe;
+mod target;
+
+pub use failure::{Failure, Status};
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::Config;
+use publish::Publish;
+use subscribe::Subscribe;
+
+/// Runs the command this process was started as.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{failure}");
+            failure.status.into()
+        }
+    }
+}
+
+/// Runs the command that `words` name, the first of which is the program's own name.
+///
+/// # Errors
+/// Why it could not be done, with the exit status.
+pub fn run<I>(words: I) -> Result<(), Failure>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let parsed = command().try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches));
+    match parsed {
+        Ok(Arguments { command: Command::Serve(config) }) => serve::run(*config),
+        Ok(Arguments { command: Command::Publish(publish) }) => publish.run(),
+        Ok(Arguments { command: Command::Subscribe(subscribe) }) => subscribe.run(),
+        Err(error) => failure::from_clap(&error),
+    }
+}
+
+/// Push server: one URL per topic; whoever holds a connection to it gets what is published there
+#[derive(Debug, Parser)]
+#[command(name = "fantail", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server
+    #[command(after_help = SERVE_AFTER_HELP)]
+    Serve(Box<Config>),
+    /// Publish to a topic
+    #[command(name = "pub", alias = "publish", after_help = publish::AFTER_HELP)]
+    Publish(Publish),
+    /// Print what is published to topics
+    #[command(name = "sub", alias = "subscribe", after_help = subscribe::AFTER_HELP)]
+    Subscribe(Subscribe),
+}
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0    done
+  1    failed at run time: the server can't be reached, or refuses
+  2    wrong usage or settings, or the address is in use
+  130  ended by Ctrl-C (sub)";
+
+const SERVE_AFTER_HELP: &str = "\
+Each flag has a variable: --max-topics is FANTAIL_MAX_TOPICS. The flag wins.
+Repeatable ones take a list: FANTAIL_LISTEN=127.0.0.1:8080,[::1]:8080
+
+Exit status: 0 stopped in order, 1 failed, 2 wrong settings or address in use";
+
+/// Columns of the help, whatever the terminal's width: it fits 80 everywhere.
+const HELP_COLUMNS: usize = 79;
+
+/// The whole command line, with a variable for each flag of `serve`.
+fn command() -> clap::Command {
+    Arguments::command().term_width(HELP_COLUMNS).mut_subcommand("serve", |serve| {
+        serve.mut_args(|flag| {
+            let variable = format!("FANTAIL_{}", flag.get_id().as_str().to_uppercase());
+            flag.env(variable).hide_env(true)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+        let words = ["fantail"].iter().chain(words);
+        command().try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches))
+    }
+
+    fn config(flags: &[&str]) -> Config {
+        match parse(&[&["serve"], flags].concat()).unwrap().command {
+            Command::Serve(config) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn help_of(words: &[&str]) -> String {
+        parse(&[words, &["--help"]].concat()).unwrap_err().render().to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_80_columns_and_is_the_same_by_either_flag() {
+        for words in [&[][..], &["serve"], &["pub"], &["sub"]] {
+            let help = help_of(words);
+            let short = parse(&[words, &["-h"]].concat()).unwrap_err().render().to_string();
+            assert_eq!(help, short);
+            for line in help.lines() {
+                assert!(line.chars().count() < 80, "{line:?}");
+                assert!(!line.contains('`'), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_those_of_the_config() {
+        assert_eq!(config(&[]), Config::default());
+    }
+
+    /// Walks the flags themselves, so that a new one cannot be forgotten.
+    #[test]
+    fn each_flag_states_its_default_and_has_a_variable_and_a_group() {
+        let mut command = command();
+        command.build();
+        let serve = command.find_subcommand("serve").unwrap();
+        let help = help_of(&["serve"]);
+        for flag in serve.get_arguments().filter(|flag| flag.get_id() != "help") {
+            let name = flag.get_long().unwrap();
+            let variable = format!("FANTAIL_{}", name.to_uppercase().replace('-', "_"));
+            assert_eq!(flag.get_env().and_then(|variable| variable.to_str()), Some(variable.as_str()));
+            assert!(flag.get_help_heading().is_some(), "{name}");
+            let entry: String = help
+                .split(&format!("--{name} "))
+                .nth(1)
+                .unwrap()
+                .split("\n\n")
+                .next()
+                .unwrap()
+                .split("  --")
+                .next()
+                .unwrap()
+                .into();
+            for default in flag.get_default_values().iter().filter_map(|default| default.to_str()) {
+                let words = entry.split_whitespace().collect::<String>();
+                let takes_value = flag.get_action().takes_values();
+                assert!(!takes_value || words.contains(&format!("[default:{default}]")), "{name}: {entry}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_flag_reaches_its_field() {
+        let config = config(&[
+            "--listen=[::]:80",
+            "--listen=localhost:81",
+            "--admin=off",
+            "--workers=2",
+            "--pin-cores=0-1",
+            "--outbox-size=2MiB",
+            "--ping-interval=500ms",
+            "--slow-consumer=latest",
+            "--allow-anonymous=all",
+            "--allow-origin=https://a.example,https://*.b.example",
+            "--echo",
+            "--log-format=json",
+        ]);
+        assert_eq!(config.listen_sockets().len(), 3);
+        assert_eq!(config.admin.socket(), None);
+        assert_eq!(config.outbox_size.bytes(), 2 << 20);
+        assert_eq!(config.allow_origin, ["https://a.example", "https://*.b.example"]);
+        assert!(config.echo && !config.page);
+    }
+
+    #[test]
+    fn a_wrong_value_is_one_line_that_says_what_is_accepted() {
+        for (flag, accepted) in [
+            ("--outbox-size=64K", "64KiB"),
+            ("--ping-interval=10", "500ms"),
+            ("--pin-cores=3-1", "0-3,5"),
+            ("--io=uring", "io_uring is not built into this version"),
+            ("--listen=:8080", "localhost:8080"),
+            ("--log-level=loud", "trace"),
+        ] {
+            let failure = run(["fantail", "serve", flag]).unwrap_err();
+            assert_eq!(failure.status, Status::Usage);
+            let text = failure.to_string();
+            assert!(text.starts_with("fantail: invalid value") && text.contains(accepted), "{text}");
+            assert_eq!(text.lines().count(), 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_breaks_a_rule_stops_before_anything_starts() {
+        let failure = run(["fantail", "serve", "--outbox-size", "64KiB"]).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "fantail: --outbox-size is 64KiB, less than twice --max-message-size\nfix: Give at least 128KiB.\n"
+        );
+    }
+
+    #[test]
+    fn commands_have_the_long_names_too() {
+        assert!(matches!(parse(&["publish", "chat", "hello"]).unwrap().command, Command::Publish(_)));
+        assert!(matches!(parse(&["subscribe", "chat"]).unwrap().command, Command::Subscribe(_)));
+        assert!(parse(&["sub"]).is_err());
+        assert!(parse(&["sub", "a//b"]).unwrap_err().to_string().contains("segment"));
+    }
+}

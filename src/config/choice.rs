@@ -1,0 +1,233 @@
+//! Values that are one of a few words: each is read from its word, prints it back, and an error lists the others.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A text that is none of the accepted words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{accepted}")]
+pub struct ChoiceError {
+    /// A sentence that says what is accepted.
+    pub accepted: &'static str,
+}
+
+/// Defines an enum whose variants are words on the command line.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $accepted:literal, { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word that stands for this value on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ChoiceError;
+
+            fn from_str(text: &str) -> Result<Self, ChoiceError> {
+                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or(ChoiceError { accepted: $accepted })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(self.name())
+            }
+        }
+    };
+}
+
+words! {
+    /// What happens when a subscriber's outbox is full (WIRE section 6).
+    SlowConsumer, "give disconnect, drop-oldest or latest", {
+        /// The connection ends with 1013: its close tells the gap.
+        Disconnect = "disconnect",
+        /// Whole publications are dropped from the head of the outbox, and counted.
+        DropOldest = "drop-oldest",
+        /// One publication per topic is kept, the newest; the others are dropped, and counted.
+        Latest = "latest",
+    }
+}
+
+words! {
+    /// What a request without credentials may do (WIRE section 5).
+    AllowAnonymous, "give local, none, subscribe, publish or all", {
+        /// Everything from this machine; from elsewhere, subscribe.
+        Local = "local",
+        /// Nothing.
+        None = "none",
+        /// Subscribe.
+        Subscribe = "subscribe",
+        /// Publish.
+        Publish = "publish",
+        /// Everything.
+        All = "all",
+    }
+}
+
+words! {
+    /// Which driver the workers run on.
+    IoDriver, "give auto or epoll; io_uring is not built into this version", {
+        /// The best driver this version and kernel have, today epoll.
+        Auto = "auto",
+        /// epoll.
+        Epoll = "epoll",
+    }
+}
+
+/// A number, or `auto`: the server finds it out when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCount {
+    /// Found out at the start.
+    Auto,
+    /// This many.
+    Exactly(usize),
+}
+
+/// How many workers run: `auto` is one for each CPU this process may use.
+pub type WorkerCount = AutoCount;
+
+impl FromStr for AutoCount {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(Self::Exactly).map_err(|_| ChoiceError { accepted: "give auto or a whole number" }),
+        }
+    }
+}
+
+impl fmt::Display for AutoCount {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Exactly(count) => write!(formatter, "{count}"),
+        }
+    }
+}
+
+/// Which CPU each worker stays on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinCores {
+    /// Pinned where every worker gets a CPU of its own.
+    Auto,
+    /// Pinned, one CPU after the other of those this process may use.
+    On,
+    /// The kernel moves workers as it likes.
+    Off,
+    /// Worker N is pinned to the CPU at place N of this list, which is not empty.
+    List(Vec<usize>),
+}
+
+impl PinCores {
+    /// The largest CPU number a list may name: what Linux can be built for.
+    pub const CPU_NUMBER_MAX: usize = 8191;
+
+    /// Reads `0-3,5`.
+    fn parse_list(text: &str) -> Option<Vec<usize>> {
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+            if first > last || last > Self::CPU_NUMBER_MAX {
+                return None;
+            }
+            for core in first..=last {
+                if cores.contains(&core) {
+                    return None;
+                }
+                cores.push(core);
+            }
+        }
+        Some(cores)
+    }
+}
+
+impl FromStr for PinCores {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            list => Self::parse_list(list)
+                .map(Self::List)
+                .ok_or(ChoiceError { accepted: "give auto, on, off or a list of CPU numbers, each once, such as 0-3,5" }),
+        }
+    }
+}
+
+impl fmt::Display for PinCores {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::On => formatter.write_str("on"),
+            Self::Off => formatter.write_str("off"),
+            Self::List(cores) => print_list(formatter, cores),
+        }
+    }
+}
+
+/// Prints `0-3,5`: a run of consecutive numbers as its ends.
+fn print_list(formatter: &mut fmt::Formatter<'_>, cores: &[usize]) -> fmt::Result {
+    let mut separator = "";
+    for run in cores.chunk_by(|before, after| before + 1 == *after) {
+        match run {
+            [only] => write!(formatter, "{separator}{only}")?,
+            [first, .., last] => write!(formatter, "{separator}{first}-{last}")?,
+            [] => {}
+        }
+        separator = ",";
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_read_back_and_others_are_listed() {
+        for value in SlowConsumer::ALL {
+            assert_eq!(value.name().parse(), Ok(*value));
+        }
+        for value in AllowAnonymous::ALL {
+            assert_eq!(value.to_string().parse(), Ok(*value));
+        }
+        assert!("Latest".parse::<SlowConsumer>().unwrap_err().to_string().contains("drop-oldest"));
+        assert!("uring".parse::<IoDriver>().unwrap_err().to_string().contains("io_uring is not built into this version"));
+    }
+
+    #[test]
+    fn cores_are_listed_by_ranges() {
+        for (text, cores) in [("0", vec![0]), ("0-3,5", vec![0, 1, 2, 3, 5]), ("5,0-1", vec![5, 0, 1]), ("8191", vec![8191])] {
+            let pin: PinCores = text.parse().unwrap();
+            assert_eq!(pin.to_string(), text);
+            assert_eq!(pin, PinCores::List(cores));
+        }
+        for text in ["", ",", "3-0", "0,0", "0-2,1", "8192", "0-99999999999", "a", "-1", "1-"] {
+            assert!(text.parse::<PinCores>().is_err(), "{text:?}");
+        }
+        assert_eq!("off".parse(), Ok(PinCores::Off));
+    }
+
+    #[test]
+    fn a_count_is_auto_or_a_number() {
+        assert_eq!("auto".parse(), Ok(AutoCount::Auto));
+        assert_eq!("4".parse(), Ok(AutoCount::Exactly(4)));
+        assert!("-4".parse::<WorkerCount>().is_err());
+        assert_eq!(AutoCount::Exactly(4).to_string(), "4");
+    }
+}

@@ -1,0 +1,280 @@
+//! What settings must fulfil, alone and together. Every refusal names the flag and the fix.
+
+use std::net::SocketAddr;
+
+use super::{AutoCount, ByteSize, Config, PinCores, TimeSpan};
+
+/// A setting the server can't run with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{flag} {problem}")]
+pub struct ConfigError {
+    /// The flag, such as `--outbox-size`.
+    pub flag: &'static str,
+    /// What is wrong with it, a sentence that goes on after the flag.
+    pub problem: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl Config {
+    /// Checks that a server can run with these settings.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_addresses()?;
+        check_base_path(&self.base_path)?;
+        self.allow_origin.iter().try_for_each(|origin| check_origin(origin))?;
+        self.check_loop()?;
+        self.check_limits()?;
+        self.check_times()?;
+        self.check_tuning()
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        if self.listen.is_empty() {
+            return refuse("--listen", "names no address", "Give at least one, such as 127.0.0.1:8080.");
+        }
+        let mut seen: Vec<SocketAddr> = Vec::new();
+        for address in self.listen_sockets() {
+            if is_taken(&seen, address) {
+                return refuse("--listen", format!("names {address} twice"), "Name each address once.");
+            }
+            seen.push(address);
+        }
+        match self.admin.socket() {
+            Some(address) if is_taken(&seen, address) => {
+                let fix = "Give the admin listener a port of its own, or --admin off.";
+                refuse("--admin", format!("is {address}, which --listen names too"), fix)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_loop(&self) -> Result<(), ConfigError> {
+        if let AutoCount::Exactly(workers) = self.workers {
+            within("--workers", workers, 1, WORKERS_MAX)?;
+        }
+        match (&self.pin_cores, self.workers) {
+            (PinCores::List(cores), _) if cores.is_empty() => {
+                refuse("--pin-cores", "names no CPU", "Give CPU numbers such as 0-3, or off.")
+            }
+            (PinCores::List(cores), AutoCount::Exactly(workers)) if cores.len() < workers => refuse(
+                "--pin-cores",
+                format!("names {} CPUs for {workers} workers", cores.len()),
+                format!("Name {workers} CPUs, or set --workers {}.", cores.len()),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        if let AutoCount::Exactly(connections) = self.max_connections {
+            within("--max-connections", connections, 1, usize::MAX)?;
+        }
+        within("--max-topics", self.max_topics as usize, 1, usize::MAX)?;
+        within("--max-subscriptions", self.max_subscriptions as usize, 1, usize::MAX)?;
+        within_bytes("--max-head-size", self.max_head_size, ByteSize::kib(1), ByteSize::mib(1))?;
+        within_bytes("--max-message-size", self.max_message_size, ByteSize(1), ByteSize::mib(1024))?;
+        at_least("--outbox-size", self.outbox_size, ByteSize(2 * self.max_message_size.bytes()), "twice --max-message-size")?;
+        at_least("--worker-outbox-size", self.worker_outbox_size, self.outbox_size, "--outbox-size")
+    }
+
+    /// A deadline of zero would end every connection, so only those times may be zero whose absence means something.
+    fn check_times(&self) -> Result<(), ConfigError> {
+        for (flag, span) in [
+            ("--head-timeout", self.head_timeout),
+            ("--idle-timeout", self.idle_timeout),
+            ("--message-timeout", self.message_timeout),
+            ("--write-timeout", self.write_timeout),
+            ("--close-timeout", self.close_timeout),
+            ("--ping-interval", self.ping_interval),
+            ("--pong-timeout", self.pong_timeout),
+            ("--publish-timeout", self.publish_timeout),
+        ] {
+            within_time(flag, span, TimeSpan(std::time::Duration::from_millis(1)), TimeSpan::MAX)?;
+        }
+        within_time("--drain-delay", self.drain_delay, TimeSpan::seconds(0), TimeSpan::MAX)?;
+        within_time("--drain-window", self.drain_window, TimeSpan::seconds(0), TimeSpan::MAX)?;
+        within_time("--tcp-user-timeout", self.tcp_user_timeout, TimeSpan::seconds(0), TCP_USER_TIMEOUT_MAX)?;
+        within_time("--busy-poll", self.busy_poll, TimeSpan::seconds(0), BUSY_POLL_MAX)
+    }
+
+    fn check_tuning(&self) -> Result<(), ConfigError> {
+        within("--backlog", self.backlog as usize, 1, i32::MAX as usize)?;
+        within("--accept-batch", self.accept_batch as usize, 1, usize::MAX)?;
+        within("--fanout-slice", self.fanout_slice as usize, 1, usize::MAX)?;
+        within("--mailbox-size", self.mailbox_size as usize, 16, 65_536)?;
+        within_bytes("--read-budget", self.read_budget, ByteSize(1), ByteSize::mib(1024))?;
+        within_bytes("--recv-buffer-size", self.recv_buffer_size, ByteSize::kib(4), ByteSize::mib(16))?;
+        within_bytes("--notsent-lowat", self.notsent_lowat, ByteSize(0), ByteSize::mib(1024))
+    }
+}
+
+/// Every pair of workers has two rings of its own, so their memory grows with the square of this number.
+const WORKERS_MAX: usize = 256;
+
+/// The kernel counts this option in milliseconds of 32 bits; a day is far below and beyond any use.
+const TCP_USER_TIMEOUT_MAX: TimeSpan = TimeSpan::seconds(24 * 3600);
+
+/// Polling for longer would cost a core for nothing.
+const BUSY_POLL_MAX: TimeSpan = TimeSpan::seconds(1);
+
+/// Port 0 is another port each time.
+fn is_taken(seen: &[SocketAddr], address: SocketAddr) -> bool {
+    address.port() != 0 && seen.contains(&address)
+}
+
+fn check_base_path(path: &str) -> Result<(), ConfigError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let well_formed = path.strip_prefix('/').is_some_and(|rest| {
+        rest.is_empty() || rest.split('/').all(|part| !matches!(part, "" | "." | "..") && part.bytes().all(plain))
+    });
+    if well_formed {
+        return Ok(());
+    }
+    let fix = "Give / or a path such as /push, of letters, digits and -._~, without a slash at its end.";
+    refuse("--base-path", format!("is {path:?}, which is no path that URLs can begin with"), fix)
+}
+
+/// An origin is a scheme, a host and perhaps a port (RFC 6454 section 6.2); `*.` may stand for the host's first labels.
+fn check_origin(origin: &str) -> Result<(), ConfigError> {
+    let host_and_port = origin.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, rest)| rest);
+    let well_formed = host_and_port.is_some_and(|rest| {
+        let rest = rest.strip_prefix("*.").unwrap_or(rest);
+        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#*@\"\\".contains(&byte))
+    });
+    if well_formed {
+        return Ok(());
+    }
+    let fix = "Give scheme, host and perhaps port, such as https://example.com or https://*.example.com.";
+    refuse("--allow-origin", format!("holds {origin:?}, which is no origin"), fix)
+}
+
+fn within(flag: &'static str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+    if value < least {
+        refuse(flag, format!("is {value}"), format!("Give at least {least}."))
+    } else if value > most {
+        refuse(flag, format!("is {value}"), format!("Give at most {most}."))
+    } else {
+        Ok(())
+    }
+}
+
+fn within_bytes(flag: &'static str, size: ByteSize, least: ByteSize, most: ByteSize) -> Result<(), ConfigError> {
+    if (least..=most).contains(&size) {
+        return Ok(());
+    }
+    refuse(flag, format!("is {size}"), format!("Give {least} to {most}."))
+}
+
+fn within_time(flag: &'static str, span: TimeSpan, least: TimeSpan, most: TimeSpan) -> Result<(), ConfigError> {
+    if (least..=most).contains(&span) {
+        return Ok(());
+    }
+    refuse(flag, format!("is {span}"), format!("Give {least} to {most}."))
+}
+
+fn at_least(flag: &'static str, size: ByteSize, least: ByteSize, meaning: &str) -> Result<(), ConfigError> {
+    if size >= least {
+        return Ok(());
+    }
+    refuse(flag, format!("is {size}, less than {meaning}"), format!("Give at least {least}."))
+}
+
+fn refuse(flag: &'static str, problem: impl Into<String>, fix: impl Into<String>) -> Result<(), ConfigError> {
+    Err(ConfigError { flag, problem: problem.into(), fix: fix.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    /// A change that one flag's rule refuses.
+    type Break = (&'static str, fn(&mut Config));
+
+    #[test]
+    fn each_refusal_names_its_flag() {
+        let breaks: &[Break] = &[
+            ("--listen", |config| config.listen.clear()),
+            ("--listen", |config| config.listen.push("localhost:8080".parse().unwrap())),
+            ("--admin", |config| config.admin = "127.0.0.1:8080".parse().unwrap()),
+            ("--base-path", |config| config.base_path = "push".into()),
+            ("--base-path", |config| config.base_path = "/push/".into()),
+            ("--base-path", |config| config.base_path = "/a/../b".into()),
+            ("--base-path", |config| config.base_path = "/a b".into()),
+            ("--allow-origin", |config| config.allow_origin.push("example.com".into())),
+            ("--allow-origin", |config| config.allow_origin.push("https://example.com/".into())),
+            ("--allow-origin", |config| config.allow_origin.push("https://ex*.com".into())),
+            ("--allow-origin", |config| config.allow_origin.push("https://*.".into())),
+            ("--workers", |config| config.workers = AutoCount::Exactly(0)),
+            ("--workers", |config| config.workers = AutoCount::Exactly(WORKERS_MAX + 1)),
+            ("--pin-cores", |config| config.pin_cores = PinCores::List(vec![])),
+            ("--max-connections", |config| config.max_connections = AutoCount::Exactly(0)),
+            ("--max-topics", |config| config.max_topics = 0),
+            ("--max-subscriptions", |config| config.max_subscriptions = 0),
+            ("--max-head-size", |config| config.max_head_size = ByteSize(1023)),
+            ("--max-message-size", |config| config.max_message_size = ByteSize(0)),
+            ("--max-message-size", |config| config.max_message_size = ByteSize(usize::MAX)),
+            ("--outbox-size", |config| config.outbox_size = ByteSize(2 * 65536 - 1)),
+            ("--worker-outbox-size", |config| config.worker_outbox_size = ByteSize::kib(1023)),
+            ("--head-timeout", |config| config.head_timeout = TimeSpan::seconds(0)),
+            ("--idle-timeout", |config| config.idle_timeout = TimeSpan::seconds(0)),
+            ("--message-timeout", |config| config.message_timeout = TimeSpan::seconds(0)),
+            ("--write-timeout", |config| config.write_timeout = TimeSpan::seconds(0)),
+            ("--close-timeout", |config| config.close_timeout = TimeSpan::seconds(0)),
+            ("--ping-interval", |config| config.ping_interval = TimeSpan::seconds(0)),
+            ("--pong-timeout", |config| config.pong_timeout = TimeSpan::seconds(0)),
+            ("--publish-timeout", |config| config.publish_timeout = TimeSpan::seconds(0)),
+            ("--drain-delay", |config| config.drain_delay = TimeSpan(std::time::Duration::MAX)),
+            ("--drain-window", |config| config.drain_window = TimeSpan(std::time::Duration::MAX)),
+            ("--tcp-user-timeout", |config| config.tcp_user_timeout = TimeSpan::seconds(86_401)),
+            ("--busy-poll", |config| config.busy_poll = TimeSpan::seconds(2)),
+            ("--backlog", |config| config.backlog = 0),
+            ("--accept-batch", |config| config.accept_batch = 0),
+            ("--fanout-slice", |config| config.fanout_slice = 0),
+            ("--mailbox-size", |config| config.mailbox_size = 15),
+            ("--mailbox-size", |config| config.mailbox_size = 65_537),
+            ("--read-budget", |config| config.read_budget = ByteSize(0)),
+            ("--recv-buffer-size", |config| config.recv_buffer_size = ByteSize(4095)),
+            ("--recv-buffer-size", |config| config.recv_buffer_size = ByteSize::mib(17)),
+            ("--notsent-lowat", |config| config.notsent_lowat = ByteSize::mib(1025)),
+        ];
+        for (flag, change) in breaks {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err();
+            assert_eq!(error.flag, *flag, "{error}");
+            assert!(error.to_string().starts_with(flag) && error.fix.ends_with('.'), "{error} {}", error.fix);
+        }
+    }
+
+    #[test]
+    fn refusals_read_well() {
+        let error = Config { outbox_size: ByteSize::kib(64), ..Config::default() }.validate().unwrap_err();
+        assert_eq!(error.to_string(), "--outbox-size is 64KiB, less than twice --max-message-size");
+        assert_eq!(error.fix, "Give at least 128KiB.");
+        let pinned = Config { workers: AutoCount::Exactly(3), pin_cores: "0-1".parse().unwrap(), ..Config::default() };
+        assert_eq!(pinned.validate().unwrap_err().fix, "Name 3 CPUs, or set --workers 2.");
+    }
+
+    #[test]
+    fn what_is_allowed_passes() {
+        let any_port: Vec<_> = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"].map(|text| text.parse().unwrap()).to_vec();
+        let origins = ["https://example.com", "https://*.example.com:8443", "http://[::1]:3000", "capacitor://localhost"];
+        let config = Config {
+            listen: any_port,
+            admin: "127.0.0.1:0".parse().unwrap(),
+            base_path: "/push/v1".into(),
+            allow_origin: origins.map(String::from).to_vec(),
+            drain_window: TimeSpan::seconds(0),
+            ..Config::default()
+        };
+        assert_eq!(config.validate(), Ok(()));
+    }
+}
