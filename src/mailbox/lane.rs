@@ -203,20 +203,21 @@ mod tests {
     #[test]
     fn each_worker_reaches_each_other_one() {
         let mut mailboxes = mesh::<(usize, usize), ()>(4, 1, 1);
-        for from in 0..4 {
-            let others: Vec<usize> = mailboxes[from].lanes().map(|(other, _)| other).collect();
+        for mailbox in &mut mailboxes {
+            let from = mailbox.worker();
+            let others: Vec<usize> = mailbox.lanes().map(|(other, _)| other).collect();
             assert_eq!(others, (0..4).filter(|&other| other != from).collect::<Vec<_>>());
             for to in others {
-                mailboxes[from].lane(to).try_request((from, to)).unwrap();
+                mailbox.lane(to).try_request((from, to)).unwrap();
             }
         }
-        for to in 0..4 {
-            assert_eq!(mailboxes[to].worker(), to);
-            assert!(!mailboxes[to].is_empty());
-            for (from, lane) in mailboxes[to].lanes() {
+        for (to, mailbox) in mailboxes.iter_mut().enumerate() {
+            assert_eq!(mailbox.worker(), to);
+            assert!(!mailbox.is_empty());
+            for (from, lane) in mailbox.lanes() {
                 assert_eq!(lane.take_request(), Some((from, to)));
             }
-            assert!(mailboxes[to].is_empty());
+            assert!(mailbox.is_empty());
         }
     }
 
