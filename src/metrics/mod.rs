@@ -1,5 +1,20 @@
 //! What the server counts, and the one vocabulary of why a connection ended.
+//!
+//! Each worker has a [`WorkerMetrics`] that it alone writes; whoever is asked for `/metrics` reads them all, adds them up and
+//! renders them with what [`ProcessFacts`] says of the process. No label takes a value that a client can invent: label values
+//! are the enums of this module.
 
 mod cause;
+mod cell;
+mod label;
+mod process;
+mod render;
+mod text;
+mod worker;
 
 pub use cause::Cause;
+pub use cell::{BUCKETS_NS, Counter, Gauge, Histogram, PerLabel, Ratio};
+pub use label::{DropReason, Handler, Label, MemoryKind, RejectReason, Source, Status, Transport};
+pub use process::ProcessFacts;
+pub use render::{CONTENT_TYPE, render};
+pub use worker::WorkerMetrics;
