@@ -17,8 +17,11 @@
 //! 5. A [`ProtocolError`] ends the connection: its close code goes to the peer, its cause to the metrics.
 
 mod close;
+#[cfg(test)]
+mod conformance;
 mod connection;
 mod error;
+mod event;
 mod extension;
 mod generator;
 mod handshake;
@@ -29,8 +32,9 @@ mod refusal;
 mod utf8;
 
 pub use close::{CloseCode, CloseFrame, ClosePayload};
-pub use connection::{Connection, Event, MessageKind, Options, Step, Timeout};
+pub use connection::{Connection, Options};
 pub use error::ProtocolError;
+pub use event::{Event, MessageKind, Step, Timeout};
 pub use extension::{Agreement, Entry, OfferedIn, Param, Params, Table};
 pub use generator::{write_close, write_control, write_message};
 pub use handshake::{Accepted, Intent, negotiate};

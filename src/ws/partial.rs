@@ -1,9 +1,8 @@
 //! What a connection keeps of a frame or message that has not come whole. It exists from the first such byte to the last.
 
-use super::connection::{MessageKind, Options};
 use super::mask::unmask;
 use super::parser::{CONTROL_BYTES_MAX, HEADER_BYTES_MAX, Header, Sequence, parse};
-use super::{ProtocolError, Validator};
+use super::{MessageKind, Options, ProtocolError, Validator};
 use crate::frame::OpCode;
 use crate::limits::{BufferPool, Tick};
 
