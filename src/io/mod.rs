@@ -1,1 +1,167 @@
-//! The driver: the only code that makes socket system calls.
+//! The driver: a worker's view of the kernel, and the only code that makes socket system calls.
+//!
+//! # Duties of a driver
+//!
+//! - **In: lend, never keep.** [`Event::Received`] names bytes in a buffer of the driver's; [`Driver::lend`] lends them, mutable,
+//!   until the next [`Driver::poll`]. Nothing is copied on the way in.
+//! - **Out: pin until taken.** What is sent lives in the driver's own [`Store`]. A driver that completes later (io_uring) holds a
+//!   reference to every block in flight and releases it with the completion, so safe code cannot free bytes the kernel still reads.
+//! - At most one send is under way per socket. [`Progress::Sent`] says how much went at once; if that was less than offered, or
+//!   [`Progress::Pending`] came back, [`Event::Sendable`] follows when the socket takes more, with the bytes taken meanwhile.
+//! - [`Driver::pause_read`] stops [`Event::Received`] for a socket; bytes that had already arrived in a buffer may still follow
+//!   once. [`Driver::resume_read`] goes on without a new edge from the kernel.
+//! - After [`Driver::close`] no event names the socket but one [`Event::Closed`]; only then is its slot free for another.
+//! - A [`Token`] carries a generation, so that a late event never reaches the slot's next owner.
+//!
+//! # What it never does
+//!
+//! It knows no protocol, keeps no deadline of a connection, and never blocks but in [`Driver::wait`].
+
+mod epoll;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod store;
+mod token;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use epoll::{Epoll, EpollBell};
+pub use store::{Block, Released, Segment, Store};
+pub use token::Token;
+
+/// Settings of a driver.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Connections accepted from one listener in one turn; more wait for the next turn.
+    pub accept_batch: usize,
+    /// Bytes read from one connection in one turn before the others are served.
+    pub read_budget_bytes: usize,
+    /// Size of the receive buffer in bytes, one for each worker.
+    pub recv_buffer_bytes: usize,
+}
+
+/// What rings a sleeping worker awake, from any thread.
+pub trait Bell: Clone + Send + Sync + 'static {
+    /// Makes the worker's [`Driver::wait`] return.
+    fn ring(&self);
+}
+
+/// A worker's view of the kernel. Its duties stand in the module's documentation.
+pub trait Driver {
+    /// A connected socket that no driver has adopted yet; any worker may adopt it.
+    type Socket: Send;
+    /// What wakes this driver.
+    type Bell: Bell;
+
+    /// Nanoseconds of a clock that never goes back, the same for all workers.
+    fn now(&self) -> u64;
+    /// Milliseconds since the Unix epoch, for people; may jump.
+    fn wall_ms(&self) -> u64;
+    /// What wakes this driver from [`Driver::wait`].
+    fn bell(&self) -> Self::Bell;
+
+    /// Waits for something to happen, at most `timeout`; `None` waits for ever.
+    fn wait(&mut self, timeout: Option<Duration>);
+    /// The next thing that happened; `None` ends the reading part of the turn.
+    fn poll(&mut self) -> Option<Event<Self::Socket>>;
+    /// Lends what [`Event::Received`] named, and the store beside it.
+    fn lend(&mut self, received: Received) -> (&mut [u8], &mut Store);
+    /// The bytes on their way out.
+    fn store(&mut self) -> &mut Store;
+
+    /// Takes a socket in. Its events carry the token.
+    ///
+    /// # Errors
+    /// The kernel's, when it cannot watch one more socket; the socket is closed then.
+    fn adopt(&mut self, socket: Self::Socket) -> io::Result<Token>;
+    /// Ends a socket that no driver has adopted: a last word, as far as the kernel takes it at once, and the close.
+    fn refuse(&mut self, socket: Self::Socket, last_word: &[u8]);
+    /// Offers bytes of the store to the socket.
+    ///
+    /// # Errors
+    /// The kernel's: the connection is broken.
+    fn send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress>;
+    /// Stops receiving.
+    fn pause_read(&mut self, token: Token);
+    /// Receives again.
+    fn resume_read(&mut self, token: Token);
+    /// Sends FIN and goes on receiving.
+    fn shutdown_write(&mut self, token: Token);
+    /// Cancels what is under way and closes.
+    fn close(&mut self, token: Token, how: Close);
+
+    /// Stops accepting, until [`Driver::resume_accept`].
+    fn pause_accept(&mut self);
+    /// Accepts again, beginning with what is queued.
+    fn resume_accept(&mut self);
+    /// Accepts what the kernel has queued, then closes the listeners and reports [`Event::ListenersClosed`].
+    fn close_listeners(&mut self);
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<S> {
+    /// A connection was accepted.
+    Accepted {
+        /// The socket, not yet adopted.
+        socket: S,
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The index of the listener, in the order they were given.
+        listener: usize,
+    },
+    /// No connection can be accepted: the process or the system has run out of descriptors or memory.
+    AcceptFailed(io::Error),
+    /// Every queued connection was accepted and the listeners are closed.
+    ListenersClosed,
+    /// Bytes arrived.
+    Received(Token, Received),
+    /// The peer has shut its side.
+    EndOfStream(Token),
+    /// The socket takes more; this many bytes of the pending send were taken since it was made.
+    Sendable(Token, usize),
+    /// The connection is broken.
+    Failed(Token, io::Error),
+    /// The socket is gone and its slot free.
+    Closed(Token),
+}
+
+/// How many bytes were received; the driver knows where, until the next [`Driver::poll`].
+#[derive(Debug)]
+pub struct Received {
+    length: usize,
+}
+
+impl Received {
+    /// How many bytes arrived; at least one.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Never: an event without bytes is an [`Event::EndOfStream`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+/// How far a send got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The kernel took this many bytes at once.
+    Sent(usize),
+    /// The kernel works on it; [`Event::Sendable`] tells.
+    Pending,
+}
+
+/// How a socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// FIN behind what was sent.
+    InOrder,
+    /// RST: what was sent and not yet received is thrown away, on both sides.
+    Reset,
+}

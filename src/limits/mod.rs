@@ -2,8 +2,10 @@
 //!
 //! No clock is read here: the caller says what time it is.
 
+mod bucket;
 mod pool;
 mod tick;
 
+pub use bucket::TokenBucket;
 pub use pool::BufferPool;
 pub use tick::{TICK_MS, Tick};

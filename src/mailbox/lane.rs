@@ -167,6 +167,11 @@ impl<Q, D> Lane<Q, D> {
         self.deliveries_in.take_room_request()
     }
 
+    /// True if there is a delivery or a reply to take.
+    pub fn has_delivery(&mut self) -> bool {
+        !self.deliveries_in.is_empty()
+    }
+
     /// True if there is nothing to take.
     pub fn is_empty(&mut self) -> bool {
         self.deliveries_in.is_empty() && self.requests_in.is_empty()

@@ -1,36 +1,263 @@
-//! Listeners, workers, signals, drain.
+//! The server: listeners bound, one worker a core, signals, and a stop that loses nothing.
+//!
+//! ```no_run
+//! use fantail::{Config, Server};
+//!
+//! let config = Config { listen: vec!["127.0.0.1:0".parse()?], ..Config::default() };
+//! let server = Server::start(&config)?;
+//! println!("http://{}/", server.addresses()[0]);
+//! server.drain();
+//! server.wait()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-use crate::config::{Config, ConfigError};
+mod error;
+mod listeners;
+mod machine;
+mod signals;
 
-/// Why the server could not start, or stopped out of order.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The settings contradict each other.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::io::{Epoll, EpollBell};
+use crate::mailbox::mesh;
+use crate::worker::{self, Listener, Phase, Shared, Worker};
+
+pub use error::ServeError;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    connections_max: usize,
+    shared: Arc<Shared<EpollBell>>,
+    threads: Vec<JoinHandle<()>>,
+    happened: Receiver<Happened>,
+    tell: Sender<Happened>,
+    drain_delay: Duration,
 }
 
-impl ServeError {
-    /// Whether a setting must change before starting again can help.
-    #[must_use]
-    pub fn is_setting(&self) -> bool {
-        matches!(self, Self::Config(_))
+/// What the main thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Happened {
+    Signal,
+    WorkerEnded { panicked: bool },
+}
+
+/// The listening sockets of one worker.
+struct Listening {
+    sockets: Vec<socket2::Socket>,
+    facts: Vec<Listener>,
+}
+
+impl Server {
+    /// Binds every address, starts the workers, and returns when all of them serve.
+    ///
+    /// # Errors
+    /// [`ServeError`] names the flag or the address, and the fix.
+    pub fn start(config: &Config) -> Result<Self, ServeError> {
+        config.validate()?;
+        let descriptors = machine::raise_descriptor_limit();
+        let workers = machine::workers(config.workers);
+        let connections_max = machine::connections_max(config.max_connections, descriptors);
+        let (listening, addresses, admin) = bind(config, workers)?;
+        let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
+        let options = Arc::new(config.worker_options(connections_max));
+        let (tell, happened) = mpsc::channel();
+        let mut server =
+            Self { addresses, admin, connections_max, shared, threads: Vec::new(), happened, tell, drain_delay: config.drain_delay.into() };
+        server.start_workers(config, &options, listening)?;
+        Ok(server)
     }
 
-    /// What to do about it.
+    /// Where clients connect, ports resolved, in the order of `--listen`.
     #[must_use]
-    pub fn fix(&self) -> Option<String> {
-        match self {
-            Self::Config(error) => Some(error.fix.clone()),
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the admin listener is, unless it is off.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// How many workers serve.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.shared.workers()
+    }
+
+    /// Which driver they run on.
+    #[must_use]
+    pub fn io(&self) -> &'static str {
+        crate::config::IO_NAME
+    }
+
+    /// How many connections all of them take.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// Begins to stop: readiness says no, and after `--drain-delay` everybody is closed in order. Returns at once;
+    /// [`Server::wait`] returns when it is done.
+    pub fn drain(&self) {
+        // The receiver is this server's own.
+        let _ = self.tell.send(Happened::Signal);
+    }
+
+    /// Ends at once, without a word to anybody.
+    pub fn stop(&self) {
+        self.shared.advance(Phase::Stopped);
+    }
+
+    /// Has SIGTERM and SIGINT stop this server as [`Server::drain`] does; a second one ends it at once.
+    ///
+    /// # Errors
+    /// The kernel's, when a signal cannot be handled.
+    pub fn stop_on_signals(&self) -> std::io::Result<()> {
+        let tell = self.tell.clone();
+        signals::each(move || tell.send(Happened::Signal).is_ok())
+    }
+
+    /// Waits until the server has stopped.
+    ///
+    /// # Errors
+    /// [`ServeError::WorkerPanicked`] when a worker's state could not be trusted any more; [`ServeError::Interrupted`] when a second
+    /// signal ended the drain.
+    pub fn wait(mut self) -> Result<(), ServeError> {
+        let mut left = self.threads.len();
+        let mut asked = 0;
+        let mut drain_at = None;
+        while left > 0 {
+            match self.next(drain_at) {
+                None => {
+                    drain_at = None;
+                    self.shared.advance(Phase::Draining);
+                }
+                Some(Happened::WorkerEnded { panicked: true }) => {
+                    self.shared.advance(Phase::Stopped);
+                    return Err(ServeError::WorkerPanicked);
+                }
+                Some(Happened::WorkerEnded { panicked: false }) => left -= 1,
+                Some(Happened::Signal) if asked == 0 => {
+                    asked += 1;
+                    tracing::info!("stopping: no longer ready");
+                    self.shared.advance(Phase::Leaving);
+                    drain_at = Some(Instant::now() + self.drain_delay);
+                }
+                Some(Happened::Signal) => {
+                    self.shared.advance(Phase::Stopped);
+                    return Err(ServeError::Interrupted);
+                }
+            }
+        }
+        for thread in self.threads.drain(..) {
+            // A panic was told by its own message above.
+            let _ = thread.join();
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// The next thing that happened; `None` when it is time to drain.
+    fn next(&self, drain_at: Option<Instant>) -> Option<Happened> {
+        match drain_at {
+            None => self.happened.recv().ok(),
+            Some(at) => match self.happened.recv_timeout(at.saturating_duration_since(Instant::now())) {
+                Ok(happened) => Some(happened),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            },
+        }
+    }
+
+    fn start_workers(&mut self, config: &Config, options: &Arc<worker::Options>, listening: Vec<Listening>) -> Result<(), ServeError> {
+        let workers = listening.len();
+        let cores = machine::cores(&config.pin_cores, workers);
+        let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
+        let (ready, started) = mpsc::channel();
+        let clock = Instant::now();
+        for (index, (listening, mailbox)) in listening.into_iter().zip(mailboxes).enumerate() {
+            let (shared, options, tell, ready) = (Arc::clone(&self.shared), Arc::clone(options), self.tell.clone(), ready.clone());
+            let core = cores.get(index).copied();
+            let run = move || {
+                machine::pin(core);
+                // The driver is made on the thread that uses it: an io_uring belongs to its thread.
+                let driver = match Epoll::new(listening.sockets, options.io.clone(), clock) {
+                    Ok(driver) => driver,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
+                drop(ready.send(Ok(())));
+                let panicked = catch_unwind(AssertUnwindSafe(|| worker.run())).is_err();
+                // Nobody listens any more when the server has ended first.
+                let _ = tell.send(Happened::WorkerEnded { panicked });
+            };
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(ServeError::Thread)?;
+            self.threads.push(thread);
+        }
+        drop(ready);
+        for _ in 0..workers {
+            started.recv().map_err(|_| ServeError::WorkerPanicked)?.map_err(ServeError::Driver)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.advance(Phase::Stopped);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
     }
 }
 
-/// Serves until a signal stops it.
-///
-/// # Errors
-/// Why the server could not start, or stopped out of order.
-pub fn run(config: Config) -> Result<(), ServeError> {
-    config.validate()?;
-    Ok(())
+type Bound = (Vec<Listening>, Vec<SocketAddr>, Option<SocketAddr>);
+
+/// Binds all addresses; the admin listener is the last one of the first worker.
+fn bind(config: &Config, workers: usize) -> Result<Bound, ServeError> {
+    let tuning = listeners::Tuning {
+        backlog: config.backlog,
+        notsent_lowat: u32::try_from(config.notsent_lowat.bytes()).unwrap_or(u32::MAX),
+        tcp_user_timeout: config.tcp_user_timeout.into(),
+        busy_poll: config.busy_poll.into(),
+    };
+    let mut listening: Vec<Listening> = (0..workers).map(|_| Listening { sockets: Vec::new(), facts: Vec::new() }).collect();
+    let mut addresses = Vec::new();
+    for asked in config.listen_sockets() {
+        let (address, sockets) = match listeners::bind_shared(asked, workers, tuning) {
+            Ok(bound) => bound,
+            Err(error) if config.may_do_without(asked) && no_such_family(&error) => {
+                tracing::warn!(%asked, "this machine has no IPv6; that address is left out");
+                continue;
+            }
+            Err(error) => return Err(ServeError::bind("--listen", asked, error)),
+        };
+        addresses.push(address);
+        for (worker, socket) in listening.iter_mut().zip(sockets) {
+            worker.sockets.push(socket);
+            worker.facts.push(Listener { loopback: address.ip().to_canonical().is_loopback(), admin: false });
+        }
+    }
+    let mut admin = None;
+    if let Some(asked) = config.admin.socket() {
+        let (address, socket) = listeners::bind_alone(asked, tuning).map_err(|error| ServeError::bind("--admin", asked, error))?;
+        listening[0].sockets.push(socket);
+        listening[0].facts.push(Listener { loopback: address.ip().to_canonical().is_loopback(), admin: true });
+        admin = Some(address);
+    }
+    Ok((listening, addresses, admin))
+}
+
+fn no_such_family(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -42,6 +42,12 @@ impl Deadlines {
         self.left = self.left.min(tick.0);
     }
 
+    /// When `slot` is due; [`Tick::NEVER`] if it is not.
+    #[must_use]
+    pub fn due(&self, slot: usize) -> Tick {
+        self.due.get(slot).map_or(Tick::NEVER, |due| Tick(*due))
+    }
+
     /// Makes `slot` not due at all.
     pub fn clear(&mut self, slot: usize) {
         if let Some(due) = self.due.get_mut(slot) {

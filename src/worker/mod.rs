@@ -1,5 +1,221 @@
-//! The shell: one event loop per core.
+//! The shell: one thread, one event loop, its own listeners, connections, buffers, deadlines and topics.
+//!
+//! This is the only place where sockets meet protocols. The protocols below are functions of bytes; the worker carries their bytes
+//! and events between the driver, the hub and the other workers, and counts what happens.
+//!
+//! ```text
+//!   wait ─> read ─> mailbox ─> interest ─> fan-out slices ─> deadlines ─> drain ─> flush ─> wake others
+//!    ^                                                                                         │
+//!    └────────────────────────────────────── one turn ─────────────────────────────────────────┘
+//! ```
+//!
+//! | file | idea |
+//! |---|---|
+//! | `turn` | the loop and what the driver reports |
+//! | `accept` | from a socket to a connection, or a refusal |
+//! | `connection`, `outbox` | the state of one socket, and its queue |
+//! | `input` | bytes to the protocol, and what must wait |
+//! | `http`, `websocket` | what the events of the protocols do |
+//! | `home` | requests to the home workers, and the home worker's own duties |
+//! | `fanout` | a publication to its subscribers, and who is slow |
+//! | `flush` | one write per connection and turn; what was taken, what stalls |
+//! | `ending` | every way a connection ends |
+//! | `timers`, `deadlines` | what happens when time has passed |
+//! | `drain` | stopping in order |
+//!
+//! # What it never does
+//!
+//! It takes no lock, waits nowhere but in [`Driver::wait`], and allocates nothing per subscriber of a publication. A panic in a
+//! connection's protocol step ends that connection; any other panic ends the process, because its state can't be trusted.
 
+mod accept;
+mod connection;
 mod deadlines;
+mod drain;
+mod ending;
+mod fanout;
+mod flush;
+mod home;
+mod http;
+mod input;
+mod options;
+mod outbox;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod turn;
+mod websocket;
 
-pub use deadlines::Deadlines;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::engine::{AppendError, MemoryEngine};
+use crate::frame::{Position, Topic};
+use crate::hub::{Hub, Interests, Subscriber};
+use crate::http1::DateCache;
+use crate::io::{Close, Driver, Segment, Token};
+use crate::limits::{BufferPool, Tick, TokenBucket};
+use crate::mailbox::{Credits, Mailbox};
+use crate::metrics::WorkerMetrics;
+
+pub use accept::Listener;
+pub use home::{Asker, Delivery, Request};
+pub use options::{Options, SlowConsumer};
+pub use shared::{Phase, Shared};
+
+use connection::Connection;
+use deadlines::Deadlines;
+use drain::Drain;
+use fanout::Fanned;
+use home::Waiter;
+use outbox::Entries;
+use turn::Busy;
+
+/// Spare buffers a worker keeps, in bytes.
+const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One event loop and everything it owns.
+#[derive(Debug)]
+pub struct Worker<D: Driver> {
+    driver: D,
+    core: Core<D>,
+}
+
+/// All of a worker but its driver, so that bytes the driver lends can be worked on.
+#[derive(Debug)]
+struct Core<D: Driver> {
+    index: usize,
+    options: Arc<Options>,
+    shared: Arc<Shared<D::Bell>>,
+    /// Time of this turn: nanoseconds of the driver's clock, and the same in ticks.
+    now: u64,
+    tick: Tick,
+    date: DateCache,
+    wall_seconds: u64,
+    busy: Busy,
+    /// The last turn left deadlines unlooked at.
+    unfinished: bool,
+    listeners: Vec<Listener>,
+
+    connections: Vec<Connection>,
+    /// Connections that are not gone.
+    live: usize,
+    next_id: u32,
+    entries: Entries,
+    pool: BufferPool,
+    deadlines: Deadlines,
+    write_windows: Deadlines,
+    expired: Vec<u32>,
+    segments: Vec<Segment>,
+    /// Slots with something to flush.
+    dirty: Vec<u32>,
+    /// Scratch: the subscribers of one slice.
+    slice: Vec<Subscriber>,
+    /// Connections that may take input again.
+    resumed: Vec<Token>,
+    /// Connections the driver is to close.
+    closing: Vec<(Token, Close)>,
+
+    hub: Hub<Fanned>,
+    interests: Interests,
+    engine: MemoryEngine<Asker>,
+    mailbox: Mailbox<Request<D::Socket>, Delivery>,
+    /// Requests to this worker by itself: the lane to oneself.
+    own_requests: VecDeque<Request<D::Socket>>,
+    own_credits: Credits,
+    /// For each home worker, who waits for a credit.
+    waiting: Vec<VecDeque<Waiter>>,
+    /// Workers whose next request waits until somebody else has room; room wakes this worker.
+    stuck: Vec<bool>,
+    /// Scratch: answers that go out behind the publications they answer.
+    answers: Vec<(Asker, Topic, Result<Position, AppendError>)>,
+    /// Other workers that have mail from this turn.
+    to_wake: Vec<bool>,
+
+    accept_bucket: Option<TokenBucket>,
+    accept_again: Option<Tick>,
+    drain: Drain,
+    ended: ending::Ended,
+}
+
+impl<D: Driver> Worker<D> {
+    /// A worker on `driver`, which accepts from `listeners`. `mailbox` is its part of the mesh; `shared` is common to all.
+    #[must_use]
+    pub fn new(
+        driver: D,
+        index: usize,
+        options: Arc<Options>,
+        shared: Arc<Shared<D::Bell>>,
+        mailbox: Mailbox<Request<D::Socket>, Delivery>,
+        listeners: Vec<Listener>,
+    ) -> Self {
+        let workers = shared.workers();
+        let core = Core {
+            index,
+            now: driver.now(),
+            tick: Tick::from_nanoseconds(driver.now()),
+            date: DateCache::new(),
+            wall_seconds: driver.wall_ms() / 1000,
+            busy: Busy::new(driver.now()),
+            unfinished: false,
+            listeners,
+            connections: Vec::new(),
+            live: 0,
+            next_id: 0,
+            entries: Entries::new(),
+            pool: BufferPool::new(POOL_BYTES_MAX),
+            deadlines: Deadlines::new(),
+            write_windows: Deadlines::new(),
+            expired: Vec::new(),
+            segments: Vec::new(),
+            dirty: Vec::new(),
+            slice: Vec::new(),
+            resumed: Vec::new(),
+            closing: Vec::new(),
+            hub: Hub::new(),
+            interests: Interests::new(workers),
+            engine: MemoryEngine::new(options.topics_max.div_ceil(workers), shared.seed(index)),
+            mailbox,
+            own_requests: VecDeque::new(),
+            own_credits: Credits::new(options.mailbox_requests),
+            waiting: (0..workers).map(|_| VecDeque::new()).collect(),
+            stuck: vec![false; workers],
+            answers: Vec::new(),
+            to_wake: vec![false; workers],
+            accept_bucket: options.accept_rate.map(|rate| TokenBucket::new(rate / workers as f64)),
+            accept_again: None,
+            drain: Drain::new(),
+            ended: ending::Ended::default(),
+            options,
+            shared,
+        };
+        core.shared.set_bell(index, driver.bell());
+        Self { driver, core }
+    }
+}
+
+impl<D: Driver> Core<D> {
+    fn metrics(&self) -> &WorkerMetrics {
+        self.shared.metrics(self.index)
+    }
+
+    /// The connection a token names, if it is still there.
+    fn connection(&mut self, token: Token) -> Option<&mut Connection> {
+        self.connections.get_mut(token.slot as usize).filter(|connection| connection.token == token && !connection.flags.gone)
+    }
+
+    /// The worker that numbers and hands out a topic's publications.
+    fn home_of(&self, topic: &str) -> usize {
+        self.shared.home_of(topic)
+    }
+
+    /// Has the connection flushed at the end of the turn.
+    fn mark_dirty(&mut self, slot: u32) {
+        let flags = &mut self.connections[slot as usize].flags;
+        if !flags.dirty && !flags.blocked && !flags.gone {
+            flags.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+}

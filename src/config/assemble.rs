@@ -1,0 +1,97 @@
+//! From one flat [`Config`] to the settings of each module.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{ByteSize, Config, TimeSpan};
+use crate::limits::Tick;
+use crate::{http1, io, routes, worker, ws};
+
+/// The name of the driver this version has.
+pub(crate) const IO_NAME: &str = "epoll";
+
+impl Config {
+    /// The workers' settings. `connections_max` is what the machine allows, or what was asked for.
+    pub(crate) fn worker_options(&self, connections_max: usize) -> worker::Options {
+        worker::Options {
+            io: io::Options {
+                accept_batch: self.accept_batch as usize,
+                read_budget_bytes: bytes(self.read_budget),
+                recv_buffer_bytes: bytes(self.recv_buffer_size),
+            },
+            http: http1::Limits { head_bytes_max: bytes(self.max_head_size), body_bytes_max: bytes(self.max_message_size) },
+            ws: ws::Options {
+                message_bytes_max: bytes(self.max_message_size),
+                ping_interval: ticks(self.ping_interval),
+                pong_timeout: ticks(self.pong_timeout),
+                message_timeout: ticks(self.message_timeout),
+                close_timeout: ticks(self.close_timeout),
+            },
+            routes: self.routes_options(),
+            outbox_bytes_max: bytes(self.outbox_size),
+            worker_outbox_bytes_max: self.worker_outbox_size.bytes(),
+            slow_consumer: self.slow_consumer,
+            head_timeout: ticks(self.head_timeout),
+            idle_timeout: ticks(self.idle_timeout),
+            body_timeout: ticks(self.message_timeout),
+            write_timeout: ticks(self.write_timeout),
+            close_timeout: ticks(self.close_timeout),
+            publish_timeout: ticks(self.publish_timeout),
+            drain_window: self.drain_window.into(),
+            connections_max,
+            connections_per_address_max: self.max_connections_per_ip,
+            accept_rate: (self.accept_rate > 0).then(|| f64::from(self.accept_rate)),
+            rebalance: self.rebalance,
+            fanout_slice: self.fanout_slice as usize,
+            mailbox_requests: self.mailbox_size as usize,
+            mailbox_deliveries: self.mailbox_size as usize,
+            keep_alive: format!("timeout={}", (millis(self.ping_interval) + millis(self.pong_timeout)).div_ceil(1000)),
+            io_name: IO_NAME,
+            topics_max: self.max_topics as usize,
+        }
+    }
+
+    /// Whether the server starts also where this address cannot exist: it is a default, not somebody's choice.
+    pub(crate) fn may_do_without(&self, address: SocketAddr) -> bool {
+        address.is_ipv6() && self.listen == Self::default().listen
+    }
+
+    fn routes_options(&self) -> routes::Options {
+        routes::Options {
+            allow_anonymous: self.allow_anonymous,
+            allow_origin: self.allow_origin.clone(),
+            base_path: self.base_path.clone(),
+            page: self.page,
+            echo: self.echo,
+            subscriptions_max: self.max_subscriptions as usize,
+            timeouts: routes::Timeouts {
+                head_timeout_ms: millis(self.head_timeout),
+                idle_timeout_ms: millis(self.idle_timeout),
+                message_timeout_ms: millis(self.message_timeout),
+                write_timeout_ms: millis(self.write_timeout),
+                close_timeout_ms: millis(self.close_timeout),
+                publish_timeout_ms: millis(self.publish_timeout),
+                ping_ms: millis(self.ping_interval),
+                pong_timeout_ms: millis(self.pong_timeout),
+            },
+            limits: routes::Limits {
+                max_head_bytes: bytes(self.max_head_size),
+                max_message_bytes: bytes(self.max_message_size),
+                max_outbox_bytes: bytes(self.outbox_size),
+            },
+            ..routes::Options::default()
+        }
+    }
+}
+
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.bytes()).unwrap_or(usize::MAX)
+}
+
+fn ticks(span: TimeSpan) -> u32 {
+    Tick::count(span.into())
+}
+
+fn millis(span: TimeSpan) -> u64 {
+    Duration::from(span).as_millis() as u64
+}

@@ -1,0 +1,412 @@
+//! The driver on epoll, by mio.
+//!
+//! Each socket is registered once, edge-triggered, for both directions. An edge does not come again, so a socket that was not read
+//! to its end (its budget is spent, or reading is paused) stays marked readable here, and the ready list brings it back.
+//!
+//! System calls of a connection: accept4, epoll_ctl, recv, send, close. A receive that did not fill the buffer has emptied the
+//! socket (epoll(7)), so the recv that would say EAGAIN is saved.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Interest, Waker};
+use slab::Slab;
+use socket2::{SockRef, Socket};
+
+use super::{Bell, Close, Driver, Event, Options, Progress, Received, Segment, Store, Token};
+
+/// Events taken from the kernel in one wait.
+const EVENTS_MAX: usize = 1024;
+/// Segments handed to the kernel in one call; more than a few dozen gain nothing.
+const SEGMENTS_MAX: usize = 64;
+/// Tokens at or above this one name the waker and the listeners.
+const SPECIAL: u32 = u32::MAX - 4096;
+/// The waker's token; listeners count up from the next one.
+const WAKER: u32 = SPECIAL;
+
+/// The driver on epoll.
+#[derive(Debug)]
+pub struct Epoll {
+    poll: mio::Poll,
+    events: mio::Events,
+    bell: EpollBell,
+    started: Instant,
+    options: Options,
+    listeners: Vec<Listener>,
+    accepting: bool,
+    closing_listeners: bool,
+    sockets: Slab<Watched>,
+    generation: u32,
+    /// Sockets to read in this turn; those whose budget ends go to the back and wait for the next.
+    ready: VecDeque<Token>,
+    ready_in_turn: usize,
+    reading: Option<(Token, usize)>,
+    sendable: Vec<Token>,
+    closed: Vec<Token>,
+    buffer: Box<[u8]>,
+    store: Store,
+}
+
+/// Wakes an [`Epoll`] driver.
+#[derive(Clone, Debug)]
+pub struct EpollBell(Arc<Waker>);
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    ready: bool,
+    accepted_in_turn: usize,
+}
+
+#[derive(Debug)]
+struct Watched {
+    socket: OwnedFd,
+    generation: u32,
+    /// The kernel may hold bytes for us: an edge came, and no receive has found the end since.
+    readable: bool,
+    /// The peer has shut its side: only a receive of zero bytes is the end.
+    hung_up: bool,
+    paused: bool,
+    /// Stands in the ready list.
+    listed: bool,
+    /// The last send was short: the worker waits for the next edge.
+    blocked: bool,
+}
+
+impl Bell for EpollBell {
+    fn ring(&self) {
+        // The eventfd is ours and non-blocking; a counter at its maximum still wakes.
+        let _ = self.0.wake();
+    }
+}
+
+impl Epoll {
+    /// A driver that accepts from `listeners`, which must be non-blocking. `started` is the zero of all workers' clocks.
+    ///
+    /// # Errors
+    /// The kernel's, when it gives no epoll or eventfd descriptor.
+    pub fn new(listeners: Vec<Socket>, options: Options, started: Instant) -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        let waker = Waker::new(poll.registry(), mio::Token(WAKER as usize))?;
+        let mut watched = Vec::with_capacity(listeners.len());
+        for (index, socket) in listeners.into_iter().enumerate() {
+            let mut socket = TcpListener::from_std(socket.into());
+            poll.registry().register(&mut socket, mio::Token(WAKER as usize + 1 + index), Interest::READABLE)?;
+            watched.push(Listener { socket, ready: true, accepted_in_turn: 0 });
+        }
+        Ok(Self {
+            poll,
+            events: mio::Events::with_capacity(EVENTS_MAX),
+            bell: EpollBell(Arc::new(waker)),
+            started,
+            buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
+            options,
+            listeners: watched,
+            accepting: true,
+            closing_listeners: false,
+            sockets: Slab::new(),
+            generation: 0,
+            ready: VecDeque::new(),
+            ready_in_turn: 0,
+            reading: None,
+            sendable: Vec::new(),
+            closed: Vec::new(),
+            store: Store::default(),
+        })
+    }
+
+    /// Sorts the kernel's events into the lists that `poll` works off.
+    fn sort_events(&mut self) {
+        for event in &self.events {
+            let token = Token::from_bits(event.token().0 as u64);
+            if token.generation == 0 && token.slot >= SPECIAL {
+                if token.slot > WAKER
+                    && let Some(listener) = self.listeners.get_mut((token.slot - WAKER - 1) as usize)
+                {
+                    listener.ready = true;
+                }
+                continue;
+            }
+            let Some(watched) = watched(&mut self.sockets, token) else { continue };
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                watched.readable = true;
+                watched.hung_up |= event.is_read_closed() || event.is_error();
+                list(&mut self.ready, watched, token);
+            }
+            if watched.blocked && (event.is_writable() || event.is_write_closed()) {
+                watched.blocked = false;
+                self.sendable.push(token);
+            }
+        }
+        self.events.clear();
+    }
+
+    /// Something can be reported without asking the kernel first.
+    fn has_work(&self) -> bool {
+        !(self.ready.is_empty() && self.sendable.is_empty() && self.closed.is_empty())
+            || self.closing_listeners
+            || (self.accepting && self.listeners.iter().any(|listener| listener.ready))
+    }
+
+    fn accept(&mut self) -> Option<Event<OwnedFd>> {
+        if !self.accepting && !self.closing_listeners {
+            return None;
+        }
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            while listener.ready && (listener.accepted_in_turn < self.options.accept_batch || self.closing_listeners) {
+                match listener.socket.accept() {
+                    Ok((socket, peer)) => {
+                        listener.accepted_in_turn += 1;
+                        return Some(Event::Accepted { socket: socket.into(), peer, listener: index });
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => listener.ready = false,
+                    // The peer gave up while it was queued, or its network failed; the next one may be well (accept(2)).
+                    Err(error) if !out_of_resources(&error) => listener.accepted_in_turn += 1,
+                    Err(error) => {
+                        self.accepting = false;
+                        // What is queued then cannot be had: the listeners close with it.
+                        listener.ready = false;
+                        return Some(Event::AcceptFailed(error));
+                    }
+                }
+            }
+        }
+        if std::mem::take(&mut self.closing_listeners) {
+            self.listeners.clear();
+            return Some(Event::ListenersClosed);
+        }
+        None
+    }
+
+    fn read(&mut self) -> Option<Event<OwnedFd>> {
+        loop {
+            let (token, spent) = match self.reading.take() {
+                Some(reading) => reading,
+                None if self.ready_in_turn == 0 => return None,
+                None => {
+                    self.ready_in_turn -= 1;
+                    let token = self.ready.pop_front()?;
+                    if let Some(watched) = watched(&mut self.sockets, token) {
+                        watched.listed = false;
+                    }
+                    (token, 0)
+                }
+            };
+            let Some(watched) = watched(&mut self.sockets, token) else { continue };
+            if watched.paused || !watched.readable {
+                continue;
+            }
+            if spent >= self.options.read_budget_bytes {
+                list(&mut self.ready, watched, token);
+                continue;
+            }
+            match (&*SockRef::from(&watched.socket)).read(&mut self.buffer) {
+                Ok(0) => {
+                    watched.readable = false;
+                    return Some(Event::EndOfStream(token));
+                }
+                Ok(length) => {
+                    watched.readable = length == self.buffer.len() || watched.hung_up;
+                    if watched.readable {
+                        self.reading = Some((token, spent + length));
+                    }
+                    return Some(Event::Received(token, Received { length }));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => watched.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => self.reading = Some((token, spent)),
+                Err(error) => {
+                    watched.readable = false;
+                    return Some(Event::Failed(token, error));
+                }
+            }
+        }
+    }
+}
+
+impl Driver for Epoll {
+    type Socket = OwnedFd;
+    type Bell = EpollBell;
+
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    fn wall_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+    }
+
+    fn bell(&self) -> EpollBell {
+        self.bell.clone()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) {
+        let timeout = if self.has_work() { Some(Duration::ZERO) } else { timeout };
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => self.sort_events(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Only a descriptor that is no epoll can fail here: a fault of ours, and the process ends.
+            Err(error) => panic!("epoll_wait: {error}"),
+        }
+        self.ready_in_turn = self.ready.len();
+        for listener in &mut self.listeners {
+            listener.accepted_in_turn = 0;
+        }
+    }
+
+    fn poll(&mut self) -> Option<Event<OwnedFd>> {
+        if let Some(token) = self.closed.pop() {
+            self.sockets.remove(token.slot as usize);
+            return Some(Event::Closed(token));
+        }
+        while let Some(token) = self.sendable.pop() {
+            if watched(&mut self.sockets, token).is_some() {
+                return Some(Event::Sendable(token, 0));
+            }
+        }
+        self.read().or_else(|| self.accept())
+    }
+
+    fn lend(&mut self, received: Received) -> (&mut [u8], &mut Store) {
+        (&mut self.buffer[..received.length], &mut self.store)
+    }
+
+    fn store(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    fn adopt(&mut self, socket: OwnedFd) -> io::Result<Token> {
+        let entry = self.sockets.vacant_entry();
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let token = Token { slot: entry.key() as u32, generation: self.generation };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), mio::Token(token.to_bits() as usize), both)?;
+        entry.insert(Watched {
+            socket,
+            generation: token.generation,
+            readable: false,
+            hung_up: false,
+            paused: false,
+            listed: false,
+            blocked: false,
+        });
+        Ok(token)
+    }
+
+    fn refuse(&mut self, socket: OwnedFd, last_word: &[u8]) {
+        let socket = SockRef::from(&socket);
+        // Best effort on a fresh socket: its buffer is empty and takes a short answer whole. The request, which nobody has read,
+        // is taken off the queue first: closing over unread bytes would reset the connection and destroy the answer.
+        let _ = (&*socket).read(&mut self.buffer);
+        let _ = socket.send(last_word);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    fn send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress> {
+        let Some(watched) = watched(&mut self.sockets, token) else { return Ok(Progress::Sent(0)) };
+        let socket = SockRef::from(&watched.socket);
+        let (offered, result) = match segments {
+            [only] => {
+                let bytes = slice(&self.store, only);
+                (bytes.len(), socket.send_with_flags(bytes, NO_SIGNAL))
+            }
+            segments => {
+                let mut slices = [IoSlice::new(&[]); SEGMENTS_MAX];
+                let mut offered = 0;
+                let count = segments.len().min(SEGMENTS_MAX);
+                for (place, segment) in slices.iter_mut().zip(segments) {
+                    *place = IoSlice::new(slice(&self.store, segment));
+                    offered += place.len();
+                }
+                (offered, socket.send_vectored_with_flags(&slices[..count], NO_SIGNAL))
+            }
+        };
+        let sent = match result {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            // The kernel is short of memory, not the connection broken: the write time-out bounds the wait.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => 0,
+            Err(error) => return Err(error),
+        };
+        watched.blocked = sent < offered;
+        Ok(Progress::Sent(sent))
+    }
+
+    fn pause_read(&mut self, token: Token) {
+        if let Some(watched) = watched(&mut self.sockets, token) {
+            watched.paused = true;
+        }
+    }
+
+    fn resume_read(&mut self, token: Token) {
+        if let Some(watched) = watched(&mut self.sockets, token) {
+            watched.paused = false;
+            if watched.readable {
+                list(&mut self.ready, watched, token);
+            }
+        }
+    }
+
+    fn shutdown_write(&mut self, token: Token) {
+        if let Some(watched) = watched(&mut self.sockets, token) {
+            // Fails only where the peer has already gone, which the next receive reports.
+            let _ = SockRef::from(&watched.socket).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, token: Token, how: Close) {
+        let Some(watched) = watched(&mut self.sockets, token) else { return };
+        if how == Close::Reset {
+            let _ = SockRef::from(&watched.socket).set_linger(Some(Duration::ZERO));
+        }
+        // Generation 0 has no owner: until `poll` has reported the close and freed the slot, nothing finds it.
+        watched.generation = 0;
+        self.closed.push(token);
+    }
+
+    fn pause_accept(&mut self) {
+        self.accepting = false;
+    }
+
+    fn resume_accept(&mut self) {
+        self.accepting = true;
+        for listener in &mut self.listeners {
+            listener.ready = true;
+        }
+    }
+
+    fn close_listeners(&mut self) {
+        self.closing_listeners = true;
+        for listener in &mut self.listeners {
+            listener.ready = true;
+        }
+    }
+}
+
+/// A peer that has gone must not kill the process by SIGPIPE.
+const NO_SIGNAL: i32 = rustix::net::SendFlags::NOSIGNAL.bits() as i32;
+
+fn watched(sockets: &mut Slab<Watched>, token: Token) -> Option<&mut Watched> {
+    sockets.get_mut(token.slot as usize).filter(|watched| watched.generation == token.generation)
+}
+
+fn list(ready: &mut VecDeque<Token>, watched: &mut Watched, token: Token) {
+    if !watched.listed && !watched.paused {
+        watched.listed = true;
+        ready.push_back(token);
+    }
+}
+
+fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
+    &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
+}
+
+/// Errors of accept(2) that the next call would only repeat.
+fn out_of_resources(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

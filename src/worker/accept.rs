@@ -1,0 +1,152 @@
+//! From an accepted socket to a connection, or to a refusal the client can read.
+
+use std::net::SocketAddr;
+
+use crate::http1::{self, Answering};
+use crate::io::{Driver, Token};
+use crate::limits::Tick;
+use crate::metrics::{RejectReason, Transport};
+use crate::routes::refusals;
+
+use super::connection::{Connection, Http};
+use super::{Core, Request};
+
+/// Descriptors or memory have run out: how long accepting rests, in milliseconds. Long enough to cost nothing, short enough that
+/// a freed descriptor is used within the second.
+const ACCEPT_PAUSE_MS: u64 = 200;
+
+/// What a worker knows of one of its listeners.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    /// Its address is a loopback address.
+    pub loopback: bool,
+    /// It is the admin listener.
+    pub admin: bool,
+}
+
+/// What is known of a connection when it is accepted, and goes with it to the worker that adopts it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The peer.
+    pub peer: SocketAddr,
+    /// The listener's address is a loopback address.
+    pub listener_is_loopback: bool,
+    /// The listener is the admin listener.
+    pub admin: bool,
+    /// The peer's entry in the table of addresses.
+    address: u32,
+}
+
+impl<D: Driver> Core<D> {
+    /// Takes an accepted socket in, hands it to a worker with far fewer connections, or refuses it.
+    pub(super) fn accepted(&mut self, driver: &mut D, socket: D::Socket, peer: SocketAddr, listener: usize) {
+        let listener = self.listeners[listener];
+        match self.admit(peer, listener.admin) {
+            Ok(address) => {
+                self.metrics().connections_accepted.add(1);
+                let origin = Origin { peer, listener_is_loopback: listener.loopback, admin: listener.admin, address };
+                self.place(driver, socket, origin);
+            }
+            Err(reason) => {
+                self.metrics().connections_rejected.of(reason).add(1);
+                let mut answer = Vec::new();
+                let answering = Answering { head_only: false, keep_alive: false, http11: true };
+                refusals::too_many_connections().write(self.date.at(driver.wall_ms() / 1000), answering, &mut answer);
+                driver.refuse(socket, &answer);
+            }
+        }
+    }
+
+    /// Adopts the socket: here, or, where the kernel has spread connections unevenly, by the worker with the fewest.
+    fn place(&mut self, driver: &mut D, socket: D::Socket, origin: Origin) {
+        if self.options.rebalance && !origin.admin {
+            let fewest = self.shared.fewest_connections();
+            if fewest != self.index && self.shared.live(self.index) > self.shared.live(fewest) + REBALANCE_SKEW {
+                match self.request(fewest, Request::Adopt { socket, origin }) {
+                    Ok(()) => return,
+                    Err(Request::Adopt { socket, origin }) => return self.adopt(driver, socket, origin),
+                    Err(_) => unreachable!("a refused request comes back as it was"),
+                }
+            }
+        }
+        self.adopt(driver, socket, origin);
+    }
+
+    /// Makes a connection of a socket that this worker or another one has accepted.
+    pub(super) fn adopt(&mut self, driver: &mut D, socket: D::Socket, origin: Origin) {
+        let token = match driver.adopt(socket) {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::warn!(%error, "the kernel cannot watch one more socket");
+                self.metrics().connections_rejected.of(RejectReason::Descriptors).add(1);
+                self.shared.disconnect();
+                self.shared.leave_address(origin.address);
+                return;
+            }
+        };
+        self.insert(token, origin);
+    }
+
+    /// The listeners rest, because the process or the system has run out of descriptors.
+    pub(super) fn accept_failed(&mut self, driver: &mut D, error: &std::io::Error) {
+        if self.ended.may_warn(self.tick) {
+            tracing::warn!(%error, "accepting rests for {ACCEPT_PAUSE_MS} ms; raise the descriptor limit or lower --max-connections");
+        }
+        self.metrics().connections_rejected.of(RejectReason::Descriptors).add(1);
+        driver.pause_accept();
+        self.accept_again = Some(Tick::from_nanoseconds(self.now + ACCEPT_PAUSE_MS * 1_000_000));
+    }
+
+    /// Ends the rest of the listeners when its time has come.
+    pub(super) fn resume_accept(&mut self, driver: &mut D) {
+        if self.accept_again.is_some_and(|again| again <= self.tick) {
+            self.accept_again = None;
+            driver.resume_accept();
+        }
+    }
+
+    /// Whether one more connection may come in; its entry in the table of addresses. The admin listener is exempt: an operator
+    /// must get through when nobody else does.
+    fn admit(&mut self, peer: SocketAddr, admin: bool) -> Result<u32, RejectReason> {
+        let now = self.now;
+        if !admin && self.accept_bucket.as_mut().is_some_and(|bucket| !bucket.take(now)) {
+            return Err(RejectReason::AcceptRate);
+        }
+        let max = if admin { usize::MAX } else { self.options.connections_max };
+        if !self.shared.try_connect(max) {
+            return Err(RejectReason::MaxConnections);
+        }
+        let max = if admin { u32::MAX } else { self.options.connections_per_address_max };
+        self.shared.try_address(peer.ip(), max).ok_or_else(|| {
+            self.shared.disconnect();
+            RejectReason::PerIp
+        })
+    }
+
+    fn insert(&mut self, token: Token, origin: Origin) {
+        let due = self.tick.after(self.options.head_timeout);
+        let http = Http {
+            parser: http1::Connection::new(),
+            pending: None,
+            admin: origin.admin,
+            peer_is_loopback: origin.peer.ip().to_canonical().is_loopback(),
+            listener_is_loopback: origin.listener_is_loopback,
+            due,
+        };
+        let slot = token.slot as usize;
+        while self.connections.len() <= slot {
+            self.connections.push(Connection::vacant());
+        }
+        self.next_id = self.next_id.wrapping_add(1);
+        self.connections[slot] = Connection::new(token, Box::new(http), self.next_id, origin.address);
+        self.live += 1;
+        self.shared.set_live(self.index, self.live);
+        self.metrics().connections.of(Transport::Http).add(1);
+        self.deadlines.set(slot, due);
+        tracing::debug!(worker = self.index, id = self.next_id, peer = %origin.peer, "connected");
+    }
+}
+
+/// How many more connections than the emptiest worker a worker has before it hands new ones over: below it, evenness is not worth
+/// a mailbox.
+const REBALANCE_SKEW: usize = 16;

@@ -1,0 +1,215 @@
+//! One client socket and its protocol state. What is hot is small and inline; what is rare is boxed and returned.
+
+use crate::frame::Kind;
+use crate::http1;
+use crate::io::Token;
+use crate::limits::{BufferPool, Tick};
+use crate::metrics::{Cause, Transport};
+use crate::routes::{Action, AdminAction, Cors};
+use crate::ws;
+
+use super::outbox::Outbox;
+
+/// A connection of this worker, at the index that is its token's slot.
+#[derive(Debug)]
+pub struct Connection {
+    /// The driver's name of the socket.
+    pub token: Token,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// What waits to be written.
+    pub outbox: Outbox,
+    /// The rest of an input that could not be taken in yet; reading is paused while there is one.
+    pub residual: Option<Box<Vec<u8>>>,
+    /// The name in the log and in `Fantail-Connection`.
+    pub id: u32,
+    /// The peer's entry in the table of addresses.
+    pub address: u32,
+    /// Bytes the kernel took since the write window began, up to [`super::flush::STALLED_BYTES`].
+    pub window_taken: u16,
+    /// Bytes it must take in that window; 0 outside of one.
+    pub window_needed: u16,
+    /// Publications by this socket that wait for their answer.
+    pub unconfirmed: u8,
+    /// Why it ends, once that is known.
+    pub cause: Option<Cause>,
+    /// Conditions that hold.
+    pub flags: Flags,
+}
+
+/// Conditions of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    /// Stands in the list of connections to flush.
+    pub dirty: bool,
+    /// The last send was short, or one is in flight: [`crate::io::Event::Sendable`] brings it back.
+    pub blocked: bool,
+    /// Queued bytes wait for the head of the answer: the subscription is not in force yet.
+    pub corked: bool,
+    /// Nothing is read from the driver.
+    pub paused: bool,
+    /// The peer has shut its side.
+    pub read_closed: bool,
+    /// Waits for a credit or an answer before it takes more input.
+    pub waiting: bool,
+    /// A message of it waits for a credit.
+    pub unsent: bool,
+    /// Too many of its replies wait to be written for more of its input to be taken in.
+    pub choked: bool,
+    /// Once the outbox is empty, the socket is closed in order.
+    pub close_when_flushed: bool,
+    /// Once the outbox is empty, the write side is shut and the rest of the input read and dropped.
+    pub linger_when_flushed: bool,
+    /// Handed to the driver for closing; the slot is free when it says so.
+    pub gone: bool,
+}
+
+/// What a connection speaks.
+#[derive(Debug)]
+pub enum Protocol {
+    /// The slot is free.
+    Vacant,
+    /// HTTP/1.1, before or between requests.
+    Http(Box<Http>),
+    /// A WebSocket that holds subscriptions.
+    Topics(WebSocket),
+    /// A WebSocket whose messages come back.
+    Echo(WebSocket),
+    /// The last word is queued or sent: input is dropped, up to this many more bytes.
+    Lingering(u32),
+}
+
+/// The state of a WebSocket.
+#[derive(Debug)]
+pub struct WebSocket {
+    /// The protocol.
+    pub socket: ws::Connection,
+    /// What its text messages are published as.
+    pub text_kind: Kind,
+    /// Whether its messages are published.
+    pub may_publish: bool,
+}
+
+/// The state of an HTTP connection.
+#[derive(Debug)]
+pub struct Http {
+    /// The reader of heads and bodies.
+    pub parser: http1::Connection,
+    /// What the request under way asks for.
+    pub pending: Option<Pending>,
+    /// The listener is the admin listener.
+    pub admin: bool,
+    /// The peer's address is a loopback address.
+    pub peer_is_loopback: bool,
+    /// The listener's address is a loopback address.
+    pub listener_is_loopback: bool,
+    /// When the head or body that is being read must be complete, or the next request begun.
+    pub due: Tick,
+}
+
+/// A request whose head was understood.
+#[derive(Debug)]
+pub struct Pending {
+    /// What to do when its body is complete.
+    pub action: Do,
+    /// How its answer is written.
+    pub answering: http1::Answering,
+    /// Header lines that go on its answer.
+    pub cors: Cors,
+    /// The label of its metric.
+    pub handler: crate::metrics::Handler,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub enum Do {
+    /// On a listener for clients.
+    Public(Action),
+    /// On the admin listener.
+    Admin(AdminAction),
+    /// The publication waits for a credit of its home worker.
+    Publish(crate::frame::Topic, crate::frame::Payload),
+    /// The home worker was asked about this topic, on behalf of a client that reached us at this origin.
+    Inform(String),
+    /// The publication was sent; its answer finds the request here.
+    Asked,
+}
+
+impl Connection {
+    /// A connection that speaks HTTP.
+    #[must_use]
+    pub fn new(token: Token, http: Box<Http>, id: u32, address: u32) -> Self {
+        Self {
+            token,
+            protocol: Protocol::Http(http),
+            outbox: Outbox::new(),
+            residual: None,
+            id,
+            address,
+            window_taken: 0,
+            window_needed: 0,
+            unconfirmed: 0,
+            cause: None,
+            flags: Flags::default(),
+        }
+    }
+
+    /// A free slot.
+    #[must_use]
+    pub fn vacant() -> Self {
+        let token = Token { slot: 0, generation: 0 };
+        Self {
+            token,
+            protocol: Protocol::Vacant,
+            outbox: Outbox::new(),
+            residual: None,
+            id: 0,
+            address: 0,
+            window_taken: 0,
+            window_needed: 0,
+            unconfirmed: 0,
+            cause: None,
+            flags: Flags { gone: true, ..Flags::default() },
+        }
+    }
+
+    /// The label its bytes and messages are counted under.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match self.protocol {
+            Protocol::Topics(_) => Transport::WebSocket,
+            Protocol::Echo(_) => Transport::Echo,
+            Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => Transport::Http,
+        }
+    }
+
+    /// The WebSocket, if it speaks that.
+    pub fn websocket(&mut self) -> Option<&mut WebSocket> {
+        match &mut self.protocol {
+            Protocol::Topics(websocket) | Protocol::Echo(websocket) => Some(websocket),
+            Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => None,
+        }
+    }
+
+    /// The HTTP state, if it speaks that.
+    pub fn http(&mut self) -> Option<&mut Http> {
+        match &mut self.protocol {
+            Protocol::Http(http) => Some(http),
+            Protocol::Vacant | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Lingering(_) => None,
+        }
+    }
+
+    /// Gives the buffers of its protocol and its residual input back.
+    pub fn release(&mut self, pool: &mut BufferPool) {
+        if let Some(residual) = self.residual.take() {
+            pool.give(*residual);
+        }
+        match &mut self.protocol {
+            Protocol::Http(http) => http.parser.release(pool),
+            Protocol::Topics(websocket) | Protocol::Echo(websocket) => websocket.socket.release(pool),
+            Protocol::Vacant | Protocol::Lingering(_) => {}
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Connection>() <= 128, "two cache lines: DESIGN counts 256 bytes for all of an idle subscriber");

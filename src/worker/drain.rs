@@ -1,0 +1,141 @@
+//! Stopping in order: nobody queued is reset, nothing accepted is lost, and nobody comes back in a crowd.
+//!
+//! ```text
+//! Serving ─> Emptying ─> Quieting ─> Handing ─> Closing ─> Done
+//!            accept what  answer      fan out    one close after the other,
+//!            is queued    everything  the rest   over the drain window
+//! ```
+//!
+//! The barrier between Quieting and Handing: a worker reports quiet when it has no request under way. A home worker puts deliveries
+//! into the rings before the answer, so when all are quiet everything accepted is in a ring, and one more look takes it out.
+
+use crate::io::{Close, Driver, Store};
+use crate::limits::Tick;
+use crate::metrics::Cause;
+
+use super::Core;
+use super::connection::Protocol;
+use super::shared::Phase;
+
+/// Nobody is asked to come back sooner, in milliseconds: a restart takes that long.
+const RETRY_MS_MIN: u64 = 500;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    Emptying,
+    Quieting,
+    Handing,
+    Closing,
+    Done,
+}
+
+/// How far this worker's stop has come.
+#[derive(Debug)]
+pub(super) struct Drain {
+    stage: Stage,
+    quiet: bool,
+    /// When closing began and how many connections there were, in nanoseconds of the driver's clock.
+    began_ns: u64,
+    slots: usize,
+    /// Slots below this one were told to close.
+    next: usize,
+}
+
+impl Drain {
+    pub(super) const fn new() -> Self {
+        Self { stage: Stage::Serving, quiet: false, began_ns: 0, slots: 0, next: 0 }
+    }
+
+    /// The worker must look at the clock more often than its deadlines ask for.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.stage != Stage::Serving
+    }
+
+    /// The worker has nothing left to do.
+    pub(super) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// The kernel's queues are empty and the listeners closed.
+    pub(super) fn listeners_closed(&mut self) {
+        if self.stage == Stage::Emptying {
+            self.stage = Stage::Quieting;
+        }
+    }
+}
+
+impl<D: Driver> Core<D> {
+    /// The drain's part of the turn.
+    pub(super) fn drain(&mut self, driver: &mut D) {
+        match self.drain.stage {
+            Stage::Serving if self.shared.phase() >= Phase::Draining => {
+                driver.close_listeners();
+                self.drain.stage = Stage::Emptying;
+            }
+            Stage::Quieting => self.report_quiet(),
+            Stage::Handing if !self.hub.has_open_fanouts() => {
+                self.drain =
+                    Drain { stage: Stage::Closing, began_ns: self.now, slots: self.connections.len(), next: 0, ..self.drain };
+                self.close_some(driver.store());
+            }
+            Stage::Closing => self.close_some(driver.store()),
+            Stage::Serving | Stage::Emptying | Stage::Handing | Stage::Done => {}
+        }
+    }
+
+    fn report_quiet(&mut self) {
+        if !self.drain.quiet && self.has_nothing_under_way() {
+            self.drain.quiet = true;
+            self.shared.report_quiet();
+        }
+        if self.shared.all_quiet() {
+            self.drain.stage = Stage::Handing;
+        }
+    }
+
+    /// Closes as many connections as the time that has passed allows, and resets what is left when all time has passed.
+    fn close_some(&mut self, store: &mut Store) {
+        let passed = self.now - self.drain.began_ns;
+        let window = self.options.drain_window.as_nanos() as u64;
+        let due = if passed >= window { usize::MAX } else { (self.drain.slots as u64 * passed / window) as usize + 1 };
+        let end = due.min(self.connections.len());
+        while self.drain.next < end {
+            self.close_for_drain(store, self.drain.next as u32);
+            self.drain.next += 1;
+        }
+        let patience = u64::from(self.options.close_timeout) * crate::limits::TICK_MS * 1_000_000;
+        if passed > window + patience {
+            for slot in 0..self.connections.len() as u32 {
+                self.reset(store, slot, Cause::Drain);
+            }
+        }
+        if self.live == 0 && self.closing.is_empty() && self.connections.iter().all(|connection| connection.token.generation == 0) {
+            self.drain.stage = Stage::Done;
+        }
+    }
+
+    fn close_for_drain(&mut self, store: &mut Store, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        if connection.flags.gone {
+            return;
+        }
+        let window_ms = self.options.drain_window.as_millis() as u64;
+        match &connection.protocol {
+            Protocol::Topics(websocket) | Protocol::Echo(websocket) if !websocket.socket.is_closing() => {
+                let retry_after_ms = RETRY_MS_MIN + fastrand::u64(0..=window_ms);
+                self.close_in_handshake(store, slot, Cause::Drain, Some(retry_after_ms));
+            }
+            Protocol::Http(http) if http.parser.is_idle() && connection.outbox.is_empty() => {
+                self.finish(store, slot, Cause::Drain, Close::InOrder);
+            }
+            // Its request is answered with `Connection: close`, or its time runs out.
+            Protocol::Http(_) | Protocol::Lingering(_) | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Vacant => {}
+        }
+    }
+
+    /// The latest moment this worker must look at its drain again.
+    pub(super) fn drain_due(&self) -> Option<Tick> {
+        self.drain.is_under_way().then(|| Tick(self.tick.0 + 1))
+    }
+}

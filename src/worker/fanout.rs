@@ -1,0 +1,160 @@
+//! A publication to its subscribers: one reference each, one write each at the end of the turn; and who is slow.
+
+use std::sync::Arc;
+
+use crate::frame::{Form, Publication};
+use crate::hub::{Subscriber, TopicId};
+use crate::io::{Block, Driver, Store};
+use crate::limits::BufferPool;
+use crate::metrics::{Cause, DropReason};
+
+use super::Core;
+use super::options::SlowConsumer;
+
+/// References given out in one turn at most, so that a turn stays short also where its subscribers are few and its publications many.
+const DELIVERIES_MAX: usize = 64 * 1024;
+
+/// A publication on its way to this worker's subscribers, with the blocks of the forms they take.
+#[derive(Debug)]
+pub struct Fanned {
+    publication: Arc<Publication>,
+    blocks: [Option<(Block, u32)>; Form::ALL.len()],
+}
+
+impl Fanned {
+    /// A publication that no subscriber has yet.
+    #[must_use]
+    pub fn new(publication: Arc<Publication>) -> Self {
+        Self { publication, blocks: [None; Form::ALL.len()] }
+    }
+
+    /// The block of `form` and its length in bytes; held in the store with the first subscriber that takes it.
+    fn block(&mut self, store: &mut Store, form: Form) -> (Block, usize) {
+        let (block, length) = *self.blocks[form as usize].get_or_insert_with(|| {
+            let block = store.share(&self.publication, form);
+            (block, store.bytes(block).len() as u32)
+        });
+        (block, length as usize)
+    }
+
+    /// Gives this fan-out's own references back. The time its publication was numbered, if nobody holds it any more.
+    fn release(self, store: &mut Store, pool: &mut BufferPool) -> bool {
+        let mut last = false;
+        for (block, _) in self.blocks.into_iter().flatten() {
+            last |= store.release(block, pool) != crate::io::Released::Held;
+        }
+        last
+    }
+}
+
+impl<D: Driver> Core<D> {
+    /// Works on open fan-outs until this turn has begun to write to enough connections.
+    pub(super) fn fan_out(&mut self, driver: &mut D) {
+        let mut left = DELIVERIES_MAX;
+        let mut slice = std::mem::take(&mut self.slice);
+        while left > 0 && self.dirty.len() < self.options.fanout_slice {
+            let max = left.min(self.options.fanout_slice - self.dirty.len());
+            slice.clear();
+            let Some(fanning) = self.hub.next_slice(max) else { break };
+            let topic = fanning.topic;
+            for form in Form::ALL {
+                if fanning.subscribers.iter().any(|subscriber| !subscriber.is_gone() && subscriber.form == form) {
+                    fanning.publication.block(driver.store(), form);
+                }
+            }
+            let blocks = fanning.publication.blocks;
+            slice.extend(fanning.subscribers.iter().filter(|subscriber| !subscriber.is_gone()));
+            left -= slice.len().min(left);
+            for subscriber in &slice {
+                if let Some((block, length)) = blocks[subscriber.form as usize] {
+                    self.deliver(driver, *subscriber, block, length as usize, topic);
+                }
+            }
+            self.end_fanouts(driver);
+        }
+        self.slice = slice;
+    }
+
+    /// Releases what finished fan-outs held.
+    fn end_fanouts(&mut self, driver: &mut D) {
+        while let Some(finished) = self.hub.poll_finished() {
+            let numbered_ns = finished.publication.numbered_ns;
+            if finished.release(driver.store(), &mut self.pool) {
+                let now = driver.now();
+                self.metrics().fanout_duration.observe_ns(now.saturating_sub(numbered_ns));
+            }
+        }
+    }
+
+    /// Queues one publication for one subscriber.
+    fn deliver(&mut self, driver: &mut D, subscriber: Subscriber, block: Block, length: usize, topic: TopicId) {
+        let slot = subscriber.slot;
+        if self.options.slow_consumer == SlowConsumer::Latest {
+            self.replace_older(driver, slot, topic);
+        }
+        if self.queue(driver.store(), slot, block, length, topic) {
+            return self.mark_dirty(slot);
+        }
+        // What this turn brought may just not have been offered to the kernel yet: nobody is slow before that.
+        let flags = self.connections[slot as usize].flags;
+        if !flags.blocked && !flags.corked {
+            self.flush_one(driver, slot);
+            if self.connections[slot as usize].flags.gone || self.queue(driver.store(), slot, block, length, topic) {
+                return self.mark_dirty(slot);
+            }
+        }
+        match self.options.slow_consumer {
+            SlowConsumer::DropOldest => self.make_room(driver, slot, block, length, topic),
+            SlowConsumer::Disconnect | SlowConsumer::Latest => self.cut_off(driver, slot),
+        }
+    }
+
+    /// Queues the publication if there is room for it.
+    fn queue(&mut self, store: &mut Store, slot: u32, block: Block, length: usize, topic: TopicId) -> bool {
+        let outbox = &mut self.connections[slot as usize].outbox;
+        if !outbox.is_empty() && self.entries.queued_bytes() + length as u64 > self.options.worker_outbox_bytes_max {
+            return false;
+        }
+        let queued = outbox.push_publication(&mut self.entries, block, length, topic, self.options.outbox_bytes_max).is_ok();
+        if queued {
+            store.retain(block, 1);
+        }
+        queued
+    }
+
+    /// Policy `latest`: the older publication of this topic goes, the newer one will stand at its own place.
+    fn replace_older(&mut self, driver: &mut D, slot: u32, topic: TopicId) {
+        let Self { connections, entries, pool, .. } = self;
+        while let Some(dropped) = connections[slot as usize].outbox.drop_topic(entries, driver.store(), pool, topic) {
+            self.shared.metrics(self.index).messages_dropped.of(DropReason::Latest).add(dropped.messages);
+        }
+    }
+
+    /// Policy `drop-oldest`: whole publications go from the head until the new one has room.
+    fn make_room(&mut self, driver: &mut D, slot: u32, block: Block, length: usize, topic: TopicId) {
+        loop {
+            let Self { connections, entries, pool, .. } = self;
+            let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool) else {
+                // Only bytes that may not be dropped wait: the new publication is the oldest that may be.
+                return self.metrics().messages_dropped.of(DropReason::DropOldest).add(1);
+            };
+            self.metrics().messages_dropped.of(DropReason::DropOldest).add(dropped.messages);
+            if self.queue(driver.store(), slot, block, length, topic) {
+                return;
+            }
+        }
+    }
+
+    /// Policy `disconnect`: the close tells the subscriber that there is a gap.
+    fn cut_off(&mut self, driver: &mut D, slot: u32) {
+        self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(1);
+        if self.connections[slot as usize].flags.corked {
+            return self.give_up_upgrade(driver.store(), slot, Cause::SlowConsumer);
+        }
+        let Self { connections, entries, pool, .. } = self;
+        while let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool) {
+            self.shared.metrics(self.index).messages_dropped.of(DropReason::ConnectionClosed).add(dropped.messages);
+        }
+        self.fail(driver.store(), slot, Cause::SlowConsumer, None);
+    }
+}

@@ -1,0 +1,242 @@
+//! What the events of HTTP do: a head is routed, a complete body starts the request's work, an answer ends it.
+
+use crate::frame::{Payload, PayloadError, Topic};
+use crate::http1::{self, Answering, BodyPlan, Event, HEADERS_MAX, Head, HttpError, Response};
+use crate::io::{Driver, Store};
+use crate::limits::Tick;
+use crate::metrics::{Cause, Handler, Source};
+use crate::routes::{self, Action, AdminAction, Cors, Routed, refusals};
+
+use super::Core;
+use super::connection::{Do, Http, Pending};
+use super::home::Waiter;
+use super::input::{Took, protocol_step};
+use super::shared::Phase;
+
+/// What one step of the reader came to, with nothing borrowed from the input any more.
+enum Came {
+    Nothing,
+    Head(Box<Pending>, Result<bool, HttpError>),
+    Body(Box<Pending>, Option<Result<Payload, PayloadError>>),
+    Broken(HttpError),
+}
+
+impl<D: Driver> Core<D> {
+    /// One step of an HTTP connection.
+    pub(super) fn step_http(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> Took {
+        match protocol_step(|| self.read_http(slot, input)) {
+            Err(cause) => {
+                self.refuse(store, slot, refusals::internal(), cause);
+                Took::All
+            }
+            Ok((_, Came::Nothing)) => Took::All,
+            Ok((_, Came::Broken(error))) => {
+                self.refuse(store, slot, error.into_response(), error.cause());
+                Took::All
+            }
+            Ok((consumed, Came::Head(pending, ready))) => {
+                self.head(store, slot, *pending, ready);
+                Took::Event(consumed)
+            }
+            Ok((consumed, Came::Body(pending, payload))) => {
+                self.act(store, slot, *pending, payload);
+                Took::Event(consumed)
+            }
+        }
+    }
+
+    /// Runs the reader and the router on the input; changes nothing but this connection.
+    fn read_http(&mut self, slot: u32, input: &mut [u8]) -> (usize, Came) {
+        let draining = self.shared.phase() > Phase::Running;
+        let idle_due = self.tick.after(self.options.head_timeout);
+        let body_due = self.tick.after(self.options.body_timeout);
+        let Some(http) = self.connections[slot as usize].http() else { return (0, Came::Nothing) };
+        if http.parser.is_idle() && http.pending.is_none() && !input.is_empty() {
+            http.due = idle_due;
+        }
+        let step = match http.parser.handle_input(input, &self.options.http, &mut self.pool) {
+            Ok(step) => step,
+            Err(error) => return (0, Came::Broken(error)),
+        };
+        let consumed = step.consumed;
+        match step.event {
+            None => (consumed, Came::Nothing),
+            Some(Event::Head(bytes)) => {
+                let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+                let head = match Head::parse(bytes, &mut headers) {
+                    Ok(head) => head,
+                    Err(error) => return (consumed, Came::Broken(error)),
+                };
+                let facts = Facts { admin: http.admin, peer: http.peer_is_loopback, listener: http.listener_is_loopback, draining };
+                let pending = understand(&head, facts, &self.options.routes);
+                let plan = match pending.action {
+                    Do::Public(Action::Publish { .. }) => BodyPlan::Collect,
+                    _ => BodyPlan::Discard,
+                };
+                http.due = body_due;
+                let expects = head.expects_continue;
+                let ready = http.parser.begin_body(head.framing(), plan, &self.options.http).map(|()| expects);
+                (consumed, Came::Head(Box::new(pending), ready))
+            }
+            Some(Event::Body(body)) => {
+                let Some(pending) = http.pending.take() else { return (consumed, Came::Nothing) };
+                let payload = match &pending.action {
+                    Do::Public(Action::Publish { kind, .. }) => Some(Payload::new(*kind, body)),
+                    _ => None,
+                };
+                (consumed, Came::Body(Box::new(pending), payload))
+            }
+        }
+    }
+
+    /// A head was read: a refusal does not wait for the body, everything else does.
+    fn head(&mut self, store: &mut Store, slot: u32, pending: Pending, ready: Result<bool, HttpError>) {
+        match ready {
+            Err(error) => self.answer(store, slot, error.into_response(), &pending),
+            Ok(expects_continue) => {
+                let refused = matches!(&pending.action, Do::Public(Action::Respond(response)) if response.status >= 400);
+                if refused && expects_continue {
+                    return self.answer_now(store, slot, pending);
+                }
+                if expects_continue {
+                    let Self { connections, entries, pool, .. } = self;
+                    let outbox = &mut connections[slot as usize].outbox;
+                    outbox.append_owned(entries, store, pool, |out| out.extend_from_slice(http1::CONTINUE));
+                    self.mark_dirty(slot);
+                }
+                if let Some(http) = self.connections[slot as usize].http() {
+                    http.pending = Some(pending);
+                }
+            }
+        }
+    }
+
+    /// The client asked before sending its body, and may not: it is told at once, and the connection ends, because the body may
+    /// be on its way all the same (RFC 9110 section 10.1.1).
+    fn answer_now(&mut self, store: &mut Store, slot: u32, mut pending: Pending) {
+        if let Do::Public(Action::Respond(response)) = std::mem::replace(&mut pending.action, Do::Asked) {
+            self.answer(store, slot, response.close(), &pending);
+        }
+    }
+
+    /// The request is complete.
+    fn act(&mut self, store: &mut Store, slot: u32, mut pending: Pending, payload: Option<Result<Payload, PayloadError>>) {
+        match std::mem::replace(&mut pending.action, Do::Asked) {
+            Do::Public(Action::Respond(response)) => self.answer(store, slot, response, &pending),
+            Do::Public(Action::Publish { topic, .. }) => match payload {
+                Some(Ok(payload)) => self.publish_posted(store, slot, pending, topic, payload),
+                Some(Err(error)) => self.answer(store, slot, refusals::payload(&error), &pending),
+                None => self.answer(store, slot, refusals::internal(), &pending),
+            },
+            Do::Public(Action::Subscribe(subscribe)) => self.subscribe(store, slot, pending, *subscribe),
+            Do::Public(Action::Echo(accepted)) => self.upgrade_to_echo(store, slot, &pending, &accepted),
+            Do::Public(Action::Information { topic, origin }) => self.ask_information(store, slot, pending, topic, origin),
+            Do::Admin(action) => {
+                let response = self.admin(action);
+                self.answer(store, slot, response, &pending);
+            }
+            Do::Publish(..) | Do::Inform(_) | Do::Asked => {}
+        }
+    }
+
+    fn admin(&self, action: AdminAction) -> Response {
+        match action {
+            AdminAction::Respond(response) => response,
+            AdminAction::Live => routes::live(self.shared.stuck_worker(self.now)),
+            AdminAction::Ready => routes::ready(self.shared.phase() == Phase::Running),
+            AdminAction::Metrics => routes::metrics(self.render_metrics()),
+        }
+    }
+
+    /// Sends a POST's publication to its home worker, or keeps it until there is a credit.
+    pub(super) fn publish_posted(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic, payload: Payload) {
+        if self.shared.phase() >= Phase::Draining {
+            return self.answer(store, slot, refusals::draining(), &pending);
+        }
+        let token = self.connections[slot as usize].token;
+        let due = self.tick.after(self.options.publish_timeout);
+        pending.action = match self.request_publish(token, Source::Post, topic, payload) {
+            Ok(()) => Do::Asked,
+            Err((topic, payload)) => {
+                self.wait_for_credit(Waiter::Post(token, self.home_of(topic.as_str())));
+                Do::Publish(topic, payload)
+            }
+        };
+        self.wait_for_answer(slot, pending, due);
+    }
+
+    /// The request waits for its home worker, and nothing more is parsed until the answer is in the outbox.
+    pub(super) fn wait_for_answer(&mut self, slot: u32, pending: Pending, due: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.waiting = true;
+        if let Some(http) = connection.http() {
+            http.pending = Some(pending);
+            http.due = due;
+        }
+        self.arm(slot);
+    }
+
+    /// Answers the request under way, and makes the connection ready for the next, or ends it.
+    pub(super) fn answer(&mut self, store: &mut Store, slot: u32, response: Response, pending: &Pending) {
+        self.metrics().answered(pending.handler, response.status);
+        let draining = self.shared.phase() >= Phase::Draining;
+        let idle_due = self.tick.after(self.options.idle_timeout);
+        let date = self.date.at(self.wall_seconds);
+        let connection = &mut self.connections[slot as usize];
+        let keep_alive = pending.answering.keep_alive && !response.close && !draining && !connection.flags.read_closed;
+        let answering = Answering { keep_alive, ..pending.answering };
+        let response = pending.cors.apply(response);
+        connection.outbox.append_owned(&mut self.entries, store, &mut self.pool, |out| response.write(date, answering, out));
+        connection.flags.waiting = false;
+        if keep_alive {
+            if let Some(http) = self.connections[slot as usize].http() {
+                http.parser.next_request(&mut self.pool);
+                http.due = idle_due;
+            }
+        } else {
+            let cause = if response.status >= 400 { Cause::Policy } else { Cause::ClientClose };
+            self.last_word(slot, if draining { Cause::Drain } else { cause });
+        }
+        self.mark_dirty(slot);
+    }
+
+    /// Answers something that was not understood, and ends the connection.
+    pub(super) fn refuse(&mut self, store: &mut Store, slot: u32, response: Response, cause: Cause) {
+        let Some(http) = self.connections[slot as usize].http() else { return };
+        let pending = http.pending.take().unwrap_or_else(|| Pending {
+            action: Do::Asked,
+            answering: Answering { head_only: false, keep_alive: false, http11: true },
+            cors: Cors::default(),
+            handler: Handler::Other,
+        });
+        self.connections[slot as usize].cause.get_or_insert(cause);
+        self.answer(store, slot, response.close(), &pending);
+    }
+}
+
+/// What the router needs to know beside the head.
+struct Facts {
+    admin: bool,
+    peer: bool,
+    listener: bool,
+    draining: bool,
+}
+
+/// From a head to what it asks for.
+fn understand(head: &Head<'_>, facts: Facts, options: &routes::Options) -> Pending {
+    let answering = Answering { head_only: head.method == http1::Method::Head, keep_alive: head.keep_alive, http11: head.http11 };
+    if facts.admin {
+        return Pending { action: Do::Admin(routes::route_admin(head)), answering, cors: Cors::default(), handler: Handler::Admin };
+    }
+    let request =
+        routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, draining: facts.draining };
+    let Routed { action, cors, handler } = routes::route(&request, options);
+    Pending { action: Do::Public(action), answering, cors, handler }
+}
+
+impl Http {
+    /// The request under way, taken out.
+    pub(super) fn take_pending(&mut self) -> Option<Pending> {
+        self.pending.take()
+    }
+}

@@ -1,0 +1,477 @@
+//! A connection's queue of what waits to be written, bounded in bytes.
+//!
+//! An [`Outbox`] is five words in the connection: a list threaded through the worker's one array of [`Entries`], so that queueing a
+//! publication for a subscriber allocates nothing and an idle connection holds nothing. An entry refers to whole frames, so the
+//! queue may be cut between any two entries, but never inside one:
+//!
+//! ```text
+//!   pinned            control          data
+//! [ head, partly   ] [ pong, ping ] [ publication, publication, replies ... ]
+//!   written, or in
+//!   flight: stays
+//! ```
+//!
+//! It never decides who is slow: it says [`Full`], and the worker applies the policy.
+
+use crate::frame::OpCode;
+use crate::hub::TopicId;
+use crate::io::{Block, Released, Segment, Store};
+use crate::limits::BufferPool;
+
+/// Owned bytes grow in one block up to this size, then a new one is begun: large enough for one send, small enough to be pooled.
+const OWNED_BYTES_MAX: usize = 64 * 1024;
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// What an entry is, and with that what may be done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A publication of this topic: may be dropped by policy, counts as a message.
+    Publication(TopicId),
+    /// Bytes of this connection alone: answers, echoes, the close frame. Never dropped.
+    Owned,
+    /// A ping or pong: goes ahead of data, never dropped; a pong replaces the pong before it.
+    Control(OpCode),
+}
+
+/// The entries of all outboxes of a worker.
+#[derive(Debug)]
+pub struct Entries {
+    list: Vec<Entry>,
+    free: u32,
+    used: usize,
+    queued_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    block: Block,
+    length: u32,
+    next: u32,
+    class: Class,
+}
+
+/// One connection's queue.
+#[derive(Debug)]
+pub struct Outbox {
+    head: u32,
+    tail: u32,
+    /// Bytes queued, those of the head that are already written not counted.
+    bytes: u32,
+    /// Bytes of the head that are written.
+    written: u32,
+    /// Entries at the head that must stay where they are: partly written, or in flight.
+    pinned: u16,
+}
+
+/// What finished when the kernel took bytes, or was thrown away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Publications among them.
+    pub messages: u64,
+    /// When the publication was numbered whose last reference on this worker ended, in nanoseconds of the driver's clock.
+    pub last_numbered_ns: Option<u64>,
+}
+
+/// The queue is at its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Entries {
+    /// No entries.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { list: Vec::new(), free: NONE, used: 0, queued_bytes: 0 }
+    }
+
+    /// Bytes queued in all outboxes; a shared frame counts for each subscriber.
+    #[must_use]
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    fn insert(&mut self, entry: Entry) -> u32 {
+        self.used += 1;
+        self.queued_bytes += u64::from(entry.length);
+        if self.free == NONE {
+            self.list.push(entry);
+            return (self.list.len() - 1) as u32;
+        }
+        let index = self.free;
+        let place = &mut self.list[index as usize];
+        self.free = place.next;
+        *place = entry;
+        index
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.list[index as usize].next = self.free;
+        self.free = index;
+        self.used -= 1;
+        if self.used == 0 && self.list.capacity() > Self::IDLE_ENTRIES_MAX {
+            (self.list, self.free) = (Vec::new(), NONE);
+        }
+    }
+
+    /// With all outboxes empty, room for this many entries is kept; what a burst took beyond it is given back.
+    const IDLE_ENTRIES_MAX: usize = 16 * 1024;
+}
+
+impl Outbox {
+    /// An empty queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { head: NONE, tail: NONE, bytes: 0, written: 0, pinned: 0 }
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Queues a publication. The caller has counted the reference.
+    ///
+    /// # Errors
+    /// [`Full`] if other bytes wait and both together pass `bytes_max`; an empty queue takes a frame of any size.
+    pub fn push_publication(&mut self, entries: &mut Entries, block: Block, length: usize, topic: TopicId, bytes_max: usize) -> Result<(), Full> {
+        if !self.is_empty() && self.bytes() + length > bytes_max {
+            return Err(Full);
+        }
+        self.push(entries, block, length, Class::Publication(topic));
+        Ok(())
+    }
+
+    /// Appends bytes of this connection: `write` gets the last block if it is still open, or a fresh one.
+    pub fn append_owned(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(open) = self.open_tail(entries, store) {
+            let before = open.len();
+            write(open);
+            let more = open.len() - before;
+            entries.list[self.tail as usize].length += more as u32;
+            entries.queued_bytes += more as u64;
+            self.bytes += more as u32;
+            return;
+        }
+        let mut bytes = pool.take();
+        write(&mut bytes);
+        let length = bytes.len();
+        let block = store.own(bytes);
+        self.push(entries, block, length, Class::Owned);
+    }
+
+    /// Puts the head of an answer before everything that is queued, and keeps it there.
+    pub fn push_first(&mut self, entries: &mut Entries, store: &mut Store, bytes: Vec<u8>) {
+        debug_assert!(self.pinned == 0 && self.written == 0, "nothing is written before an answer's head");
+        let length = bytes.len();
+        let next = self.head;
+        let index = entries.insert(Entry { block: store.own(bytes), length: length as u32, next, class: Class::Owned });
+        self.head = index;
+        if next == NONE {
+            self.tail = index;
+        }
+        self.bytes += length as u32;
+        self.pinned = 1;
+    }
+
+    /// Queues a ping or pong ahead of the data. A pong that still waits is replaced: one answer to the latest ping is enough
+    /// (RFC 6455 section 5.5.3), so pings whose pongs are never read cost no memory.
+    pub fn push_control(&mut self, entries: &mut Entries, store: &mut Store, opcode: OpCode, frame: &[u8]) {
+        let mut before = NONE;
+        let mut at = self.head;
+        for _ in 0..self.pinned {
+            before = at;
+            at = entries.list[at as usize].next;
+        }
+        while at != NONE
+            && let Class::Control(waiting) = entries.list[at as usize].class
+        {
+            if waiting == opcode {
+                self.replace(entries, store, at, frame);
+                return;
+            }
+            before = at;
+            at = entries.list[at as usize].next;
+        }
+        let entry = Entry { block: store.own(frame.to_vec()), length: frame.len() as u32, next: at, class: Class::Control(opcode) };
+        let index = entries.insert(entry);
+        match before {
+            NONE => self.head = index,
+            before => entries.list[before as usize].next = index,
+        }
+        if at == NONE {
+            self.tail = index;
+        }
+        self.bytes += frame.len() as u32;
+    }
+
+    /// Fills `segments` with what a send should offer: at most `segments_max` entries and, but for the first, `bytes_max` bytes.
+    /// Returns the bytes offered.
+    pub fn offer(&self, entries: &Entries, segments: &mut Vec<Segment>, segments_max: usize, bytes_max: usize) -> usize {
+        segments.clear();
+        let (mut at, mut start, mut offered) = (self.head, self.written, 0);
+        while at != NONE && segments.len() < segments_max {
+            let entry = &entries.list[at as usize];
+            let length = (entry.length - start) as usize;
+            if !segments.is_empty() && offered + length > bytes_max {
+                break;
+            }
+            segments.push(Segment { block: entry.block, start, end: entry.length });
+            offered += length;
+            (at, start) = (entry.next, 0);
+        }
+        offered
+    }
+
+    /// The first `count` entries are in flight: they stay in place until [`Outbox::taken`].
+    pub fn pin(&mut self, count: usize) {
+        self.pinned = self.pinned.max(count as u16);
+    }
+
+    /// The kernel took `bytes` from the head; nothing is in flight any more.
+    pub fn taken(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, mut bytes: usize) -> Finished {
+        let mut finished = Finished::default();
+        self.bytes -= bytes as u32;
+        entries.queued_bytes -= bytes as u64;
+        while self.head != NONE {
+            let entry = &entries.list[self.head as usize];
+            let left = (entry.length - self.written) as usize;
+            if bytes < left {
+                break;
+            }
+            bytes -= left;
+            self.written = 0;
+            self.remove_head(entries, store, pool, &mut finished);
+        }
+        self.written += bytes as u32;
+        self.pinned = u16::from(self.written > 0);
+        finished
+    }
+
+    /// Drops the oldest publication that may be dropped.
+    pub fn drop_oldest(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool) -> Option<Finished> {
+        self.drop_first(entries, store, pool, |_| true)
+    }
+
+    /// Drops the oldest publication of `topic` that may be dropped.
+    pub fn drop_topic(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, topic: TopicId) -> Option<Finished> {
+        self.drop_first(entries, store, pool, |class| class == Class::Publication(topic))
+    }
+
+    /// Empties the queue. What is in flight keeps its bytes by the driver's own reference.
+    pub fn clear(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, mut each: impl FnMut(Finished)) {
+        entries.queued_bytes -= u64::from(self.bytes);
+        while self.head != NONE {
+            let mut finished = Finished::default();
+            self.remove_head(entries, store, pool, &mut finished);
+            each(finished);
+        }
+        *self = Self::new();
+    }
+
+    fn push(&mut self, entries: &mut Entries, block: Block, length: usize, class: Class) {
+        let index = entries.insert(Entry { block, length: length as u32, next: NONE, class });
+        match self.tail {
+            NONE => self.head = index,
+            tail => entries.list[tail as usize].next = index,
+        }
+        self.tail = index;
+        self.bytes += length as u32;
+    }
+
+    /// The last block, if more may be appended: owned, not in flight, not yet large.
+    fn open_tail<'s>(&self, entries: &Entries, store: &'s mut Store) -> Option<&'s mut Vec<u8>> {
+        let entry = entries.list.get(self.tail as usize)?;
+        if entry.class != Class::Owned || entry.length as usize >= OWNED_BYTES_MAX {
+            return None;
+        }
+        store.owned_mut(entry.block)
+    }
+
+    fn replace(&mut self, entries: &mut Entries, store: &mut Store, at: u32, frame: &[u8]) {
+        let entry = &mut entries.list[at as usize];
+        let Some(bytes) = store.owned_mut(entry.block) else { return };
+        bytes.clear();
+        bytes.extend_from_slice(frame);
+        self.bytes = self.bytes - entry.length + frame.len() as u32;
+        entries.queued_bytes = entries.queued_bytes - u64::from(entry.length) + frame.len() as u64;
+        entry.length = frame.len() as u32;
+    }
+
+    fn drop_first(
+        &mut self,
+        entries: &mut Entries,
+        store: &mut Store,
+        pool: &mut BufferPool,
+        wanted: impl Fn(Class) -> bool,
+    ) -> Option<Finished> {
+        let (mut before, mut at, mut place) = (NONE, self.head, 0);
+        loop {
+            let entry = entries.list.get(at as usize)?;
+            if place >= self.pinned && matches!(entry.class, Class::Publication(_)) && wanted(entry.class) {
+                break;
+            }
+            (before, at, place) = (at, entry.next, place.saturating_add(1));
+        }
+        let (block, length, next) = (entries.list[at as usize].block, entries.list[at as usize].length, entries.list[at as usize].next);
+        match before {
+            NONE => self.head = next,
+            before => entries.list[before as usize].next = next,
+        }
+        if next == NONE {
+            self.tail = before;
+        }
+        self.bytes -= length;
+        entries.queued_bytes -= u64::from(length);
+        entries.remove(at);
+        let last_numbered_ns = numbered(store.release(block, pool));
+        Some(Finished { messages: 1, last_numbered_ns })
+    }
+
+    fn remove_head(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, finished: &mut Finished) {
+        let entry = &entries.list[self.head as usize];
+        let (index, block, next) = (self.head, entry.block, entry.next);
+        finished.messages += u64::from(matches!(entry.class, Class::Publication(_)));
+        if let Some(numbered_ns) = numbered(store.release(block, pool)) {
+            finished.last_numbered_ns = Some(numbered_ns);
+        }
+        entries.remove(index);
+        self.head = next;
+        if next == NONE {
+            self.tail = NONE;
+        }
+    }
+}
+
+fn numbered(released: Released) -> Option<u64> {
+    match released {
+        Released::Shared { numbered_ns } => Some(numbered_ns),
+        Released::Owned | Released::Held => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        entries: Entries,
+        store: Store,
+        pool: BufferPool,
+        outbox: Outbox,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { entries: Entries::new(), store: Store::default(), pool: BufferPool::new(1 << 20), outbox: Outbox::new() }
+        }
+
+        fn publish(&mut self, topic: u32, text: &str, bytes_max: usize) -> Result<(), Full> {
+            let block = self.store.own(text.as_bytes().to_vec());
+            self.outbox.push_publication(&mut self.entries, block, text.len(), TopicId(topic), bytes_max)
+        }
+
+        fn control(&mut self, opcode: OpCode, text: &str) {
+            self.outbox.push_control(&mut self.entries, &mut self.store, opcode, text.as_bytes());
+        }
+
+        fn append(&mut self, text: &str) {
+            self.outbox.append_owned(&mut self.entries, &mut self.store, &mut self.pool, |bytes| bytes.extend_from_slice(text.as_bytes()));
+        }
+
+        fn take(&mut self, bytes: usize) -> u64 {
+            self.outbox.taken(&mut self.entries, &mut self.store, &mut self.pool, bytes).messages
+        }
+
+        fn text(&self) -> String {
+            let mut segments = Vec::new();
+            let offered = self.outbox.offer(&self.entries, &mut segments, usize::MAX, usize::MAX);
+            let text: Vec<u8> =
+                segments.iter().flat_map(|part| &self.store.bytes(part.block)[part.start as usize..part.end as usize]).copied().collect();
+            assert_eq!((offered, self.entries.queued_bytes()), (text.len(), text.len() as u64));
+            assert_eq!(self.outbox.bytes(), offered);
+            String::from_utf8(text).unwrap()
+        }
+    }
+
+    #[test]
+    fn an_empty_queue_takes_any_frame_and_a_full_one_says_so() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.publish(0, "0123456789", 4), Ok(()));
+        assert_eq!(bench.publish(0, "x", 4), Err(Full));
+        assert_eq!(bench.take(10), 1);
+        assert!(bench.outbox.is_empty());
+    }
+
+    #[test]
+    fn control_goes_ahead_of_data_but_never_into_a_frame() {
+        let mut bench = Bench::new();
+        bench.publish(0, "aaaa", 100).unwrap();
+        bench.publish(0, "bbbb", 100).unwrap();
+        bench.control(OpCode::Pong, "1");
+        assert_eq!(bench.text(), "1aaaabbbb");
+        assert_eq!(bench.take(3), 0);
+        bench.control(OpCode::Ping, "2");
+        bench.control(OpCode::Pong, "3");
+        bench.control(OpCode::Pong, "4");
+        assert_eq!(bench.text(), "aa24bbbb");
+        assert_eq!(bench.take(8), 2);
+        assert_eq!(bench.text(), "");
+    }
+
+    #[test]
+    fn replies_share_a_block_until_it_is_in_flight() {
+        let mut bench = Bench::new();
+        bench.append("one ");
+        bench.append("two ");
+        assert_eq!(bench.store.blocks(), 1);
+        bench.publish(0, "P ", 100).unwrap();
+        bench.append("three");
+        assert_eq!(bench.text(), "one two P three");
+        assert_eq!(bench.store.blocks(), 3);
+    }
+
+    #[test]
+    fn an_answers_head_stays_first() {
+        let mut bench = Bench::new();
+        bench.publish(0, "early", 100).unwrap();
+        bench.outbox.push_first(&mut bench.entries, &mut bench.store, b"101 ".to_vec());
+        bench.control(OpCode::Pong, "pong ");
+        assert_eq!(bench.text(), "101 pong early");
+    }
+
+    #[test]
+    fn what_is_pinned_is_not_dropped() {
+        let mut bench = Bench::new();
+        for text in ["aa", "bb", "cc"] {
+            bench.publish(7, text, 100).unwrap();
+        }
+        bench.take(1);
+        let Bench { entries, store, pool, outbox } = &mut bench;
+        assert_eq!(outbox.drop_oldest(entries, store, pool).unwrap().messages, 1);
+        assert_eq!(outbox.drop_topic(entries, store, pool, TopicId(8)), None);
+        assert!(outbox.drop_topic(entries, store, pool, TopicId(7)).is_some());
+        assert_eq!(outbox.drop_oldest(entries, store, pool), None);
+        assert_eq!(bench.text(), "a");
+        bench.append("z");
+        assert_eq!(bench.text(), "az");
+    }
+
+    #[test]
+    fn a_cleared_queue_gives_everything_back() {
+        let mut bench = Bench::new();
+        bench.publish(0, "aa", 100).unwrap();
+        bench.append("bb");
+        bench.take(1);
+        let Bench { entries, store, pool, outbox } = &mut bench;
+        let mut messages = 0;
+        outbox.clear(entries, store, pool, |finished| messages += finished.messages);
+        assert_eq!((messages, store.blocks(), bench.text().as_str()), (1, 0, ""));
+    }
+}

@@ -1,0 +1,226 @@
+//! What all workers share: fixed tables of atomics, no lock.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+
+use foldhash::fast::FixedState;
+
+use crate::io::Bell;
+use crate::mailbox::Sleep;
+use crate::metrics::WorkerMetrics;
+
+/// How far the server's stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Serving.
+    Running = 0,
+    /// Serving, but not ready: load balancers look elsewhere.
+    Leaving = 1,
+    /// Closing in order.
+    Draining = 2,
+    /// Ending at once.
+    Stopped = 3,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared<B: Bell> {
+    peers: Box<[Peer<B>]>,
+    hasher: FixedState,
+    seed: u64,
+    phase: AtomicU8,
+    connections: AtomicUsize,
+    /// Workers that have nothing under way any more while draining.
+    quiet: AtomicUsize,
+    addresses: Option<Box<[AtomicU32]>>,
+}
+
+#[derive(Debug)]
+struct Peer<B> {
+    sleep: Sleep,
+    /// Connections it has now.
+    live: AtomicUsize,
+    bell: OnceLock<B>,
+    metrics: WorkerMetrics,
+}
+
+/// A worker makes a turn each second even when it has nothing to do.
+const STUCK_NS: u64 = 5_000_000_000;
+
+/// Entries in the table of addresses. Addresses that share an entry share its limit: with 10,000 addresses connected, one in
+/// seven shares.
+const ADDRESSES: usize = 1 << 16;
+
+impl<B: Bell> Shared<B> {
+    /// What `workers` workers share. `seed` must not be guessable: it keys the hashes of names and addresses that clients choose.
+    #[must_use]
+    pub fn new(workers: usize, seed: u64, limit_addresses: bool) -> Self {
+        let peer = |_| Peer { sleep: Sleep::new(), live: AtomicUsize::new(0), bell: OnceLock::new(), metrics: WorkerMetrics::default() };
+        Self {
+            peers: (0..workers).map(peer).collect(),
+            hasher: FixedState::with_seed(seed),
+            seed,
+            phase: AtomicU8::new(Phase::Running as u8),
+            connections: AtomicUsize::new(0),
+            quiet: AtomicUsize::new(0),
+            addresses: limit_addresses.then(|| (0..ADDRESSES).map(|_| AtomicU32::new(0)).collect()),
+        }
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// A worker's metrics.
+    #[must_use]
+    pub fn metrics(&self, worker: usize) -> &WorkerMetrics {
+        &self.peers[worker].metrics
+    }
+
+    /// All workers' metrics, in their order.
+    pub fn all_metrics(&self) -> impl Iterator<Item = &WorkerMetrics> {
+        self.peers.iter().map(|peer| &peer.metrics)
+    }
+
+    /// The worker that is home to `topic`: the same in every worker.
+    #[must_use]
+    pub fn home_of(&self, topic: &str) -> usize {
+        (self.hash(topic) % self.peers.len() as u64) as usize
+    }
+
+    /// A seed of its own for each worker.
+    #[must_use]
+    pub fn seed(&self, worker: usize) -> u64 {
+        self.hash(&(self.seed, worker))
+    }
+
+    /// Whether the worker sleeps.
+    #[must_use]
+    pub fn sleep(&self, worker: usize) -> &Sleep {
+        &self.peers[worker].sleep
+    }
+
+    /// Tells what wakes a worker.
+    pub fn set_bell(&self, worker: usize, bell: B) {
+        // A worker is made once; a second bell would be a second worker of this index.
+        assert!(self.peers[worker].bell.set(bell).is_ok(), "worker {worker} has a bell already");
+    }
+
+    /// Wakes a worker that sleeps.
+    pub fn wake(&self, worker: usize) {
+        let peer = &self.peers[worker];
+        if peer.sleep.must_wake()
+            && let Some(bell) = peer.bell.get()
+        {
+            bell.ring();
+        }
+    }
+
+    /// Wakes all workers, whether they sleep or not.
+    pub fn ring_all(&self) {
+        for bell in self.peers.iter().filter_map(|peer| peer.bell.get()) {
+            bell.ring();
+        }
+    }
+
+    /// How far the stop has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Leaving,
+            2 => Phase::Draining,
+            _ => Phase::Stopped,
+        }
+    }
+
+    /// Moves the stop on, and tells all workers; it never goes back.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.ring_all();
+    }
+
+    /// Connections of all workers.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections of one worker.
+    #[must_use]
+    pub fn live(&self, worker: usize) -> usize {
+        self.peers[worker].live.load(Ordering::Relaxed)
+    }
+
+    /// Tells how many connections a worker has.
+    pub fn set_live(&self, worker: usize, connections: usize) {
+        self.peers[worker].live.store(connections, Ordering::Relaxed);
+    }
+
+    /// The worker with the fewest connections.
+    #[must_use]
+    pub fn fewest_connections(&self) -> usize {
+        (0..self.peers.len()).min_by_key(|worker| self.live(*worker)).unwrap_or(0)
+    }
+
+    /// A worker that has made no turn for five seconds: something in it hangs.
+    #[must_use]
+    pub fn stuck_worker(&self, now_ns: u64) -> Option<usize> {
+        (0..self.peers.len()).find(|worker| now_ns.saturating_sub(self.metrics(*worker).last_turn_ns.get()) > STUCK_NS)
+    }
+
+    /// Counts a connection, unless there are `max` already.
+    pub fn try_connect(&self, max: usize) -> bool {
+        let counted = self.connections.fetch_add(1, Ordering::Relaxed) < max;
+        if !counted {
+            self.disconnect();
+        }
+        counted
+    }
+
+    /// Uncounts a connection.
+    pub fn disconnect(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection of `address`, unless it has `max` already. The entry to give back with the connection.
+    pub fn try_address(&self, address: IpAddr, max: u32) -> Option<u32> {
+        let Some(table) = &self.addresses else { return Some(0) };
+        let entry = self.hash(&address) as usize % ADDRESSES;
+        if table[entry].fetch_add(1, Ordering::Relaxed) < max {
+            return Some(entry as u32);
+        }
+        table[entry].fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+
+    /// Gives the entry of a connection's address back.
+    pub fn leave_address(&self, entry: u32) {
+        if let Some(table) = &self.addresses {
+            table[entry as usize].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One more worker has nothing under way.
+    pub fn report_quiet(&self) {
+        self.quiet.fetch_add(1, Ordering::AcqRel);
+        self.ring_all();
+    }
+
+    /// No worker has anything under way: what was accepted is in the rings or beyond.
+    #[must_use]
+    pub fn all_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Acquire) == self.peers.len()
+    }
+
+    fn hash(&self, value: &(impl Hash + ?Sized)) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        value.hash(&mut hasher);
+        hasher.finish()
+    }
+}

@@ -1,0 +1,144 @@
+//! One turn of the loop.
+
+use std::time::Duration;
+
+use crate::io::{Driver, Event};
+use crate::limits::{TICK_MS, Tick};
+use crate::metrics::WorkerMetrics;
+
+use super::shared::Phase;
+use super::{Core, Worker};
+
+/// A worker makes a turn at least this often, so that `/livez` can tell a sleeping worker from a stuck one.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+impl<D: Driver> Worker<D> {
+    /// Turns until the server stops.
+    pub fn run(mut self) {
+        while !self.core.drain.is_done() && self.core.shared.phase() != Phase::Stopped {
+            self.turn();
+        }
+    }
+
+    /// One pass: wait, read, mailbox, interest, fan-out, deadlines, drain, flush, wake others.
+    pub fn turn(&mut self) {
+        let Self { driver, core } = self;
+        let timeout = core.sleep_time();
+        driver.wait(timeout);
+        core.shared.sleep(core.index).woke();
+        core.begin_turn(driver);
+        while let Some(event) = driver.poll() {
+            core.handle(driver, event);
+        }
+        core.resume(driver);
+        core.take_mail(driver);
+        core.tell_interest(driver.store());
+        core.resume(driver);
+        core.fan_out(driver);
+        let unfinished = core.check_deadlines(driver);
+        core.resume_accept(driver);
+        core.drain(driver);
+        core.flush(driver);
+        core.end_turn(driver, unfinished);
+    }
+}
+
+/// How much of its time a worker worked, told once a second.
+#[derive(Debug)]
+pub(super) struct Busy {
+    since_ns: u64,
+    worked_ns: u64,
+}
+
+impl Busy {
+    pub(super) const fn new(now_ns: u64) -> Self {
+        Self { since_ns: now_ns, worked_ns: 0 }
+    }
+
+    fn count(&mut self, metrics: &WorkerMetrics, began_ns: u64, ended_ns: u64) {
+        self.worked_ns += ended_ns - began_ns;
+        let whole = ended_ns - self.since_ns;
+        if whole >= SLEEP_MAX.as_nanos() as u64 {
+            metrics.busy_ratio.set(self.worked_ns, whole);
+            *self = Self::new(ended_ns);
+        }
+    }
+}
+
+impl<D: Driver> Core<D> {
+    fn begin_turn(&mut self, driver: &D) {
+        self.now = driver.now();
+        self.tick = Tick::from_nanoseconds(self.now);
+        self.wall_seconds = driver.wall_ms() / 1000;
+    }
+
+    fn handle(&mut self, driver: &mut D, event: Event<D::Socket>) {
+        match event {
+            Event::Accepted { socket, peer, listener } => self.accepted(driver, socket, peer, listener),
+            Event::AcceptFailed(error) => self.accept_failed(driver, &error),
+            Event::ListenersClosed => self.drain.listeners_closed(),
+            Event::Received(token, received) => self.received(driver, token, received),
+            Event::EndOfStream(token) => self.end_of_stream(driver.store(), token),
+            Event::Sendable(token, taken) => self.sendable(driver, token, taken),
+            Event::Failed(token, error) => {
+                if self.connection(token).is_some() {
+                    self.lost(driver.store(), token.slot, &error);
+                }
+            }
+            Event::Closed(token) => self.closed(token),
+        }
+    }
+
+    fn end_turn(&mut self, driver: &D, unfinished: bool) {
+        self.unfinished = unfinished;
+        self.engine.expire(self.tick);
+        for worker in 0..self.to_wake.len() {
+            if std::mem::take(&mut self.to_wake[worker]) {
+                self.shared.wake(worker);
+            }
+        }
+        let metrics = self.shared.metrics(self.index);
+        metrics.subscriptions.set(self.hub.subscriptions() as u64);
+        metrics.topics.set(self.engine.topics() as u64);
+        metrics.outbox_bytes.set(self.entries.queued_bytes());
+        let ended = driver.now();
+        metrics.last_turn_ns.set(ended);
+        metrics.turn.observe_ns(ended - self.now);
+        self.busy.count(metrics, self.now, ended);
+    }
+
+    /// How long the next turn may wait: not at all while there is work, else until the next deadline. Announces the sleep.
+    fn sleep_time(&mut self) -> Option<Duration> {
+        let busy = self.unfinished
+            || !self.resumed.is_empty()
+            || !self.dirty.is_empty()
+            || !self.closing.is_empty()
+            || self.hub.has_open_fanouts()
+            || self.has_work_from_itself();
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        self.shared.sleep(self.index).prepare();
+        if self.has_mail() {
+            self.shared.sleep(self.index).woke();
+            return Some(Duration::ZERO);
+        }
+        let dues = [self.deadlines.next(), self.write_windows.next(), self.accept_again, self.drain_due(), self.ended.due()];
+        let due = dues.into_iter().flatten().min().map(|due| {
+            let due_ns = u64::from(due.0) * TICK_MS * 1_000_000;
+            Duration::from_nanos(due_ns.saturating_sub(self.now))
+        });
+        Some(due.map_or(SLEEP_MAX, |due| due.min(SLEEP_MAX)))
+    }
+
+    /// A request of its own can be served: it came up after this turn's look at the mailbox.
+    fn has_work_from_itself(&mut self) -> bool {
+        !self.own_requests.is_empty() && !self.stuck[self.index]
+    }
+
+    /// Another worker sent something that can be taken now.
+    fn has_mail(&mut self) -> bool {
+        let Self { mailbox, stuck, .. } = self;
+        mailbox.lanes().any(|(other, lane)| lane.has_delivery() || (lane.peek_request().is_some() && !stuck[other]))
+    }
+}

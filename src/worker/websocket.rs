@@ -1,0 +1,223 @@
+//! From a request to a WebSocket, and what its events do.
+
+use std::fmt::Write as _;
+
+use crate::frame::{FrameHeader, Kind, OpCode, Payload, PayloadError};
+use crate::io::{Driver, Store, Token};
+use crate::metrics::{Cause, Source};
+use crate::routes::{Action, Subscribe, refusals};
+use crate::ws::{self, CloseCode, Event, MessageKind};
+
+use super::Core;
+use super::home::Waiter;
+use super::connection::{Connection, Do, Pending, Protocol, WebSocket};
+use super::input::{Took, protocol_step};
+use super::shared::Phase;
+
+/// Publications of one socket that may wait for their answers; then reading pauses, so none is dropped.
+const UNCONFIRMED_MAX: u8 = 16;
+
+/// What one step came to, with nothing borrowed from the input any more.
+enum Came {
+    Nothing,
+    Done,
+    Publish(Result<Payload, PayloadError>),
+    NotAllowed,
+    Closed(Cause, Option<CloseCode>),
+    Broken(ws::ProtocolError),
+}
+
+impl<D: Driver> Core<D> {
+    /// Registers the subscriptions of a request. The 101 leaves when every home worker concerned knows the interest.
+    pub(super) fn subscribe(&mut self, store: &mut Store, slot: u32, mut pending: Pending, subscribe: Subscribe) {
+        if self.shared.phase() >= Phase::Draining {
+            return self.answer(store, slot, refusals::draining(), &pending);
+        }
+        for topic in &subscribe.topics {
+            self.hub.subscribe(slot, topic, subscribe.form);
+        }
+        self.hub.await_confirmation(slot);
+        self.connections[slot as usize].flags.corked = true;
+        pending.action = Do::Public(Action::Subscribe(Box::new(subscribe)));
+        let due = self.tick.after(self.options.publish_timeout);
+        self.wait_for_answer(slot, pending, due);
+    }
+
+    /// The subscriptions are in force: the 101 goes ahead of what has arrived since, and the socket speaks WebSocket.
+    pub(super) fn confirmed(&mut self, store: &mut Store, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        let token = connection.token;
+        let Some(pending) = connection.http().and_then(|http| http.take_pending()) else { return };
+        let Do::Public(Action::Subscribe(subscribe)) = pending.action else { return };
+        let websocket = WebSocket {
+            socket: ws::Connection::new(token.slot, self.tick),
+            text_kind: subscribe.text_kind,
+            may_publish: subscribe.may_publish,
+        };
+        let mut head = self.pool.take();
+        self.write_upgrade(slot, &subscribe.accepted, &mut head);
+        let connection = &mut self.connections[slot as usize];
+        connection.outbox.push_first(&mut self.entries, store, head);
+        connection.flags.corked = false;
+        connection.flags.waiting = false;
+        self.metrics().answered(pending.handler, 101);
+        self.swap(slot, Protocol::Topics(websocket));
+        self.resume_later(token);
+    }
+
+    /// The socket echoes from now on.
+    pub(super) fn upgrade_to_echo(&mut self, store: &mut Store, slot: u32, pending: &Pending, accepted: &ws::Accepted) {
+        let token = self.connections[slot as usize].token;
+        let websocket =
+            WebSocket { socket: ws::Connection::new(token.slot, self.tick), text_kind: Kind::Text, may_publish: false };
+        let mut head = self.pool.take();
+        self.write_upgrade(slot, accepted, &mut head);
+        self.connections[slot as usize].outbox.push_first(&mut self.entries, store, head);
+        self.metrics().answered(pending.handler, 101);
+        self.swap(slot, Protocol::Echo(websocket));
+        self.mark_dirty(slot);
+    }
+
+    /// One step of a WebSocket.
+    pub(super) fn step_websocket(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> Took {
+        let step = protocol_step(|| self.read_websocket(store, slot, input));
+        let (consumed, came) = match step {
+            Ok(step) => step,
+            Err(cause) => {
+                self.fail(store, slot, cause, None);
+                return Took::All;
+            }
+        };
+        match came {
+            Came::Nothing => return Took::All,
+            Came::Done => {}
+            Came::Publish(Ok(payload)) => self.publish_message(store, slot, payload),
+            Came::Publish(Err(error)) => self.fail(store, slot, Cause::Policy, Some(&error.to_string())),
+            Came::NotAllowed => self.fail(store, slot, Cause::Forbidden, None),
+            Came::Closed(cause, code) => self.peer_closed(store, slot, cause, code),
+            Came::Broken(error) => self.fail(store, slot, error.cause(), Some(error.section())),
+        }
+        Took::Event(consumed)
+    }
+
+    /// Runs the protocol on the input; queues echoes and pongs, which need the bytes, and names what else is to be done.
+    fn read_websocket(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> (usize, Came) {
+        let Self { connections, entries, pool, options, tick, .. } = self;
+        let Connection { protocol, outbox, .. } = &mut connections[slot as usize];
+        let (websocket, echo) = match protocol {
+            Protocol::Topics(websocket) => (websocket, false),
+            Protocol::Echo(websocket) => (websocket, true),
+            Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => return (0, Came::Nothing),
+        };
+        let WebSocket { socket, text_kind, may_publish } = websocket;
+        let step = match socket.handle_input(input, &options.ws, pool, *tick) {
+            Ok(step) => step,
+            Err(error) => return (0, Came::Broken(error)),
+        };
+        let consumed = step.consumed;
+        let came = match step.event {
+            None => return (consumed, Came::Nothing),
+            Some(Event::Pong(_)) => Came::Done,
+            Some(Event::Ping(payload)) => {
+                let mut frame = [0; FrameHeader::BYTES_MAX + ws::CONTROL_BYTES_MAX];
+                let frame = ws::control_frame(OpCode::Pong, payload, &mut frame);
+                outbox.push_control(entries, store, OpCode::Pong, frame);
+                self.mark_dirty(slot);
+                return (consumed, Came::Done);
+            }
+            Some(Event::Message { kind, payload }) if echo => {
+                let opcode = if kind == MessageKind::Text { OpCode::Text } else { OpCode::Binary };
+                let header = FrameHeader::new(opcode, payload.len());
+                outbox.append_owned(entries, store, pool, |out| {
+                    out.extend_from_slice(header.as_bytes());
+                    out.extend_from_slice(payload);
+                });
+                self.mark_dirty(slot);
+                return (consumed, Came::Done);
+            }
+            Some(Event::Message { .. }) if !*may_publish => Came::NotAllowed,
+            Some(Event::Message { kind: MessageKind::Binary, payload }) => {
+                Came::Publish(Payload::new_unchecked(Kind::Binary, payload))
+            }
+            Some(Event::Message { kind: MessageKind::Text, payload }) => Came::Publish(match text_kind {
+                Kind::Text => Payload::new_unchecked(Kind::Text, payload),
+                kind => Payload::new(*kind, payload),
+            }),
+            Some(Event::Close(close)) => {
+                let code = close.map(|close| close.code);
+                Came::Closed(if code == Some(CloseCode::GOING_AWAY) { Cause::LeftPage } else { Cause::ClientClose }, code)
+            }
+        };
+        (consumed, came)
+    }
+
+    /// Publishes a message on the socket's topic, or makes the socket wait for a credit: it is never dropped.
+    pub(super) fn publish_message(&mut self, store: &mut Store, slot: u32, payload: Payload) {
+        if self.shared.phase() >= Phase::Draining {
+            return self.close_in_handshake(store, slot, Cause::Drain, None);
+        }
+        let mut topics = self.hub.topics_of(slot);
+        let (Some(id), None) = (topics.next(), topics.next()) else {
+            drop(topics);
+            return self.fail(store, slot, Cause::Policy, Some("a socket with several topics cannot publish"));
+        };
+        drop(topics);
+        let topic = self.hub.topic(id).clone();
+        let token = self.connections[slot as usize].token;
+        let sent = self.request_publish(token, Source::WebSocket, topic, payload);
+        let flags = &mut self.connections[slot as usize].flags;
+        flags.unsent = sent.is_err();
+        if let Err((topic, payload)) = sent {
+            self.wait_for_credit(Waiter::Message(token, topic, payload));
+        }
+        let connection = &mut self.connections[slot as usize];
+        connection.unconfirmed += 1;
+        connection.flags.waiting = connection.flags.unsent || connection.unconfirmed >= UNCONFIRMED_MAX;
+    }
+
+    /// A home worker has numbered a message of this socket, or refused it.
+    pub(super) fn message_confirmed(&mut self, store: &mut Store, token: Token, refused: Option<&str>) {
+        let Some(connection) = self.connection(token) else { return };
+        connection.unconfirmed = connection.unconfirmed.saturating_sub(1);
+        if let Some(why) = refused {
+            return self.fail(store, token.slot, Cause::Limit, Some(why));
+        }
+        self.publish_on(token);
+    }
+
+    /// A kept message found its credit.
+    pub(super) fn message_sent(&mut self, token: Token) {
+        if let Some(connection) = self.connection(token) {
+            connection.flags.unsent = false;
+            self.publish_on(token);
+        }
+    }
+
+    /// Ends the waiting of a socket that may publish again.
+    fn publish_on(&mut self, token: Token) {
+        let Some(connection) = self.connection(token) else { return };
+        if connection.flags.waiting && !connection.flags.unsent && connection.unconfirmed < UNCONFIRMED_MAX {
+            connection.flags.waiting = false;
+            self.resume_later(token);
+        }
+    }
+
+    /// Swaps the protocol in place and starts its deadline.
+    fn swap(&mut self, slot: u32, protocol: Protocol) {
+        let from = self.connections[slot as usize].transport();
+        let connection = &mut self.connections[slot as usize];
+        connection.protocol = protocol;
+        let to = connection.transport();
+        self.metrics().connections.of(from).sub(1);
+        self.metrics().connections.of(to).add(1);
+        self.deadlines.clear(slot as usize);
+        self.arm(slot);
+        self.mark_dirty(slot);
+    }
+
+    fn write_upgrade(&self, slot: u32, accepted: &ws::Accepted, out: &mut Vec<u8>) {
+        let mut id = String::new();
+        let _ = write!(id, "{:x}-{:x}", self.index, self.connections[slot as usize].id);
+        accepted.write_response(&[("Fantail-Connection", &id), ("Keep-Alive", &self.options.keep_alive)], out);
+    }
+}
