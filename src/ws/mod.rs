@@ -1,62 +1,43 @@
-//! The WebSocket protocol.
+//! The WebSocket protocol (RFC 6455), server role: bytes and events in, bytes and events out. No socket, no clock, no thread.
+//!
+//! ```text
+//! head --> Intent::of --> negotiate --> Accepted::write_response       the handshake, section 4
+//!
+//! bytes --> parser --> connection --> mask, utf8 --> Event             sections 5 and 6
+//!                          |
+//!                          +--> poll_timeout, handle_timeout           pings and deadlines, sections 5.5.2 and 7.1.1
+//!
+//! payload --> generator --> bytes                                      whole unmasked frames, section 5.2
+//! ```
+//!
+//! 1. [`negotiate`] turns the head of a request into an answer, or into a refusal that names the header and the fix.
+//! 2. [`Connection::handle_input`] is called with what arrived until a step neither consumes nor tells anything.
+//! 3. Payloads are lent: from the input itself where a frame came whole, else from one flat buffer that goes back to the pool.
+//! 4. [`Connection::handle_timeout`] says when to ping and when to give up.
+//! 5. A [`ProtocolError`] ends the connection: its close code goes to the peer, its cause to the metrics.
 
-use crate::http1::{Head, Method, Problem, Response};
+mod close;
+#[cfg(test)]
+mod conformance;
+mod connection;
+mod error;
+mod event;
+mod extension;
+mod generator;
+mod handshake;
+mod mask;
+mod parser;
+mod partial;
+mod refusal;
+mod utf8;
 
-/// What a request asks of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intent {
-    /// Nothing.
-    None,
-    /// An upgrade (RFC 6455 section 4.1).
-    WebSocket,
-    /// An upgrade whose Upgrade header a proxy removed.
-    UpgradeRemoved,
-    /// A draft of the protocol.
-    Draft,
-}
-
-impl Intent {
-    /// The intent of `head`.
-    #[must_use]
-    pub fn of(head: &Head<'_>) -> Self {
-        match (head.has_token("Upgrade", "websocket"), head.value("Sec-WebSocket-Key")) {
-            (true, _) => Self::WebSocket,
-            (false, Some(_)) => Self::UpgradeRemoved,
-            (false, None) => Self::None,
-        }
-    }
-}
-
-/// An accepted handshake.
-#[derive(Debug)]
-pub struct Accepted {}
-
-/// A refused handshake.
-#[derive(Debug)]
-pub struct HandshakeError {
-    status: u16,
-}
-
-/// The extensions and subprotocols on offer.
-pub struct Table;
-
-/// Checks the handshake.
-///
-/// # Errors
-/// The rule it breaks.
-pub fn negotiate(head: &Head<'_>, _offers: &Table) -> Result<Accepted, HandshakeError> {
-    match (head.method, Intent::of(head), head.value("Sec-WebSocket-Version")) {
-        (Method::Get, Intent::WebSocket, Some("13")) if head.value("Sec-WebSocket-Key").is_some() => Ok(Accepted {}),
-        (_, Intent::WebSocket, Some("13")) => Err(HandshakeError { status: 400 }),
-        _ => Err(HandshakeError { status: 426 }),
-    }
-}
-
-impl HandshakeError {
-    /// The answer.
-    #[must_use]
-    pub fn into_response(self) -> Response {
-        let (kind, title, detail) = ("handshake", "The handshake is broken", String::new());
-        Problem { kind, status: self.status, title, detail, fix: "", numbers: Vec::new() }.into_response()
-    }
-}
+pub use close::{CloseCode, CloseFrame, ClosePayload};
+pub use connection::{Connection, Options};
+pub use error::ProtocolError;
+pub use event::{Event, MessageKind, Step, Timeout};
+pub use extension::{Agreement, Entry, OfferedIn, Param, Params, Table};
+pub use generator::{write_close, write_control, write_message};
+pub use handshake::{Accepted, Intent, negotiate};
+pub use mask::unmask;
+pub use refusal::HandshakeError;
+pub use utf8::{InvalidUtf8, Validator};
