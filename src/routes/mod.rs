@@ -297,8 +297,9 @@ mod tests {
     #[test]
     fn a_refused_upgrade_closes() {
         for (ask, expected) in [
-            (Ask::new("POST", "/topics/chat").upgrade(), 400),
-            (Ask::new("HEAD", "/topics/chat").upgrade(), 400),
+            (Ask::new("POST", "/topics/chat").upgrade(), 405),
+            (Ask::new("HEAD", "/topics/chat").upgrade(), 405),
+            (Ask::new("POST", "/echo").upgrade(), 405),
             (Ask::new("GET", "/topics/chat").upgrade().content_length(Some(1)), 400),
             (Ask::new("GET", "/topics/chat").upgrade().content_length(None), 400),
             (Ask::new("GET", "/echo").header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13"), 400),

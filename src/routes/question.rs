@@ -6,6 +6,9 @@ use crate::auth::Grant;
 use crate::http1::{Body, Head, Method, Response};
 use crate::ws::{self, Intent};
 
+/// The extensions and subprotocols of this version: none.
+const OFFERS: ws::Table = ws::Table { entries: &[] };
+
 /// A request with everything that is known of it before its path is read.
 pub(super) struct Question<'r> {
     pub(super) head: &'r Head<'r>,
@@ -46,8 +49,9 @@ impl<'r> Question<'r> {
         let allow = resource.allow();
         match (self.head.method, resource) {
             (Method::Options, _) => Ok(Action::Respond(cors::options(self.head, allow))),
-            (Method::Head | Method::Post, _) if self.intent == Intent::WebSocket => Err(refusals::upgrade_needs_get()),
-            (Method::Get | Method::Head, resource) => self.get(resource),
+            (Method::Get | Method::Head, _) => self.get(resource),
+            // An upgrade is one whatever its method; the handshake has the words for all but GET.
+            (Method::Post, Resource::Topic(_) | Resource::Echo) if self.intent == Intent::WebSocket => self.get(resource),
             (Method::Post, Resource::Topic(name)) => topics::post(self, name),
             (Method::Delete, Resource::Topic(_)) => Err(refusals::delete_not_yet(allow)),
             (Method::Post | Method::Delete | Method::Other, _) => Err(refusals::method_not_allowed(allow)),
@@ -104,10 +108,7 @@ impl<'r> Question<'r> {
 
     /// The answered handshake, or why there is none. A plain GET of `/echo` is told what a handshake lacks.
     pub(super) fn handshake(&self) -> Result<ws::Accepted, Response> {
-        if self.head.content_length != Some(0) {
-            return Err(refusals::upgrade_with_body());
-        }
-        ws::negotiate(self.head, &ws::Table).map_err(ws::HandshakeError::into_response)
+        ws::negotiate(self.head, &OFFERS).map_err(ws::HandshakeError::into_response)
     }
 
     fn health(&self) -> Response {

@@ -80,7 +80,7 @@ pub(super) fn only_on_loopback(what: &str, fix: &'static str) -> Response {
 #[must_use]
 pub fn method_not_allowed(allow: &'static str) -> Response {
     let detail = format!("This resource has {allow}.");
-    refuse("method-not-allowed", 405, "The resource has no such method", &detail, "Use one of the methods that Allow lists.")
+    refuse("method-not-allowed", 405, "The method is not allowed here", &detail, "Use one of the methods that Allow lists.")
         .header("Allow", allow)
 }
 
@@ -161,19 +161,6 @@ pub(super) fn too_many_subscriptions(subscriptions_max: usize) -> Response {
 pub(super) fn bad_parameter(name: &str, value: &str, fix: &'static str) -> Response {
     let detail = format!("The parameter \"{name}\" cannot be {}.", quoted(value));
     refuse("bad-parameter", 400, "A parameter has an unknown value", &detail, fix)
-}
-
-/// 400: the handshake is a GET (RFC 6455 section 4.1).
-pub(super) fn upgrade_needs_get() -> Response {
-    let detail = "The request asks for an upgrade to WebSocket, and its method is not GET.";
-    let fix = "Open a WebSocket with GET, or publish without the Upgrade header.";
-    refuse("upgrade-needs-get", 400, "An upgrade has to be a GET", detail, fix)
-}
-
-/// 400: bytes of the body would be taken for frames.
-pub(super) fn upgrade_with_body() -> Response {
-    let detail = "The request asks for an upgrade to WebSocket and announces a body.";
-    refuse("upgrade-with-body", 400, "An upgrade has no body", detail, "Leave Content-Length and Transfer-Encoding out.")
 }
 
 /// 403: the page the request comes from may not speak to this server.
@@ -317,8 +304,6 @@ mod tests {
             envelope_needed(),
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
-            upgrade_needs_get(),
-            upgrade_with_body(),
             origin_refused("null"),
             forbidden("subscribe"),
             content_encoding("gzip"),
