@@ -294,7 +294,7 @@ impl Connection {
             return self.since.after(options.pong_timeout);
         }
         let spread = u64::from(options.ping_interval / 8);
-        let early = (spread * u64::from(self.jitter) >> 16) as u32;
+        let early = ((spread * u64::from(self.jitter)) >> 16) as u32;
         self.heard.after(options.ping_interval - early)
     }
 

@@ -1,0 +1,140 @@
+//! A request against the resources there are: which one its path names, and what its method asks of it.
+
+use super::page::{self, Page};
+use super::{Action, Drain, Options, cors, refusals, topics, well_known};
+use crate::auth::Grant;
+use crate::http1::{Body, Head, Method, Response};
+use crate::ws::{self, Intent};
+
+/// The extensions and subprotocols of this version: none.
+const OFFERS: ws::Table = ws::Table { entries: &[] };
+
+/// A request with everything that is known of it before its path is read.
+pub(super) struct Question<'r> {
+    pub(super) head: &'r Head<'r>,
+    pub(super) options: &'r Options,
+    pub(super) intent: Intent,
+    pub(super) grant: Grant,
+    pub(super) listener_is_loopback: bool,
+    pub(super) drain: Drain,
+}
+
+/// What a path names.
+#[derive(Clone, Copy)]
+enum Resource<'p> {
+    /// `/topics/NAME`, the name still encoded.
+    Topic(&'p str),
+    /// `/topics`, the names in the query.
+    Topics,
+    Echo,
+    Health,
+    WellKnown,
+    Page(&'static Page),
+    /// The base path without its slash, from which a page's relative links would lead astray.
+    BaseWithoutSlash,
+    /// `*`, the server as a whole (RFC 9110 section 9.3.7).
+    Server,
+}
+
+impl<'r> Question<'r> {
+    /// Whether the request does something, or asks whether it may: then a foreign page is refused.
+    pub(super) fn acts(&self) -> bool {
+        let writes = matches!(self.head.method, Method::Post | Method::Delete);
+        writes || self.intent != Intent::None || cors::is_preflight(self.head)
+    }
+
+    /// What to do, or the refusal.
+    pub(super) fn action(&self) -> Result<Action, Response> {
+        let resource = self.resource()?;
+        let allow = resource.allow();
+        match (self.head.method, resource) {
+            (Method::Options, _) => Ok(Action::Respond(cors::options(self.head, allow))),
+            (Method::Get | Method::Head, _) => self.get(resource),
+            // An upgrade is one whatever its method; the handshake has the words for all but GET.
+            (Method::Post, Resource::Topic(_) | Resource::Echo) if self.intent == Intent::WebSocket => self.get(resource),
+            (Method::Post, Resource::Topic(name)) => topics::post(self, name),
+            (Method::Delete, Resource::Topic(_)) => Err(refusals::delete_not_yet(allow)),
+            (Method::Post | Method::Delete | Method::Other, _) => Err(refusals::method_not_allowed(allow)),
+        }
+    }
+
+    fn get(&self, resource: Resource<'_>) -> Result<Action, Response> {
+        let response = match resource {
+            Resource::Topic(name) => return topics::get(self, Some(name)),
+            Resource::Topics => return topics::get(self, None),
+            Resource::Echo => return self.echo(),
+            Resource::Health => self.health(),
+            Resource::WellKnown => well_known::well_known(self.options),
+            Resource::Page(page) => page::page(self.head, page),
+            Resource::BaseWithoutSlash => Response::new(308).header("Location", format!("{}/", self.options.prefix())),
+            Resource::Server => return Err(refusals::method_not_allowed("OPTIONS")),
+        };
+        Ok(Action::Respond(response))
+    }
+
+    fn resource(&self) -> Result<Resource<'r>, Response> {
+        let (path, loopback) = (self.head.path, self.listener_is_loopback);
+        let below = path.strip_prefix(self.options.prefix());
+        Ok(match below {
+            _ if path == "*" => Resource::Server,
+            Some("") => Resource::BaseWithoutSlash,
+            Some("/topics") => Resource::Topics,
+            Some("/healthz") => Resource::Health,
+            Some("/.well-known/fantail") => Resource::WellKnown,
+            Some("/cometd") => return Err(refusals::bayeux_not_yet()),
+            Some("/echo") if loopback || self.options.echo => Resource::Echo,
+            Some("/") if loopback || self.options.page => Resource::Page(&page::INDEX),
+            Some("/chat.html") if loopback || self.options.page => Resource::Page(&page::CHAT),
+            Some("/echo") => return Err(refusals::only_on_loopback("The echo", "Start the server with --echo.")),
+            Some("/" | "/chat.html") => return Err(refusals::only_on_loopback("The page", "Start the server with --page.")),
+            Some(other) => Resource::Topic(other.strip_prefix("/topics/").ok_or_else(|| self.not_found())?),
+            None => return Err(self.not_found()),
+        })
+    }
+
+    fn not_found(&self) -> Response {
+        let base = self.options.prefix();
+        let known = format!(
+            "{base}/topics/NAME, {base}/topics?topic=A&topic=B, {base}/healthz, {base}/.well-known/fantail and, \
+             on loopback listeners, {base}/, {base}/chat.html and {base}/echo"
+        );
+        refusals::not_found(self.head.path, &known)
+    }
+
+    fn echo(&self) -> Result<Action, Response> {
+        self.refuse_if_draining()?;
+        Ok(Action::Echo(Box::new(self.handshake()?)))
+    }
+
+    /// The answered handshake, or why there is none. A plain GET of `/echo` is told what a handshake lacks.
+    pub(super) fn handshake(&self) -> Result<ws::Accepted, Response> {
+        ws::negotiate(self.head, &OFFERS).map_err(ws::HandshakeError::into_response)
+    }
+
+    fn health(&self) -> Response {
+        let (status, text): (_, &'static [u8]) = if self.drain == Drain::No { (200, b"ok") } else { (503, b"draining") };
+        let response =
+            Response::new(status).header("Content-Type", "text/plain; charset=utf-8").header("Cache-Control", "no-store");
+        response.body(Body::Static(text))
+    }
+
+    /// For what would begin something new.
+    pub(super) fn refuse_if_draining(&self) -> Result<(), Response> {
+        if self.drain == Drain::Refusing { Err(refusals::draining()) } else { Ok(()) }
+    }
+
+    /// A refused upgrade ends the connection: what follows it may be frames already.
+    pub(super) fn refused(&self, refusal: Response) -> Response {
+        if self.intent == Intent::None { refusal } else { refusal.close() }
+    }
+}
+
+impl Resource<'_> {
+    /// The methods it has.
+    const fn allow(&self) -> &'static str {
+        match self {
+            Self::Topic(_) | Self::Server => "GET, HEAD, POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Every way in which routes and worker refuse a request: one function a type, each with the rule and the way out.
+//!
+//! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
+
+use crate::frame::{PayloadError, TopicError};
+use crate::http1::{Problem, Response};
+
+/// What a client waits before it tries again after a passing refusal, in seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+/// While the process drains, another one has to come up first.
+const RETRY_AFTER_DRAIN_SECONDS: &str = "5";
+/// A topic without subscribers is forgotten after a minute, so that is when there may be room again.
+const RETRY_AFTER_TOPICS_SECONDS: &str = "60";
+
+/// 503: the home worker had no room for the publication within `--publish-timeout`. It may be sent again.
+#[must_use]
+pub fn publish_timeout() -> Response {
+    let detail = "The publication found no room within --publish-timeout; it was not accepted.";
+    refuse("publish-timeout", 503, "The server is too busy", detail, "Send it again after the delay that Retry-After tells.")
+        .header("Retry-After", RETRY_AFTER_SECONDS)
+}
+
+/// 503: the process is on its way out. The connection ends with this answer.
+#[must_use]
+pub fn draining() -> Response {
+    let detail = "This server is draining its connections and takes nothing new.";
+    refuse("draining", 503, "The server is shutting down", detail, "Connect again after the delay that Retry-After tells.")
+        .header("Retry-After", RETRY_AFTER_DRAIN_SECONDS)
+        .close()
+}
+
+/// 503: `--max-topics` is reached, and the topic is not among those that live.
+#[must_use]
+pub fn too_many_topics(topics_max: u64) -> Response {
+    let detail = format!("There are {topics_max} topics, which is the limit.");
+    let fix = "Use a topic that exists, wait until one is forgotten, or raise --max-topics.";
+    let limits = vec![("limit_topics", topics_max)];
+    refuse_with("too-many-topics", 503, "There are too many topics", &detail, fix, limits)
+        .header("Retry-After", RETRY_AFTER_TOPICS_SECONDS)
+}
+
+/// 503: `--max-connections` is reached. The connection ends with this answer.
+#[must_use]
+pub fn too_many_connections(connections_max: u64) -> Response {
+    let detail = format!("There are {connections_max} connections, which is the limit.");
+    let fix = "Connect again after the delay that Retry-After tells, or raise --max-connections.";
+    let limits = vec![("limit_connections", connections_max)];
+    refuse_with("too-many-connections", 503, "There are too many connections", &detail, fix, limits)
+        .header("Retry-After", RETRY_AFTER_SECONDS)
+        .close()
+}
+
+/// 400: the body is not of the kind its Content-Type says. 503 if there is no memory for it.
+#[must_use]
+pub fn payload_error(error: &PayloadError) -> Response {
+    let (kind, status, fix) = match error {
+        PayloadError::NotUtf8 => ("not-utf8", 400, "Send UTF-8, or application/octet-stream as the Content-Type."),
+        PayloadError::NotJson(_) => ("not-json", 400, "Send one JSON text, or text/plain as the Content-Type."),
+        PayloadError::NoMemory => ("no-memory", 503, "Send it again after the delay that Retry-After tells."),
+    };
+    let title = if status == 503 { "The server is out of memory" } else { "The body is not what its Content-Type says" };
+    let response = refuse(kind, status, title, &sentence(error), fix);
+    if status == 503 { response.header("Retry-After", RETRY_AFTER_SECONDS) } else { response }
+}
+
+/// 404: nothing is at `path`; `known` lists what is.
+#[must_use]
+pub fn not_found(path: &str, known: &str) -> Response {
+    let detail = format!("Nothing is at {}. There are {known}.", quoted(path));
+    refuse("not-found", 404, "There is nothing at this URL", &detail, "Use one of the paths that exist.")
+}
+
+/// 404: `what` is there, but not for this listener.
+pub(super) fn only_on_loopback(what: &str, fix: &'static str) -> Response {
+    let detail = format!("{what} is served on loopback listeners only.");
+    refuse("not-found", 404, "There is nothing at this URL", &detail, fix)
+}
+
+/// 405: the resource has the methods in `allow`, and not this one.
+#[must_use]
+pub fn method_not_allowed(allow: &'static str) -> Response {
+    let detail = format!("This resource has {allow}.");
+    refuse("method-not-allowed", 405, "The method is not allowed here", &detail, "Use one of the methods that Allow lists.")
+        .header("Allow", allow)
+}
+
+/// 405: deleting a topic's history comes with history.
+pub(super) fn delete_not_yet(allow: &'static str) -> Response {
+    let detail = "DELETE is not available in this version: topics have no history yet.";
+    let fix = "Let the topic be: it is forgotten 60 s after its last subscriber left.";
+    refuse(NOT_YET, 405, NOT_YET_TITLE, detail, fix).header("Allow", allow)
+}
+
+/// 406: a way to subscribe that is not there yet.
+pub(super) fn transport_not_yet(what: &str) -> Response {
+    let detail = format!("{what} is not available in this version.");
+    refuse(NOT_YET, 406, NOT_YET_TITLE, &detail, "Open a WebSocket on the same URL.")
+}
+
+/// 406: a socket that asks for what was published before it came, of which nothing is kept yet.
+pub(super) fn recovery_not_yet() -> Response {
+    let detail = "Resuming with \"since\" is not available in this version: topics have no history yet.";
+    refuse(NOT_YET, 406, NOT_YET_TITLE, detail, "Leave \"since\" out and read the state anew.")
+}
+
+/// 404: Bayeux.
+pub(super) fn bayeux_not_yet() -> Response {
+    let detail = "Bayeux is not available in this version.";
+    refuse(NOT_YET, 404, NOT_YET_TITLE, detail, "Open a WebSocket on /topics/NAME.")
+}
+
+/// 400: subscribing to a pattern.
+pub(super) fn pattern_not_yet(name: &str) -> Response {
+    let detail = format!("{} is a pattern; patterns are not available in this version.", quoted(name));
+    refuse(NOT_YET, 400, NOT_YET_TITLE, &detail, "Subscribe to the exact topics, with /topics?topic=A&topic=B&envelope.")
+}
+
+/// 400, or 403 for a reserved one: the name is no topic.
+pub(super) fn topic_error(name: &str, error: TopicError) -> Response {
+    let detail = format!("{}: {error}.", quoted(name));
+    if error == TopicError::Reserved {
+        return refuse("reserved-topic", 403, "The topic is reserved", &detail, "Choose another first segment.");
+    }
+    let fix = "Use 1 to 255 bytes of percent-encoded UTF-8: segments between single slashes, none of them \".\" or \"..\".";
+    refuse("bad-topic", 400, "This is no topic's name", &detail, fix)
+}
+
+/// 400: `/topics` without a topic.
+pub(super) fn topic_missing() -> Response {
+    let fix = "Use /topics/NAME, or /topics?topic=A&topic=B.";
+    refuse("topic-missing", 400, "The URL names no topic", "There is no \"topic\" parameter.", fix)
+}
+
+/// 400: the path names a topic and the query names others.
+pub(super) fn topic_twice() -> Response {
+    let detail = "The path names a topic, and the query has a \"topic\" parameter.";
+    refuse("topic-twice", 400, "The URL names topics in two ways", detail, "Use /topics/NAME, or /topics?topic=A&topic=B.")
+}
+
+/// 400: information is about one topic.
+pub(super) fn one_topic_only() -> Response {
+    let detail = "Information is about one topic; only a WebSocket can have several.";
+    refuse("one-topic-only", 400, "There is more than one topic", detail, "Ask for one topic at a time, or open a WebSocket.")
+}
+
+/// 400: a raw socket could not tell the topics apart.
+pub(super) fn envelope_needed() -> Response {
+    let detail = "A raw socket gets payloads alone and could not tell several topics apart.";
+    refuse("envelope-needed", 400, "Several topics need the envelope", detail, "Add \"envelope\" to the query.")
+}
+
+/// 400: more topics than one connection may have.
+pub(super) fn too_many_subscriptions(subscriptions_max: usize) -> Response {
+    let detail = format!("One connection may subscribe to {subscriptions_max} topics.");
+    let fix = "Open more connections, or raise --max-subscriptions.";
+    let limits = vec![("limit_subscriptions", subscriptions_max as u64)];
+    refuse_with("too-many-subscriptions", 400, "There are too many topics in the URL", &detail, fix, limits)
+}
+
+/// 400: a parameter with a value it does not have.
+pub(super) fn bad_parameter(name: &str, value: &str, fix: &'static str) -> Response {
+    let detail = format!("The parameter \"{name}\" cannot be {}.", quoted(value));
+    refuse("bad-parameter", 400, "A parameter has an unknown value", &detail, fix)
+}
+
+/// 403: the page the request comes from may not speak to this server.
+pub(super) fn origin_refused(origin: &str) -> Response {
+    let detail = format!("Pages of the origin {} may not speak to this server.", quoted(origin));
+    refuse("origin-refused", 403, "The origin is not allowed", &detail, "Start the server with --allow-origin and this origin.")
+}
+
+/// 403: nobody without credentials may do this from where the request comes.
+pub(super) fn forbidden(what: &str) -> Response {
+    let detail = format!("This request may not {what}.");
+    let fix = "Send it from the server's own machine without a proxy, or start the server with another --allow-anonymous.";
+    refuse("forbidden", 403, "This is not allowed", &detail, fix)
+}
+
+/// 415: the body is compressed.
+pub(super) fn content_encoding(coding: &str) -> Response {
+    let detail = format!("The body has the Content-Encoding {}.", quoted(coding));
+    refuse("content-encoding", 415, "The body is encoded", &detail, "Send the body as it is, without Content-Encoding.")
+        .header("Accept-Encoding", "identity")
+}
+
+/// 415: text in an encoding that is not UTF-8.
+pub(super) fn charset(charset: &str) -> Response {
+    let detail = format!("The body's charset is {}.", quoted(charset));
+    let fix = "Send UTF-8, or application/octet-stream as the Content-Type.";
+    refuse("charset", 415, "Text has to be UTF-8", &detail, fix)
+}
+
+/// 415: there is no telling what the body is.
+pub(super) fn content_type() -> Response {
+    let detail = "Content-Type occurs twice or is not a media type.";
+    let fix = "Send one Content-Type, such as application/json, or none for text.";
+    refuse("content-type", 415, "The Content-Type cannot be read", detail, fix)
+}
+
+const NOT_YET: &str = "not-in-this-version";
+const NOT_YET_TITLE: &str = "This version cannot do that";
+
+fn refuse(kind: &'static str, status: u16, title: &'static str, detail: &str, fix: &'static str) -> Response {
+    refuse_with(kind, status, title, detail, fix, Vec::new())
+}
+
+fn refuse_with(
+    kind: &'static str,
+    status: u16,
+    title: &'static str,
+    detail: &str,
+    fix: &'static str,
+    numbers: Vec<(&'static str, u64)>,
+) -> Response {
+    Problem { kind, status, title, detail: detail.to_owned(), fix, numbers }.into_response()
+}
+
+/// `text` in quotes, everything unprintable escaped, clipped: the client knows the rest.
+fn quoted(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 120;
+    match text.char_indices().nth(CHARACTERS_MAX) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+    }
+}
+
+/// An error's words as a sentence.
+fn sentence(error: &PayloadError) -> String {
+    let words = error.to_string();
+    let mut letters = words.chars();
+    letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::testing::{header, problem};
+
+    #[test]
+    fn what_passes_says_when_to_come_back() {
+        for (response, kind, closes) in [
+            (publish_timeout(), "publish-timeout", false),
+            (draining(), "draining", true),
+            (too_many_topics(10), "too-many-topics", false),
+            (too_many_connections(10), "too-many-connections", true),
+            (payload_error(&PayloadError::NoMemory), "no-memory", false),
+        ] {
+            assert_eq!((response.status, response.close), (503, closes), "{kind}");
+            assert_eq!(problem(&response)["type"], format!("urn:fantail:problem:{kind}"));
+            assert!(header(&response, "Retry-After").unwrap().parse::<u32>().unwrap() > 0, "{kind}");
+        }
+    }
+
+    #[test]
+    fn limits_are_numbers_too() {
+        assert_eq!(problem(&too_many_topics(7))["limit_topics"], 7);
+        assert_eq!(problem(&too_many_connections(8))["limit_connections"], 8);
+        assert_eq!(problem(&too_many_subscriptions(9))["limit_subscriptions"], 9);
+    }
+
+    #[test]
+    fn a_broken_body_is_told_where_it_breaks() {
+        let error = PayloadError::NotJson("expected value at line 1 column 5".into());
+        let told = problem(&payload_error(&error));
+        assert_eq!((told["status"].as_u64(), &told["type"]), (Some(400), &"urn:fantail:problem:not-json".into()));
+        assert_eq!(told["detail"], "The body is not JSON: expected value at line 1 column 5.");
+        assert_eq!(payload_error(&PayloadError::NotUtf8).status, 400);
+    }
+
+    #[test]
+    fn what_the_client_sent_is_escaped_and_clipped() {
+        let told = problem(&origin_refused("https://\u{1b}[2J\u{202e}\"\u{7f}"));
+        let shown = told["detail"].as_str().unwrap();
+        assert!(shown.contains(r#""https://\u{1b}[2J\u{202e}\"\u{7f}""#), "{shown}");
+        assert!(told["fix"].as_str().unwrap().contains("--allow-origin"));
+        let long = problem(&not_found(&"é".repeat(16_000), "/"));
+        assert!(long["detail"].as_str().unwrap().len() < 400);
+    }
+
+    #[test]
+    fn every_type_is_in_the_list_of_errors() {
+        let list = include_str!("../../docs/errors.md");
+        for response in [
+            publish_timeout(),
+            draining(),
+            too_many_topics(1),
+            too_many_connections(1),
+            payload_error(&PayloadError::NotUtf8),
+            payload_error(&PayloadError::NotJson(String::new())),
+            payload_error(&PayloadError::NoMemory),
+            not_found("/x", "/y"),
+            only_on_loopback("The page", ""),
+            method_not_allowed("GET"),
+            delete_not_yet("GET"),
+            transport_not_yet("SSE"),
+            recovery_not_yet(),
+            bayeux_not_yet(),
+            pattern_not_yet("*"),
+            topic_error("", TopicError::Empty),
+            topic_error("meta", TopicError::Reserved),
+            topic_missing(),
+            topic_twice(),
+            one_topic_only(),
+            envelope_needed(),
+            too_many_subscriptions(1),
+            bad_parameter("kind", "x", ""),
+            origin_refused("null"),
+            forbidden("subscribe"),
+            content_encoding("gzip"),
+            charset("latin1"),
+            content_type(),
+        ] {
+            let told = problem(&response);
+            let kind = told["type"].as_str().unwrap().strip_prefix("urn:fantail:problem:").unwrap();
+            let row = list.lines().find(|line| line.starts_with(&format!("| `{kind}` |")));
+            let status = response.status.to_string();
+            assert!(row.is_some_and(|row| row.split('|').nth(2).unwrap().contains(&status)), "{kind} {status}");
+        }
+    }
+}
