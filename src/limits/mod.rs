@@ -3,7 +3,9 @@
 //! No clock is read here: the caller says what time it is.
 
 mod pool;
+mod room;
 mod tick;
 
 pub use pool::BufferPool;
+pub use room::{GiveBack, reserve_tight};
 pub use tick::{TICK_MS, Tick};
