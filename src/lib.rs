@@ -47,6 +47,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod routes;
 pub mod server;
+pub mod words;
 pub mod worker;
 pub mod ws;
 

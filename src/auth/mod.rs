@@ -12,25 +12,25 @@
 mod local;
 mod origin;
 
-use std::str::FromStr;
+use crate::words::words;
 
 pub use local::{Asker, is_local, names_proxy};
 pub use origin::{Origin, OriginPattern, OriginPatternError, origin_allowed};
 
-/// `--allow-anonymous`: what a request without credentials may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AllowAnonymous {
-    /// Everything from this machine ([`is_local`]); subscribing alone from elsewhere.
-    #[default]
-    Local,
-    /// Nothing.
-    None,
-    /// Subscribing alone.
-    Subscribe,
-    /// Publishing alone: a socket needs a subscription, so in effect POST.
-    Publish,
-    /// Subscribing and publishing.
-    All,
+words! {
+    /// `--allow-anonymous`: what a request without credentials may do.
+    AllowAnonymous, "give local, none, subscribe, publish or all", {
+        /// Everything from this machine ([`is_local`]); subscribing alone from elsewhere.
+        Local = "local",
+        /// Nothing.
+        None = "none",
+        /// Subscribing alone.
+        Subscribe = "subscribe",
+        /// Publishing alone: a socket needs a subscription, so in effect POST.
+        Publish = "publish",
+        /// Subscribing and publishing.
+        All = "all",
+    }
 }
 
 impl AllowAnonymous {
@@ -44,34 +44,6 @@ impl AllowAnonymous {
             Self::Publish => Grant { subscribe: false, publish: true },
             Self::All => Grant { subscribe: true, publish: true },
         }
-    }
-
-    /// The value as it is written behind the flag.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::None => "none",
-            Self::Subscribe => "subscribe",
-            Self::Publish => "publish",
-            Self::All => "all",
-        }
-    }
-
-    /// Every value, in the order the help lists them.
-    pub const ALL: [Self; 5] = [Self::Local, Self::None, Self::Subscribe, Self::Publish, Self::All];
-}
-
-/// The text is no value of `--allow-anonymous`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected local, none, subscribe, publish or all")]
-pub struct AllowAnonymousError;
-
-impl FromStr for AllowAnonymous {
-    type Err = AllowAnonymousError;
-
-    fn from_str(text: &str) -> Result<Self, AllowAnonymousError> {
-        Self::ALL.into_iter().find(|value| value.name() == text).ok_or(AllowAnonymousError)
     }
 }
 
@@ -103,6 +75,6 @@ mod tests {
                 assert_eq!(allow.grant(local), Grant { subscribe, publish }, "{value}, local: {local}");
             }
         }
-        assert_eq!("Local".parse::<AllowAnonymous>(), Err(AllowAnonymousError));
+        assert!("Local".parse::<AllowAnonymous>().is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::ChoiceError;
+use crate::words::ChoiceError;
 
 /// What `--listen` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,77 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A text that is none of the accepted words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{accepted}")]
-pub struct ChoiceError {
-    /// A sentence that says what is accepted.
-    pub accepted: &'static str,
-}
-
-/// Defines an enum whose variants are words on the command line.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident, $accepted:literal, { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
-        }
-
-        impl $name {
-            /// Every value, in the order of the documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word that stands for this value on the command line.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ChoiceError;
-
-            fn from_str(text: &str) -> Result<Self, ChoiceError> {
-                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or(ChoiceError { accepted: $accepted })
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str(self.name())
-            }
-        }
-    };
-}
-
-words! {
-    /// What happens when a subscriber's outbox is full (WIRE section 6).
-    SlowConsumer, "give disconnect, drop-oldest or latest", {
-        /// The connection ends with 1013: its close tells the gap.
-        Disconnect = "disconnect",
-        /// Whole publications are dropped from the head of the outbox, and counted.
-        DropOldest = "drop-oldest",
-        /// One publication per topic is kept, the newest; the others are dropped, and counted.
-        Latest = "latest",
-    }
-}
-
-words! {
-    /// What a request without credentials may do (WIRE section 5).
-    AllowAnonymous, "give local, none, subscribe, publish or all", {
-        /// Everything from this machine; from elsewhere, subscribe.
-        Local = "local",
-        /// Nothing.
-        None = "none",
-        /// Subscribe.
-        Subscribe = "subscribe",
-        /// Publish.
-        Publish = "publish",
-        /// Everything.
-        All = "all",
-    }
-}
+use crate::words::{ChoiceError, words};
 
 words! {
     /// Which driver the workers run on.
@@ -200,13 +130,9 @@ mod tests {
 
     #[test]
     fn words_read_back_and_others_are_listed() {
-        for value in SlowConsumer::ALL {
-            assert_eq!(value.name().parse(), Ok(*value));
-        }
-        for value in AllowAnonymous::ALL {
+        for value in IoDriver::ALL {
             assert_eq!(value.to_string().parse(), Ok(*value));
         }
-        assert!("Latest".parse::<SlowConsumer>().unwrap_err().to_string().contains("drop-oldest"));
         assert!("uring".parse::<IoDriver>().unwrap_err().to_string().contains("io_uring is not built into this version"));
     }
 

@@ -5,12 +5,17 @@
 //! checked by [`Config::validate`], which names the flag and the fix. Nothing is read from the machine here: `auto` stays `auto`.
 
 mod address;
+mod assemble;
 mod choice;
 mod quantity;
 mod validate;
 
 pub use address::{AdminAddress, ListenAddress};
-pub use choice::{AllowAnonymous, AutoCount, ChoiceError, IoDriver, PinCores, SlowConsumer, WorkerCount};
+pub(crate) use assemble::IO_NAME;
+pub use choice::{AutoCount, IoDriver, PinCores, WorkerCount};
+pub use crate::auth::{AllowAnonymous, OriginPattern};
+pub use crate::words::ChoiceError;
+pub use crate::worker::SlowConsumer;
 pub use quantity::{ByteSize, QuantityError, TimeSpan};
 pub use validate::ConfigError;
 
@@ -45,7 +50,7 @@ pub struct Config {
     pub allow_anonymous: AllowAnonymous,
     /// Web origin whose pages may connect, such as https://*.example.com, repeatable; without it, the server's own and local ones
     #[arg(long, help_heading = ACCESS, value_name = "ORIGIN", value_delimiter = ',')]
-    pub allow_origin: Vec<String>,
+    pub allow_origin: Vec<OriginPattern>,
     /// Serve the WebSocket echo /echo on every address, not on loopback alone
     #[arg(long, help_heading = ACCESS, value_parser = clap::builder::BoolishValueParser::new())]
     pub echo: bool,
@@ -135,11 +140,14 @@ pub struct Config {
     /// Bytes read from one connection in one turn
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "256KiB")]
     pub read_budget: ByteSize,
+    /// Hand new connections to a worker with fewer, where the kernel spreads them unevenly
+    #[arg(long, help_heading = TUNING, value_parser = clap::builder::BoolishValueParser::new())]
+    pub rebalance: bool,
     /// Bytes of a worker's receive buffer, 4KiB to 16MiB
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "64KiB")]
     pub recv_buffer_size: ByteSize,
     /// Subscribers a publication is handed to before other work gets its turn
-    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "4096")]
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024")]
     pub fanout_slice: u32,
     /// Entries in each ring between two workers, 16 to 65536
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024")]
@@ -207,8 +215,9 @@ impl Default for Config {
             backlog: 4096,
             accept_batch: 64,
             read_budget: ByteSize::kib(256),
+            rebalance: false,
             recv_buffer_size: ByteSize::kib(64),
-            fanout_slice: 4096,
+            fanout_slice: 1024,
             mailbox_size: 1024,
             notsent_lowat: ByteSize::kib(128),
             tcp_user_timeout: TimeSpan::seconds(0),

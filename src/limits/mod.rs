@@ -4,8 +4,10 @@
 
 mod bucket;
 mod pool;
+mod room;
 mod tick;
 
 pub use bucket::TokenBucket;
 pub use pool::BufferPool;
+pub use room::{GiveBack, reserve_tight};
 pub use tick::{TICK_MS, Tick};

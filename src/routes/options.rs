@@ -39,7 +39,7 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            allow_anonymous: AllowAnonymous::default(),
+            allow_anonymous: AllowAnonymous::Local,
             allow_origin: Vec::new(),
             base_path: "/".into(),
             page: false,

@@ -12,6 +12,7 @@
 use std::io;
 
 use crate::io::{Close, Driver, Store, Token};
+use crate::http1::Response;
 use crate::limits::{TICK_MS, Tick};
 use crate::metrics::{Cause, DropReason};
 use crate::routes::refusals;
@@ -210,11 +211,10 @@ impl<D: Driver> Core<D> {
     }
 
     /// A subscription that could not be confirmed is answered as HTTP.
-    pub(super) fn give_up_upgrade(&mut self, store: &mut Store, slot: u32, cause: Cause) {
+    pub(super) fn refuse_upgrade(&mut self, store: &mut Store, slot: u32, response: Response, cause: Cause) {
         self.drop_queue(store, slot);
         self.connections[slot as usize].flags.corked = false;
-        self.connections[slot as usize].cause.get_or_insert(cause);
-        self.refuse(store, slot, refusals::publish_timeout(), cause);
+        self.refuse(store, slot, response, cause);
     }
 
     fn queue_close(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u64>, detail: Option<&str>) {

@@ -7,6 +7,7 @@ use crate::hub::{Subscriber, TopicId};
 use crate::io::{Block, Driver, Store};
 use crate::limits::BufferPool;
 use crate::metrics::{Cause, DropReason};
+use crate::routes::refusals;
 
 use super::Core;
 use super::options::SlowConsumer;
@@ -18,8 +19,11 @@ const DELIVERIES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Fanned {
     publication: Arc<Publication>,
-    blocks: [Option<(Block, u32)>; Form::ALL.len()],
+    blocks: Blocks,
 }
+
+/// For each form a block and its length in bytes, once some subscriber has taken it.
+type Blocks = [Option<(Block, u32)>; Form::ALL.len()];
 
 impl Fanned {
     /// A publication that no subscriber has yet.
@@ -28,16 +32,19 @@ impl Fanned {
         Self { publication, blocks: [None; Form::ALL.len()] }
     }
 
-    /// The block of `form` and its length in bytes; held in the store with the first subscriber that takes it.
-    fn block(&mut self, store: &mut Store, form: Form) -> (Block, usize) {
-        let (block, length) = *self.blocks[form as usize].get_or_insert_with(|| {
-            let block = store.share(&self.publication, form);
-            (block, store.bytes(block).len() as u32)
-        });
-        (block, length as usize)
+    /// The blocks of the forms that `subscribers` take, with their lengths in bytes; each is held in the store from the first time
+    /// it is asked for.
+    fn blocks(&mut self, store: &mut Store, subscribers: &[Subscriber]) -> Blocks {
+        for subscriber in subscribers {
+            self.blocks[subscriber.form as usize].get_or_insert_with(|| {
+                let block = store.share(&self.publication, subscriber.form);
+                (block, store.bytes(block).len() as u32)
+            });
+        }
+        self.blocks
     }
 
-    /// Gives this fan-out's own references back. The time its publication was numbered, if nobody holds it any more.
+    /// Gives this fan-out's own references back. True if nobody else holds some form any more.
     fn release(self, store: &mut Store, pool: &mut BufferPool) -> bool {
         let mut last = false;
         for (block, _) in self.blocks.into_iter().flatten() {
@@ -51,38 +58,33 @@ impl<D: Driver> Core<D> {
     /// Works on open fan-outs until this turn has begun to write to enough connections.
     pub(super) fn fan_out(&mut self, driver: &mut D) {
         let mut left = DELIVERIES_MAX;
-        let mut slice = std::mem::take(&mut self.slice);
         while left > 0 && self.dirty.len() < self.options.fanout_slice {
             let max = left.min(self.options.fanout_slice - self.dirty.len());
-            slice.clear();
-            let Some(fanning) = self.hub.next_slice(max) else { break };
-            let topic = fanning.topic;
-            for form in Form::ALL {
-                if fanning.subscribers.iter().any(|subscriber| !subscriber.is_gone() && subscriber.form == form) {
-                    fanning.publication.block(driver.store(), form);
-                }
-            }
-            let blocks = fanning.publication.blocks;
-            slice.extend(fanning.subscribers.iter().filter(|subscriber| !subscriber.is_gone()));
-            left -= slice.len().min(left);
-            for subscriber in &slice {
+            let Some(mut slice) = self.hub.next_slice(max) else { break };
+            self.slice.clear();
+            self.slice.extend_from_slice(slice.subscribers);
+            left -= self.slice.len();
+            let topic = slice.topic;
+            let blocks = slice.publication.get_mut().blocks(driver.store(), slice.subscribers);
+            let finished = slice.publication.finished();
+            for at in 0..self.slice.len() {
+                let subscriber = self.slice[at];
                 if let Some((block, length)) = blocks[subscriber.form as usize] {
-                    self.deliver(driver, *subscriber, block, length as usize, topic);
+                    self.deliver(driver, subscriber, block, length as usize, topic);
                 }
             }
-            self.end_fanouts(driver);
+            if let Some(fanned) = finished {
+                self.end_fanout(driver, fanned);
+            }
         }
-        self.slice = slice;
     }
 
-    /// Releases what finished fan-outs held.
-    fn end_fanouts(&mut self, driver: &mut D) {
-        while let Some(finished) = self.hub.poll_finished() {
-            let numbered_ns = finished.publication.numbered_ns;
-            if finished.release(driver.store(), &mut self.pool) {
-                let now = driver.now();
-                self.metrics().fanout_duration.observe_ns(now.saturating_sub(numbered_ns));
-            }
+    /// Releases what a finished fan-out held.
+    fn end_fanout(&mut self, driver: &mut D, fanned: Fanned) {
+        let numbered_ns = fanned.publication.numbered_ns;
+        if fanned.release(driver.store(), &mut self.pool) {
+            let now = driver.now();
+            self.metrics().fanout_duration.observe_ns(now.saturating_sub(numbered_ns));
         }
     }
 
@@ -149,7 +151,7 @@ impl<D: Driver> Core<D> {
     fn cut_off(&mut self, driver: &mut D, slot: u32) {
         self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(1);
         if self.connections[slot as usize].flags.corked {
-            return self.give_up_upgrade(driver.store(), slot, Cause::SlowConsumer);
+            return self.refuse_upgrade(driver.store(), slot, refusals::publish_timeout(), Cause::SlowConsumer);
         }
         let Self { connections, entries, pool, .. } = self;
         while let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool) {

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Append, AppendError, Engine, EngineEvent};
-use crate::frame::{Epoch, Forms, Payload, Position, Publication, Topic};
+use crate::engine::{Append, AppendError, Engine, EngineEvent, Extent};
+use crate::frame::{Forms, Payload, Position, Publication, Topic};
 use crate::hub::Interest;
 use crate::io::{Driver, Store, Token};
-use crate::metrics::Source;
+use crate::metrics::{Cause, Source};
 use crate::routes::{self, refusals};
 
 use super::Core;
@@ -86,14 +86,16 @@ pub enum Delivery {
     },
     /// The answer to [`Request::Interest`]: it is in force.
     InterestKnown(Topic, u32),
+    /// The other answer: the topic has no room.
+    InterestRefused(Topic, AppendError),
     /// The answer to [`Request::Information`].
     Information {
         /// Who asked.
         asker: Asker,
         /// The topic.
         topic: Topic,
-        /// The life of the topic, if it has one, and its last offset.
-        stand: Option<(Epoch, u64)>,
+        /// Its life and what is kept of it, if it lives.
+        extent: Option<Extent>,
         /// Its subscribers, on all workers.
         subscribers: u64,
     },
@@ -186,8 +188,10 @@ impl<D: Driver> Core<D> {
             if home == self.index {
                 // Its own interest needs no credit: it is a step of this same turn.
                 if let Request::Interest { topic, .. } = &request {
-                    self.set_interest(self.index, topic, forms, subscribers, version);
-                    self.hub.acknowledge_interest(topic, version);
+                    match self.set_interest(self.index, topic, forms, subscribers, version) {
+                        Ok(()) => self.hub.acknowledge_interest(topic, version),
+                        Err(error) => self.interest_refused(store, topic, error),
+                    }
                 }
             } else if self.request(home, request).is_err() {
                 self.hub.interest_told_again(id);
@@ -223,13 +227,16 @@ impl<D: Driver> Core<D> {
             match request {
                 Request::Publish { asker, topic, payload } => self.append(driver, asker, topic, payload),
                 Request::Interest { worker, topic, forms, subscribers, version } => {
-                    self.set_interest(worker, &topic, forms, subscribers, version);
-                    self.reply(driver, other, Delivery::InterestKnown(topic, version));
+                    let answer = match self.set_interest(worker, &topic, forms, subscribers, version) {
+                        Ok(()) => Delivery::InterestKnown(topic, version),
+                        Err(error) => Delivery::InterestRefused(topic, error),
+                    };
+                    self.reply(driver, other, answer);
                 }
                 Request::Information { asker, topic } => {
-                    let stand = self.engine.position(topic.as_str());
+                    let extent = self.engine.extent(topic.as_str());
                     let subscribers = self.interests.subscribers(topic.as_str());
-                    self.reply(driver, other, Delivery::Information { asker, topic, stand, subscribers });
+                    self.reply(driver, other, Delivery::Information { asker, topic, extent, subscribers });
                 }
                 Request::Adopt { socket, origin } => {
                     self.adopt(driver, socket, origin);
@@ -256,16 +263,27 @@ impl<D: Driver> Core<D> {
         })
     }
 
-    fn set_interest(&mut self, worker: usize, topic: &Topic, forms: Forms, subscribers: u64, version: u32) {
-        self.interests.update(worker, topic, forms, subscribers, version);
-        let anyone = self.interests.subscribers(topic.as_str()) > 0;
-        self.engine.set_interest(topic, anyone, self.tick);
+    /// Notes a worker's interest, and with it that the topic lives.
+    fn set_interest(&mut self, worker: usize, topic: &Topic, forms: Forms, subscribers: u64, version: u32) -> Result<(), AppendError> {
+        let anyone = self.interests.update(worker, topic, forms, subscribers, version);
+        self.engine.set_interest(topic, anyone, self.tick)
+    }
+
+    /// A topic has no room: the connections that wait for it are told so.
+    fn interest_refused(&mut self, store: &mut Store, topic: &Topic, error: AppendError) {
+        let AppendError::TooManyTopics { topics_max } = error;
+        for slot in 0..self.connections.len() as u32 {
+            let waits = self.connections[slot as usize].flags.corked;
+            if waits && self.hub.topics_of(slot).any(|id| self.hub.topic(id) == topic) {
+                self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
+            }
+        }
     }
 
     fn append(&mut self, driver: &mut D, asker: Asker, topic: Topic, payload: Payload) {
         let forms = self.interests.forms(topic.as_str());
         let (at_ms, numbered_ns) = (driver.wall_ms(), self.now);
-        self.engine.append(Append { request: asker, topic, payload, at_ms, numbered_ns, forms }, self.tick);
+        self.engine.append(Append { request: (asker, topic.clone()), topic, payload, at_ms, numbered_ns, forms });
         self.work_off_engine(driver);
     }
 
@@ -276,7 +294,7 @@ impl<D: Driver> Core<D> {
         while let Some(event) = self.engine.poll() {
             match event {
                 EngineEvent::Published { publication } => self.hand_out(&publication),
-                EngineEvent::Appended { request, topic, result } => answers.push((request, topic, result)),
+                EngineEvent::Appended { request: (asker, topic), result } => answers.push((asker, topic, result)),
             }
         }
         for (asker, topic, result) in answers.drain(..) {
@@ -291,7 +309,8 @@ impl<D: Driver> Core<D> {
         let Self { interests, mailbox, to_wake, hub, index, .. } = self;
         for (worker, _) in interests.interested(publication.topic.as_str()) {
             if worker == *index {
-                hub.publish(publication.topic.as_str(), Fanned::new(Arc::clone(publication)));
+                // Whoever has left since the interest was told needs nothing any more.
+                let _ = hub.publish(publication.topic.as_str(), Fanned::new(Arc::clone(publication)));
             } else {
                 let delivered = mailbox.lane(worker).try_deliver(Delivery::Publication(Arc::clone(publication)));
                 assert!(delivered.is_ok(), "a request is taken only while every interested worker has room");
@@ -315,13 +334,14 @@ impl<D: Driver> Core<D> {
         match delivery {
             Delivery::Publication(publication) => {
                 let topic = publication.topic.clone();
-                self.hub.publish(topic.as_str(), Fanned::new(publication));
+                let _ = self.hub.publish(topic.as_str(), Fanned::new(publication));
                 return;
             }
             Delivery::Published { asker, topic, result } => self.published(driver.store(), asker, &topic, result),
             Delivery::InterestKnown(topic, version) => self.hub.acknowledge_interest(&topic, version),
-            Delivery::Information { asker, topic, stand, subscribers } => {
-                self.informed(driver.store(), asker.token, &topic, stand, subscribers);
+            Delivery::InterestRefused(topic, error) => self.interest_refused(driver.store(), &topic, error),
+            Delivery::Information { asker, topic, extent, subscribers } => {
+                self.informed(driver.store(), asker.token, &topic, extent, subscribers);
             }
             Delivery::Adopted => {}
         }
@@ -339,16 +359,17 @@ impl<D: Driver> Core<D> {
         let Some(pending) = self.connection(asker.token).and_then(Connection::http).and_then(Http::take_pending) else { return };
         let response = match result {
             Ok((position, subscribers)) => routes::published(topic, position, subscribers),
-            Err(error) => refusals::append(error),
+            Err(AppendError::TooManyTopics { topics_max }) => refusals::too_many_topics(topics_max as u64),
         };
         self.answer(store, asker.token.slot, response, &pending);
         self.resume_later(asker.token);
     }
 
-    fn informed(&mut self, store: &mut Store, token: Token, topic: &Topic, stand: Option<(Epoch, u64)>, subscribers: u64) {
+    fn informed(&mut self, store: &mut Store, token: Token, topic: &Topic, extent: Option<Extent>, subscribers: u64) {
         let Some(pending) = self.connection(token).and_then(Connection::http).and_then(Http::take_pending) else { return };
         let Do::Inform(origin) = &pending.action else { return };
-        let response = routes::information(topic, stand, subscribers, origin);
+        let (epoch, first, last) = extent.map_or((None, 1, 0), |extent| (Some(extent.epoch), extent.first, extent.last));
+        let response = routes::information(topic, epoch, first, last, subscribers, origin);
         self.answer(store, token.slot, response, &pending);
         self.resume_later(token);
     }

@@ -29,7 +29,8 @@ impl<D: Driver> Core<D> {
                 self.refuse(store, slot, refusals::internal(), cause);
                 Took::All
             }
-            Ok((_, Came::Nothing)) => Took::All,
+            Ok((0, Came::Nothing)) => Took::All,
+            Ok((consumed, Came::Nothing)) => Took::Event(consumed),
             Ok((_, Came::Broken(error))) => {
                 self.refuse(store, slot, error.into_response(), error.cause());
                 Took::All

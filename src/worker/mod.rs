@@ -119,7 +119,7 @@ struct Core<D: Driver> {
 
     hub: Hub<Fanned>,
     interests: Interests,
-    engine: MemoryEngine<Asker>,
+    engine: MemoryEngine<(Asker, Topic)>,
     mailbox: Mailbox<Request<D::Socket>, Delivery>,
     /// Requests to this worker by itself: the lane to oneself.
     own_requests: VecDeque<Request<D::Socket>>,

@@ -65,7 +65,7 @@ impl<D: Driver> Core<D> {
 
     fn request_timed_out(&mut self, store: &mut Store, slot: u32) {
         if self.connections[slot as usize].flags.corked {
-            return self.give_up_upgrade(store, slot, Cause::Overloaded);
+            return self.refuse_upgrade(store, slot, refusals::publish_timeout(), Cause::Overloaded);
         }
         let Some(http) = self.connections[slot as usize].http() else { return };
         if http.parser.is_idle() && http.pending.is_none() {

@@ -89,8 +89,8 @@ impl<D: Driver> Core<D> {
             }
         };
         match came {
-            Came::Nothing => return Took::All,
-            Came::Done => {}
+            Came::Nothing if consumed == 0 => return Took::All,
+            Came::Nothing | Came::Done => {}
             Came::Publish(Ok(payload)) => self.publish_message(store, slot, payload),
             Came::Publish(Err(error)) => self.fail(store, slot, Cause::Policy, Some(&error.to_string())),
             Came::NotAllowed => self.fail(store, slot, Cause::Forbidden, None),

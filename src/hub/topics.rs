@@ -1,0 +1,246 @@
+//! The topics somebody on this worker subscribes to, each with the list of its subscribers.
+
+use std::collections::HashMap;
+use std::ops::{Index, IndexMut, Range};
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+
+use super::fanout::Queue;
+use super::interest::TopicInterest;
+use crate::frame::{Form, Topic};
+use crate::limits::{GiveBack, reserve_tight};
+
+/// A topic's number on this worker. It is given to another topic after the topic was released, which never happens while
+/// somebody subscribes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TopicId(u32);
+
+impl TopicId {
+    pub(super) fn from_index(index: usize) -> Self {
+        Self(index as u32)
+    }
+
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A connection in a topic's list: 8 bytes, so that a cache line brings eight of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The connection's index in its worker.
+    pub slot: u32,
+    /// How the connection wants publications.
+    pub form: Form,
+}
+
+/// The subscribers of one topic, without a hole at any time; the module's picture shows the two cuts.
+#[derive(Debug)]
+pub(super) struct List {
+    pub topic: Topic,
+    pub interest: TopicInterest,
+    pub queue: Queue,
+    subscribers: Vec<Subscriber>,
+    /// Those before it have been handed the publication under way.
+    served: u32,
+    /// Those before it are covered by the publication under way, those from here on came later.
+    covered: u32,
+}
+
+impl List {
+    fn new(topic: Topic) -> Self {
+        let (interest, queue) = (TopicInterest::default(), Queue::default());
+        Self { topic, interest, queue, subscribers: Vec::new(), served: 0, covered: 0 }
+    }
+
+    pub fn subscribers(&self) -> &[Subscriber] {
+        &self.subscribers
+    }
+
+    /// Whether nothing holds the topic here any more: no subscriber, no open fan-out, and nothing left to tell.
+    pub fn is_idle(&self) -> bool {
+        self.subscribers.is_empty() && self.queue.is_empty() && !self.interest.is_dirty()
+    }
+
+    /// Appends a subscriber and returns its position. A fan-out under way does not cover it.
+    pub fn push(&mut self, subscriber: Subscriber) -> u32 {
+        reserve_tight(&mut self.subscribers, 1);
+        self.subscribers.push(subscriber);
+        self.subscribers.len() as u32 - 1
+    }
+
+    /// Takes the subscriber at `position` out. The hole is filled from the end of its part, that one from the end of the next
+    /// part, and so on: at most three subscribers move, each told to `moved` with its new position.
+    pub fn remove(&mut self, position: u32, mut moved: impl FnMut(u32, u32)) -> Subscriber {
+        let gone = self.subscribers[position as usize];
+        let mut hole = position as usize;
+        let mut fill = |from: usize, subscribers: &mut Vec<Subscriber>| {
+            if from != hole {
+                subscribers[hole] = subscribers[from];
+                moved(subscribers[from].slot, hole as u32);
+                hole = from;
+            }
+        };
+        if position < self.served {
+            self.served -= 1;
+            fill(self.served as usize, &mut self.subscribers);
+        }
+        if position < self.covered {
+            self.covered -= 1;
+            fill(self.covered as usize, &mut self.subscribers);
+        }
+        fill(self.subscribers.len() - 1, &mut self.subscribers);
+        self.subscribers.pop();
+        self.subscribers.give_back();
+        gone
+    }
+
+    /// A publication's turn has come: it covers everyone who is here now.
+    pub fn begin(&mut self) {
+        self.served = 0;
+        self.covered = self.subscribers.len() as u32;
+    }
+
+    /// Cuts the next `max` covered subscribers off, and says whether they were the last.
+    pub fn cut(&mut self, max: usize) -> (Range<usize>, bool) {
+        let start = self.served as usize;
+        let end = self.covered.min(self.served.saturating_add(max.try_into().unwrap_or(u32::MAX)));
+        self.served = end;
+        let finished = end == self.covered;
+        if finished {
+            (self.served, self.covered) = (0, 0);
+        }
+        (start..end as usize, finished)
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_cuts(&self) {
+        assert!(self.served <= self.covered && self.covered as usize <= self.subscribers.len());
+        assert!(!self.queue.is_empty() || self.covered == 0, "cuts without a fan-out");
+    }
+
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.subscribers.capacity() * size_of::<Subscriber>()
+    }
+}
+
+/// All topics of the worker, by number and by name.
+///
+/// Lists are boxed: a slab cannot move what it holds, so after a million short-lived topics only 16 bytes each may stay until the
+/// table's end is free.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    lists: Slab<Box<List>>,
+    names: HashMap<Topic, TopicId, RandomState>,
+    released: usize,
+}
+
+impl Topics {
+    pub fn len(&self) -> usize {
+        self.lists.len()
+    }
+
+    pub fn find(&self, topic: &str) -> Option<TopicId> {
+        self.names.get(topic).copied()
+    }
+
+    pub fn find_or_add(&mut self, topic: &Topic) -> TopicId {
+        if let Some(id) = self.find(topic.as_str()) {
+            return id;
+        }
+        let id = TopicId::from_index(self.lists.insert(Box::new(List::new(topic.clone()))));
+        self.names.insert(topic.clone(), id);
+        id
+    }
+
+    /// Forgets `id` if nothing holds it; its number may be given to another topic then.
+    pub fn release_idle(&mut self, id: TopicId) {
+        if self.lists.get(id.index()).is_none_or(|list| !list.is_idle()) {
+            return;
+        }
+        let list = self.lists.remove(id.index());
+        self.names.remove(list.topic.as_str());
+        self.names.give_back();
+        self.shrink_lists();
+    }
+
+    /// Shrinking a slab walks it whole, so it is tried once in as many releases as the slab has room for.
+    fn shrink_lists(&mut self) {
+        self.released += 1;
+        if self.lists.is_empty() || self.released > self.lists.capacity() && self.lists.len() < self.lists.capacity() / 4 {
+            self.lists.shrink_to_fit();
+            self.released = 0;
+        }
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub fn iter(&self) -> impl Iterator<Item = (TopicId, &List)> {
+        assert_eq!(self.names.len(), self.lists.len());
+        self.lists.iter().map(|(index, list)| (TopicId::from_index(index), &**list))
+    }
+}
+
+impl Index<TopicId> for Topics {
+    type Output = List;
+
+    fn index(&self, id: TopicId) -> &List {
+        &self.lists[id.index()]
+    }
+}
+
+impl IndexMut<TopicId> for Topics {
+    fn index_mut(&mut self, id: TopicId) -> &mut List {
+        &mut self.lists[id.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(list: &List) -> Vec<u32> {
+        list.subscribers.iter().map(|subscriber| subscriber.slot).collect()
+    }
+
+    #[test]
+    fn a_subscriber_takes_8_bytes() {
+        assert_eq!(size_of::<Subscriber>(), 8);
+    }
+
+    #[test]
+    fn a_hole_is_filled_part_by_part() {
+        let mut list = List::new(Topic::new("chat").unwrap());
+        for slot in 0..11 {
+            list.push(Subscriber { slot, form: Form::WsRaw });
+        }
+        (list.served, list.covered) = (4, 9);
+        let mut moves = Vec::new();
+        list.remove(1, |slot, position| moves.push((slot, position)));
+        assert_eq!(slots(&list), [0, 3, 2, 8, 4, 5, 6, 7, 10, 9]);
+        assert_eq!((list.served, list.covered), (3, 8));
+        assert_eq!(moves, [(3, 1), (8, 3), (10, 8)]);
+    }
+
+    #[test]
+    fn a_released_number_is_used_again() {
+        let mut topics = Topics::default();
+        let (a, b) = (Topic::new("a").unwrap(), Topic::new("b").unwrap());
+        let id = topics.find_or_add(&a);
+        assert_eq!(topics.find_or_add(&a), id);
+        topics.release_idle(id);
+        topics.release_idle(id);
+        assert_eq!((topics.find("a"), topics.find_or_add(&b)), (None, id));
+    }
+
+    #[test]
+    fn many_topics_made_and_dropped_leave_no_tables() {
+        let mut topics = Topics::default();
+        let ids: Vec<TopicId> = (0..20_000).map(|n| topics.find_or_add(&Topic::new(&format!("t/{n}")).unwrap())).collect();
+        for id in ids {
+            topics.release_idle(id);
+        }
+        assert!(topics.len() == 0 && topics.lists.capacity() == 0 && topics.names.capacity() < 64);
+    }
+}
