@@ -73,6 +73,19 @@ enum Stage {
 /// It keeps one tick per connection: the earlier of what it has and [`Connection::poll_timeout`], asked after every
 /// `handle_input` and `close_sent`; when it has passed, [`Connection::handle_timeout`], then `poll_timeout` anew. After
 /// `NoPong`, `MessageTimeout` and `CloseTimeout` the caller ends the connection, by [`Connection::close_sent`] or at once.
+///
+/// ```
+/// use fantail::limits::{BufferPool, Tick};
+/// use fantail::ws::{Connection, Event, MessageKind, Options};
+///
+/// let (options, mut pool) = (Options::default(), BufferPool::new(1 << 20));
+/// let mut connection = Connection::new(Tick(0), 7);
+/// let mut input = *b"\x81\x82\0\0\0\0hi";
+/// let step = connection.handle_input(&mut input, &options, &mut pool, Tick(1))?;
+/// assert_eq!(step.consumed, 8);
+/// assert_eq!(step.event, Some(Event::Message { kind: MessageKind::Text, payload: b"hi" }));
+/// # Ok::<(), fantail::ws::ProtocolError>(())
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     partial: Option<Box<Partial>>,

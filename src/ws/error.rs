@@ -65,7 +65,8 @@ impl ProtocolError {
             Self::CloseBodyTooShort => "RFC 6455 section 5.5.1",
             Self::CloseCodeInvalid => "RFC 6455 section 7.4",
             Self::InvalidUtf8 => "RFC 6455 section 8.1",
-            Self::TooBig | Self::NoMemory => "RFC 6455 section 10.4",
+            Self::TooBig => "RFC 6455 section 10.4",
+            Self::NoMemory => "RFC 6455 section 7.4.1",
         }
     }
 

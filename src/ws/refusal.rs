@@ -38,7 +38,7 @@ impl HandshakeError {
         match self {
             Self::Draft | Self::Version => "RFC 6455 section 4.4",
             Self::Extensions => "RFC 6455 section 9.1",
-            Self::Method | Self::Http10 | Self::Body => "RFC 6455 section 4.1",
+            Self::Body => "RFC 9110 section 9.3.1",
             _ => "RFC 6455 section 4.2.1",
         }
     }
