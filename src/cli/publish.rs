@@ -2,7 +2,7 @@
 //! lost was accepted is not known, and a second one would be seen twice.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 

@@ -1,16 +1,26 @@
 //! `fantail serve`.
 
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{panic, thread};
+
 use super::{Failure, Status};
 use crate::config::Config;
 use crate::log;
-use crate::server::{self, ServeError};
+use crate::server::{ServeError, Server};
 
 /// Serves until a signal stops it; the log is written out before the process ends.
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     config.validate()?;
     let _log = log::start(config.log_level, config.log_format)
         .map_err(|error| Failure::runtime(format!("the log can't be started: {error}")))?;
-    server::run(config).map_err(Failure::from)
+    set_panic_hook();
+    let server = Server::start(&config)?;
+    server.stop_on_signals().map_err(ServeError::Signals)?;
+    // Whoever started the server may read no more than its first lines, or nothing at all.
+    let _ = io::stdout().write_all(banner(&config, &server).as_bytes());
+    server.wait().map_err(Failure::from)
 }
 
 impl From<ServeError> for Failure {
@@ -18,4 +28,58 @@ impl From<ServeError> for Failure {
         let status = if error.is_setting() { Status::Usage } else { Status::Runtime };
         Self { status, message: Some(error.to_string()), fix: error.fix() }
     }
+}
+
+/// Where it listens, what it is made of, and two ways to try it.
+fn banner(config: &Config, server: &Server) -> String {
+    let base = config.base_path.trim_end_matches('/');
+    let mut text = String::new();
+    let _ = writeln!(text, "fantail {}: {} on {}", env!("CARGO_PKG_VERSION"), counted(server.workers(), "worker"), server.io());
+    for address in server.addresses() {
+        let _ = writeln!(text, "  listening  http://{address}{base}/");
+    }
+    if let Some(admin) = server.admin_address() {
+        let _ = writeln!(text, "  admin      http://{admin}/metrics");
+    }
+    let _ = writeln!(
+        text,
+        "  limits     {}, messages of {}, outboxes of {}",
+        counted(server.connections_max(), "connection"),
+        config.max_message_size,
+        config.outbox_size
+    );
+    if let Some(reachable) = server.addresses().first().map(|address| reachable(*address)) {
+        let _ = writeln!(text, "  publish    curl -d hello http://{reachable}{base}/topics/chat");
+        let _ = writeln!(text, "  subscribe  fantail sub chat --url http://{reachable}{base}");
+        if config.page || server.addresses().iter().any(|address| address.ip().is_loopback()) {
+            let _ = writeln!(text, "  page       http://{reachable}{base}/");
+        }
+    }
+    text
+}
+
+/// The address a client on this machine connects to: a wildcard is no destination.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// A panic is one line of the log, like everything else an operator has to know.
+fn set_panic_hook() {
+    panic::set_hook(Box::new(|info| {
+        let location = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            thread = thread::current().name(),
+            location,
+            "panicked: {}",
+            info.payload_as_str().unwrap_or("no message")
+        );
+    }));
 }

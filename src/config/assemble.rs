@@ -29,7 +29,7 @@ impl Config {
             },
             routes: self.routes_options(),
             outbox_bytes_max: bytes(self.outbox_size),
-            worker_outbox_bytes_max: self.worker_outbox_size.bytes(),
+            worker_outbox_bytes_max: self.worker_outbox_size.bytes() as u64,
             slow_consumer: self.slow_consumer,
             head_timeout: ticks(self.head_timeout),
             idle_timeout: ticks(self.idle_timeout),
@@ -85,7 +85,7 @@ impl Config {
 }
 
 fn bytes(size: ByteSize) -> usize {
-    usize::try_from(size.bytes()).unwrap_or(usize::MAX)
+    size.bytes()
 }
 
 fn ticks(span: TimeSpan) -> u32 {

@@ -10,12 +10,12 @@ mod choice;
 mod quantity;
 mod validate;
 
-pub use address::{AdminAddress, ListenAddress};
-pub(crate) use assemble::IO_NAME;
-pub use choice::{AutoCount, IoDriver, PinCores, WorkerCount};
 pub use crate::auth::{AllowAnonymous, OriginPattern};
 pub use crate::words::ChoiceError;
 pub use crate::worker::SlowConsumer;
+pub use address::{AdminAddress, ListenAddress};
+pub(crate) use assemble::IO_NAME;
+pub use choice::{AutoCount, IoDriver, PinCores, WorkerCount};
 pub use quantity::{ByteSize, QuantityError, TimeSpan};
 pub use validate::ConfigError;
 

@@ -72,6 +72,12 @@ impl FromStr for ByteSize {
     }
 }
 
+impl From<TimeSpan> for Duration {
+    fn from(span: TimeSpan) -> Self {
+        span.0
+    }
+}
+
 impl FromStr for TimeSpan {
     type Err = QuantityError;
 

@@ -1,5 +1,7 @@
 //! What ends an HTTP connection: the rule that was broken, its section, its status, and what the reader can do.
 
+use crate::metrics::Cause;
+
 use super::{Problem, Response};
 
 /// Why a request is refused. Every one closes the connection, because what follows in the stream has no trustworthy start.
@@ -112,6 +114,18 @@ impl HttpError {
     #[must_use]
     pub const fn status(self) -> u16 {
         self.problem_type().status
+    }
+
+    /// What the connection ends with.
+    #[must_use]
+    pub const fn cause(self) -> Cause {
+        match self {
+            Self::MessageTooLarge { .. } => Cause::TooBig,
+            Self::HeadTooLarge { .. } | Self::TooManyHeaders => Cause::Limit,
+            Self::Timeout => Cause::HandshakeTimeout,
+            Self::NoMemory => Cause::Overloaded,
+            _ => Cause::ProtocolError,
+        }
     }
 
     /// The answer: a problem body, after which the connection closes.
@@ -257,6 +271,8 @@ fn size(body_bytes: Option<u64>, limit_bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::metrics::Cause;
+
     use super::*;
 
     const ALL: [HttpError; 21] = [

@@ -408,5 +408,7 @@ fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
 /// Errors of accept(2) that the next call would only repeat.
 fn out_of_resources(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

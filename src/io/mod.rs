@@ -23,6 +23,7 @@ pub(crate) mod scripted;
 mod store;
 mod token;
 
+use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub struct Options {
 }
 
 /// What rings a sleeping worker awake, from any thread.
-pub trait Bell: Clone + Send + Sync + 'static {
+pub trait Bell: Clone + Debug + Send + Sync + 'static {
     /// Makes the worker's [`Driver::wait`] return.
     fn ring(&self);
 }
@@ -51,7 +52,7 @@ pub trait Bell: Clone + Send + Sync + 'static {
 /// A worker's view of the kernel. Its duties stand in the module's documentation.
 pub trait Driver {
     /// A connected socket that no driver has adopted yet; any worker may adopt it.
-    type Socket: Send;
+    type Socket: Debug + Send;
     /// What wakes this driver.
     type Bell: Bell;
 

@@ -3,7 +3,8 @@
 //! The answers need the state of every worker, so only the question is decided here.
 
 use super::{cors, refusals};
-use crate::http1::{Head, Method, Response};
+use crate::http1::{Body, Head, Method, Response};
+use crate::metrics;
 
 /// What a request to the admin listener asks for.
 #[derive(Debug)]
@@ -33,6 +34,32 @@ pub fn route_admin(head: &Head<'_>) -> AdminAction {
         Method::Options => AdminAction::Respond(cors::options(head, ALLOW)),
         Method::Post | Method::Delete | Method::Other => AdminAction::Respond(refusals::method_not_allowed(ALLOW)),
     }
+}
+
+/// `/livez`: 200, or 503 that names a worker which has made no turn for too long.
+#[must_use]
+pub fn live(stuck_worker: Option<usize>) -> Response {
+    match stuck_worker {
+        None => text(200, "ok".into()),
+        Some(worker) => text(503, format!("worker {worker} makes no turns")),
+    }
+}
+
+/// `/readyz`: 200, or 503 while the server is stopping.
+#[must_use]
+pub fn ready(is_ready: bool) -> Response {
+    if is_ready { text(200, "ok".into()) } else { text(503, "draining".into()) }
+}
+
+/// `/metrics`.
+#[must_use]
+pub fn metrics(page: String) -> Response {
+    Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(Body::Owned(page.into_bytes()))
+}
+
+fn text(status: u16, text: String) -> Response {
+    let response = Response::new(status).header("Content-Type", "text/plain; charset=utf-8").header("Cache-Control", "no-store");
+    response.body(Body::Owned(text.into_bytes()))
 }
 
 #[cfg(test)]

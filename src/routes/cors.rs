@@ -6,7 +6,7 @@
 use crate::http1::{Head, Method, Response};
 
 /// What a browser is told along with every answer to one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cors {
     /// The origin that may read the answer.
     origin: Option<String>,

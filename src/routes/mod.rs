@@ -28,7 +28,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-pub use admin::{AdminAction, route_admin};
+pub use admin::{AdminAction, live, metrics, ready, route_admin};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
 pub use topics::{Subscribe, information, published};
@@ -36,6 +36,7 @@ pub use topics::{Subscribe, information, published};
 use crate::auth::{self, Asker};
 use crate::frame::{Kind, Topic};
 use crate::http1::{Body, Head, Response};
+use crate::metrics::Handler;
 use crate::ws::{self, Intent};
 use question::Question;
 
@@ -65,6 +66,7 @@ pub enum Drain {
 }
 
 /// What the worker has to do for a request.
+#[derive(Debug)]
 pub enum Action {
     /// Send this answer. The request's body, if there is one, is discarded first.
     Respond(Response),
@@ -89,9 +91,12 @@ pub enum Action {
 }
 
 /// What a request means.
+#[derive(Debug)]
 pub struct Routed {
     /// What to do.
     pub action: Action,
+    /// The resource, as requests are counted.
+    pub handler: Handler,
     /// To be applied to every answer to this request: the one above, one of this module's, or a problem found later.
     pub cors: Cors,
 }
@@ -122,7 +127,7 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         None => question.action(),
     };
     let action = action.unwrap_or_else(|refusal| Action::Respond(question.refused(refusal)));
-    Routed { action, cors: Cors::new(head, origin.as_deref().filter(|_| allowed)) }
+    Routed { action, handler: question.handler(), cors: Cors::new(head, origin.as_deref().filter(|_| allowed)) }
 }
 
 /// The Origin header. Several lines are one list (RFC 9110 section 5.3), which is no origin, and neither are foreign bytes; but

@@ -4,6 +4,7 @@ use super::page::{self, Page};
 use super::{Action, Drain, Options, cors, refusals, topics, well_known};
 use crate::auth::Grant;
 use crate::http1::{Body, Head, Method, Response};
+use crate::metrics::Handler;
 use crate::ws::{self, Intent};
 
 /// The extensions and subprotocols of this version: none.
@@ -55,6 +56,18 @@ impl<'r> Question<'r> {
             (Method::Post, Resource::Topic(name)) => topics::post(self, name),
             (Method::Delete, Resource::Topic(_)) => Err(refusals::delete_not_yet(allow)),
             (Method::Post | Method::Delete | Method::Other, _) => Err(refusals::method_not_allowed(allow)),
+        }
+    }
+
+    /// The label of this request's metric.
+    pub(super) fn handler(&self) -> Handler {
+        match self.resource() {
+            Ok(Resource::Topic(_) | Resource::Topics) => Handler::Topics,
+            Ok(Resource::Echo) => Handler::Echo,
+            Ok(Resource::Health) => Handler::Healthz,
+            Ok(Resource::WellKnown) => Handler::WellKnown,
+            Ok(Resource::Page(_)) => Handler::Page,
+            Ok(Resource::BaseWithoutSlash | Resource::Server) | Err(_) => Handler::Other,
         }
     }
 

@@ -63,6 +63,14 @@ pub fn payload_error(error: &PayloadError) -> Response {
     if status == 503 { response.header("Retry-After", RETRY_AFTER_SECONDS) } else { response }
 }
 
+/// 500: a fault of the server. The connection ends with this answer.
+#[must_use]
+pub fn internal() -> Response {
+    let detail = "The server failed while it worked on this request; the log says where.";
+    refuse("internal", 500, "The server failed", detail, "Report it with the lines of the log; sending it again may work.")
+        .close()
+}
+
 /// 404: nothing is at `path`; `known` lists what is.
 #[must_use]
 pub fn not_found(path: &str, known: &str) -> Response {

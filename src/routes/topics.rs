@@ -14,6 +14,7 @@ use crate::http1::{Head, Response};
 use crate::ws::{self, Intent};
 
 /// What a socket is to be once its handshake is answered.
+#[derive(Debug)]
 pub struct Subscribe {
     /// The topics, each once, in the order of the URL; at least one.
     pub topics: Vec<Topic>,

@@ -55,8 +55,12 @@ impl ServeError {
         match self {
             Self::Config(error) => Some(error.fix.clone()),
             Self::Bind { flag, error, .. } => Some(match error.kind() {
-                io::ErrorKind::AddrInUse => format!("Stop what listens there, or give {flag} another port; port 0 takes a free one."),
-                io::ErrorKind::PermissionDenied => format!("Give {flag} a port above 1023, or the capability CAP_NET_BIND_SERVICE."),
+                io::ErrorKind::AddrInUse => {
+                    format!("Stop what listens there, or give {flag} another port; port 0 takes a free one.")
+                }
+                io::ErrorKind::PermissionDenied => {
+                    format!("Give {flag} a port above 1023, or the capability CAP_NET_BIND_SERVICE.")
+                }
                 _ => format!("Give {flag} an address of this machine."),
             }),
             Self::Driver(_) => Some("Raise the descriptor limit (ulimit -n), or set fewer --workers.".into()),

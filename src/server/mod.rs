@@ -70,8 +70,16 @@ impl Server {
         let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
         let options = Arc::new(config.worker_options(connections_max));
         let (tell, happened) = mpsc::channel();
-        let mut server =
-            Self { addresses, admin, connections_max, shared, threads: Vec::new(), happened, tell, drain_delay: config.drain_delay.into() };
+        let mut server = Self {
+            addresses,
+            admin,
+            connections_max,
+            shared,
+            threads: Vec::new(),
+            happened,
+            tell,
+            drain_delay: config.drain_delay.into(),
+        };
         server.start_workers(config, &options, listening)?;
         Ok(server)
     }
@@ -178,14 +186,20 @@ impl Server {
         }
     }
 
-    fn start_workers(&mut self, config: &Config, options: &Arc<worker::Options>, listening: Vec<Listening>) -> Result<(), ServeError> {
+    fn start_workers(
+        &mut self,
+        config: &Config,
+        options: &Arc<worker::Options>,
+        listening: Vec<Listening>,
+    ) -> Result<(), ServeError> {
         let workers = listening.len();
         let cores = machine::cores(&config.pin_cores, workers);
         let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
         let (ready, started) = mpsc::channel();
         let clock = Instant::now();
         for (index, (listening, mailbox)) in listening.into_iter().zip(mailboxes).enumerate() {
-            let (shared, options, tell, ready) = (Arc::clone(&self.shared), Arc::clone(options), self.tell.clone(), ready.clone());
+            let (shared, options, tell, ready) =
+                (Arc::clone(&self.shared), Arc::clone(options), self.tell.clone(), ready.clone());
             let core = cores.get(index).copied();
             let run = move || {
                 machine::pin(core);
@@ -249,7 +263,8 @@ fn bind(config: &Config, workers: usize) -> Result<Bound, ServeError> {
     }
     let mut admin = None;
     if let Some(asked) = config.admin.socket() {
-        let (address, socket) = listeners::bind_alone(asked, tuning).map_err(|error| ServeError::bind("--admin", asked, error))?;
+        let (address, socket) =
+            listeners::bind_alone(asked, tuning).map_err(|error| ServeError::bind("--admin", asked, error))?;
         listening[0].sockets.push(socket);
         listening[0].facts.push(Listener { loopback: address.ip().to_canonical().is_loopback(), admin: true });
         admin = Some(address);

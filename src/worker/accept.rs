@@ -51,7 +51,8 @@ impl<D: Driver> Core<D> {
                 self.metrics().connections_rejected.of(reason).add(1);
                 let mut answer = Vec::new();
                 let answering = Answering { head_only: false, keep_alive: false, http11: true };
-                refusals::too_many_connections().write(self.date.at(driver.wall_ms() / 1000), answering, &mut answer);
+                let max = self.options.connections_max as u64;
+                refusals::too_many_connections(max).write(self.date.at(driver.wall_ms() / 1000), answering, &mut answer);
                 driver.refuse(socket, &answer);
             }
         }

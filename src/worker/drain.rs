@@ -18,7 +18,7 @@ use super::connection::Protocol;
 use super::shared::Phase;
 
 /// Nobody is asked to come back sooner, in milliseconds: a restart takes that long.
-const RETRY_MS_MIN: u64 = 500;
+const RETRY_MS_MIN: u32 = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -110,7 +110,8 @@ impl<D: Driver> Core<D> {
                 self.reset(store, slot, Cause::Drain);
             }
         }
-        if self.live == 0 && self.closing.is_empty() && self.connections.iter().all(|connection| connection.token.generation == 0) {
+        if self.live == 0 && self.closing.is_empty() && self.connections.iter().all(|connection| connection.token.generation == 0)
+        {
             self.drain.stage = Stage::Done;
         }
     }
@@ -120,10 +121,10 @@ impl<D: Driver> Core<D> {
         if connection.flags.gone {
             return;
         }
-        let window_ms = self.options.drain_window.as_millis() as u64;
+        let window_ms = u32::try_from(self.options.drain_window.as_millis()).unwrap_or(u32::MAX);
         match &connection.protocol {
             Protocol::Topics(websocket) | Protocol::Echo(websocket) if !websocket.socket.is_closing() => {
-                let retry_after_ms = RETRY_MS_MIN + fastrand::u64(0..=window_ms);
+                let retry_after_ms = RETRY_MS_MIN.saturating_add(fastrand::u32(0..=window_ms));
                 self.close_in_handshake(store, slot, Cause::Drain, Some(retry_after_ms));
             }
             Protocol::Http(http) if http.parser.is_idle() && connection.outbox.is_empty() => {

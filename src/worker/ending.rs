@@ -11,12 +11,12 @@
 
 use std::io;
 
-use crate::io::{Close, Driver, Store, Token};
 use crate::http1::Response;
+use crate::io::{Close, Driver, Store, Token};
 use crate::limits::{TICK_MS, Tick};
 use crate::metrics::{Cause, DropReason};
 use crate::routes::refusals;
-use crate::ws::{self, CloseCode};
+use crate::ws::{self, CloseCode, ClosePayload};
 
 use super::Core;
 use super::connection::Protocol;
@@ -83,7 +83,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Closes a WebSocket in order: what is queued goes first, then the close frame; the peer's answer ends it.
-    pub(super) fn close_in_handshake(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u64>) {
+    pub(super) fn close_in_handshake(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>) {
         self.queue_close(store, slot, cause, retry_after_ms, None);
         self.connections[slot as usize].cause.get_or_insert(cause);
         self.hub.unsubscribe_all(slot);
@@ -100,7 +100,9 @@ impl<D: Driver> Core<D> {
         let Some(websocket) = connection.websocket() else { return };
         if !websocket.socket.is_closing() {
             websocket.socket.close_sent(self.tick);
-            connection.outbox.append_owned(entries, store, pool, |out| ws::write_close(code, "", out));
+            connection.outbox.append_owned(entries, store, pool, |out| {
+                ws::write_close(&code.map_or_else(ClosePayload::empty, ClosePayload::bare), out)
+            });
         }
         connection.cause.get_or_insert(cause);
         connection.flags.close_when_flushed = true;
@@ -217,7 +219,7 @@ impl<D: Driver> Core<D> {
         self.refuse(store, slot, response, cause);
     }
 
-    fn queue_close(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u64>, detail: Option<&str>) {
+    fn queue_close(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>, detail: Option<&str>) {
         let Self { connections, entries, pool, tick, .. } = self;
         let connection = &mut connections[slot as usize];
         let Some(websocket) = connection.websocket() else { return };
@@ -225,8 +227,8 @@ impl<D: Driver> Core<D> {
             return;
         }
         websocket.socket.close_sent(*tick);
-        let reason = ws::close_reason(cause, retry_after_ms, detail);
-        let code = CloseCode::new(cause.close_code());
-        connection.outbox.append_owned(entries, store, pool, |out| ws::write_close(code, &reason, out));
+        if let Some(payload) = ClosePayload::because(cause, retry_after_ms, detail) {
+            connection.outbox.append_owned(entries, store, pool, |out| ws::write_close(&payload, out));
+        }
     }
 }

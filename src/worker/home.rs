@@ -134,7 +134,13 @@ impl<D: Driver> Core<D> {
     ///
     /// # Errors
     /// Gives topic and payload back if there is no credit.
-    pub(super) fn request_publish(&mut self, token: Token, source: Source, topic: Topic, payload: Payload) -> Result<(), (Topic, Payload)> {
+    pub(super) fn request_publish(
+        &mut self,
+        token: Token,
+        source: Source,
+        topic: Topic,
+        payload: Payload,
+    ) -> Result<(), (Topic, Payload)> {
         let home = self.home_of(topic.as_str());
         let asker = Asker { worker: self.index, token, source };
         self.request(home, Request::Publish { asker, topic, payload }).map_err(|request| match request {
@@ -167,7 +173,8 @@ impl<D: Driver> Core<D> {
 
     /// The mailbox's part of the turn: everything delivered, then requests as far as there is room.
     pub(super) fn take_mail(&mut self, driver: &mut D) {
-        for other in (0..self.shared.workers()).filter(|other| *other != self.index) {
+        let itself = self.index;
+        for other in (0..self.shared.workers()).filter(|other| *other != itself) {
             while let Some(delivery) = self.mailbox.lane(other).take_delivery() {
                 self.delivered(driver, other, delivery);
             }
@@ -264,7 +271,14 @@ impl<D: Driver> Core<D> {
     }
 
     /// Notes a worker's interest, and with it that the topic lives.
-    fn set_interest(&mut self, worker: usize, topic: &Topic, forms: Forms, subscribers: u64, version: u32) -> Result<(), AppendError> {
+    fn set_interest(
+        &mut self,
+        worker: usize,
+        topic: &Topic,
+        forms: Forms,
+        subscribers: u64,
+        version: u32,
+    ) -> Result<(), AppendError> {
         let anyone = self.interests.update(worker, topic, forms, subscribers, version);
         self.engine.set_interest(topic, anyone, self.tick)
     }

@@ -1,11 +1,11 @@
 //! What the events of HTTP do: a head is routed, a complete body starts the request's work, an answer ends it.
 
 use crate::frame::{Payload, PayloadError, Topic};
-use crate::http1::{self, Answering, BodyPlan, Event, HEADERS_MAX, Head, HttpError, Response};
+use crate::http1::{self, Answering, BodyPlan, Event, Head, HttpError, Response};
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
-use crate::metrics::{Cause, Handler, Source};
-use crate::routes::{self, Action, AdminAction, Cors, Routed, refusals};
+use crate::metrics::{Cause, Handler, ProcessFacts, Source, WorkerMetrics, render};
+use crate::routes::{self, Action, AdminAction, Cors, Drain, Routed, refusals};
 
 use super::Core;
 use super::connection::{Do, Http, Pending};
@@ -48,7 +48,11 @@ impl<D: Driver> Core<D> {
 
     /// Runs the reader and the router on the input; changes nothing but this connection.
     fn read_http(&mut self, slot: u32, input: &mut [u8]) -> (usize, Came) {
-        let draining = self.shared.phase() > Phase::Running;
+        let drain = match self.shared.phase() {
+            Phase::Running => Drain::No,
+            Phase::Leaving => Drain::Announced,
+            Phase::Draining | Phase::Stopped => Drain::Refusing,
+        };
         let idle_due = self.tick.after(self.options.head_timeout);
         let body_due = self.tick.after(self.options.body_timeout);
         let Some(http) = self.connections[slot as usize].http() else { return (0, Came::Nothing) };
@@ -63,20 +67,20 @@ impl<D: Driver> Core<D> {
         match step.event {
             None => (consumed, Came::Nothing),
             Some(Event::Head(bytes)) => {
-                let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-                let head = match Head::parse(bytes, &mut headers) {
+                let mut space = http1::header_space();
+                let head = match Head::parse(bytes, &mut space) {
                     Ok(head) => head,
                     Err(error) => return (consumed, Came::Broken(error)),
                 };
-                let facts = Facts { admin: http.admin, peer: http.peer_is_loopback, listener: http.listener_is_loopback, draining };
+                let facts = Facts { admin: http.admin, peer: http.peer_is_loopback, listener: http.listener_is_loopback, drain };
                 let pending = understand(&head, facts, &self.options.routes);
                 let plan = match pending.action {
                     Do::Public(Action::Publish { .. }) => BodyPlan::Collect,
                     _ => BodyPlan::Discard,
                 };
                 http.due = body_due;
-                let expects = head.expects_continue;
-                let ready = http.parser.begin_body(head.framing(), plan, &self.options.http).map(|()| expects);
+                let (expects, framing) = (head.expects_continue, head.framing());
+                let ready = http.parser.begin_body(framing, plan, &self.options.http).map(|()| expects);
                 (consumed, Came::Head(Box::new(pending), ready))
             }
             Some(Event::Body(body)) => {
@@ -126,12 +130,12 @@ impl<D: Driver> Core<D> {
             Do::Public(Action::Respond(response)) => self.answer(store, slot, response, &pending),
             Do::Public(Action::Publish { topic, .. }) => match payload {
                 Some(Ok(payload)) => self.publish_posted(store, slot, pending, topic, payload),
-                Some(Err(error)) => self.answer(store, slot, refusals::payload(&error), &pending),
+                Some(Err(error)) => self.answer(store, slot, refusals::payload_error(&error), &pending),
                 None => self.answer(store, slot, refusals::internal(), &pending),
             },
             Do::Public(Action::Subscribe(subscribe)) => self.subscribe(store, slot, pending, *subscribe),
             Do::Public(Action::Echo(accepted)) => self.upgrade_to_echo(store, slot, &pending, &accepted),
-            Do::Public(Action::Information { topic, origin }) => self.ask_information(store, slot, pending, topic, origin),
+            Do::Public(Action::Information { topic, base_url }) => self.ask_information(store, slot, pending, topic, base_url),
             Do::Admin(action) => {
                 let response = self.admin(action);
                 self.answer(store, slot, response, &pending);
@@ -145,7 +149,11 @@ impl<D: Driver> Core<D> {
             AdminAction::Respond(response) => response,
             AdminAction::Live => routes::live(self.shared.stuck_worker(self.now)),
             AdminAction::Ready => routes::ready(self.shared.phase() == Phase::Running),
-            AdminAction::Metrics => routes::metrics(self.render_metrics()),
+            AdminAction::Metrics => {
+                let facts = ProcessFacts::read(self.options.io_name, self.shared.phase() >= Phase::Draining);
+                let workers: Vec<&WorkerMetrics> = self.shared.all_metrics().collect();
+                routes::metrics(render(&workers, &facts))
+            }
         }
     }
 
@@ -220,17 +228,22 @@ struct Facts {
     admin: bool,
     peer: bool,
     listener: bool,
-    draining: bool,
+    drain: Drain,
 }
 
 /// From a head to what it asks for.
 fn understand(head: &Head<'_>, facts: Facts, options: &routes::Options) -> Pending {
     let answering = Answering { head_only: head.method == http1::Method::Head, keep_alive: head.keep_alive, http11: head.http11 };
     if facts.admin {
-        return Pending { action: Do::Admin(routes::route_admin(head)), answering, cors: Cors::default(), handler: Handler::Admin };
+        return Pending {
+            action: Do::Admin(routes::route_admin(head)),
+            answering,
+            cors: Cors::default(),
+            handler: Handler::Admin,
+        };
     }
     let request =
-        routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, draining: facts.draining };
+        routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, drain: facts.drain };
     let Routed { action, cors, handler } = routes::route(&request, options);
     Pending { action: Do::Public(action), answering, cors, handler }
 }

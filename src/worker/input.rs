@@ -77,7 +77,9 @@ impl<D: Driver> Core<D> {
         let known = connection.cause;
         let cause = match &connection.protocol {
             Protocol::Http(http) if http.parser.is_idle() => Cause::ClientClose,
-            Protocol::Lingering(_) | Protocol::Http(_) | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Vacant => Cause::EndOfStream,
+            Protocol::Lingering(_) | Protocol::Http(_) | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Vacant => {
+                Cause::EndOfStream
+            }
         };
         let answers_wait = matches!(connection.protocol, Protocol::Http(_)) && !connection.outbox.is_empty();
         if answers_wait {

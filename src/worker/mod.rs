@@ -52,8 +52,8 @@ use std::sync::Arc;
 
 use crate::engine::{AppendError, MemoryEngine};
 use crate::frame::{Position, Topic};
-use crate::hub::{Hub, Interests, Subscriber};
 use crate::http1::DateCache;
+use crate::hub::{Hub, Interests, Subscriber};
 use crate::io::{Close, Driver, Segment, Token};
 use crate::limits::{BufferPool, Tick, TokenBucket};
 use crate::mailbox::{Credits, Mailbox};

@@ -140,7 +140,14 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Full`] if other bytes wait and both together pass `bytes_max`; an empty queue takes a frame of any size.
-    pub fn push_publication(&mut self, entries: &mut Entries, block: Block, length: usize, topic: TopicId, bytes_max: usize) -> Result<(), Full> {
+    pub fn push_publication(
+        &mut self,
+        entries: &mut Entries,
+        block: Block,
+        length: usize,
+        topic: TopicId,
+        bytes_max: usize,
+    ) -> Result<(), Full> {
         if !self.is_empty() && self.bytes() + length > bytes_max {
             return Err(Full);
         }
@@ -149,7 +156,13 @@ impl Outbox {
     }
 
     /// Appends bytes of this connection: `write` gets the last block if it is still open, or a fresh one.
-    pub fn append_owned(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn append_owned(
+        &mut self,
+        entries: &mut Entries,
+        store: &mut Store,
+        pool: &mut BufferPool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         if let Some(open) = self.open_tail(entries, store) {
             let before = open.len();
             write(open);
@@ -199,7 +212,8 @@ impl Outbox {
             before = at;
             at = entries.list[at as usize].next;
         }
-        let entry = Entry { block: store.own(frame.to_vec()), length: frame.len() as u32, next: at, class: Class::Control(opcode) };
+        let entry =
+            Entry { block: store.own(frame.to_vec()), length: frame.len() as u32, next: at, class: Class::Control(opcode) };
         let index = entries.insert(entry);
         match before {
             NONE => self.head = index,
@@ -260,7 +274,13 @@ impl Outbox {
     }
 
     /// Drops the oldest publication of `topic` that may be dropped.
-    pub fn drop_topic(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, topic: TopicId) -> Option<Finished> {
+    pub fn drop_topic(
+        &mut self,
+        entries: &mut Entries,
+        store: &mut Store,
+        pool: &mut BufferPool,
+        topic: TopicId,
+    ) -> Option<Finished> {
         self.drop_first(entries, store, pool, |class| class == Class::Publication(topic))
     }
 
@@ -319,7 +339,8 @@ impl Outbox {
             }
             (before, at, place) = (at, entry.next, place.saturating_add(1));
         }
-        let (block, length, next) = (entries.list[at as usize].block, entries.list[at as usize].length, entries.list[at as usize].next);
+        let (block, length, next) =
+            (entries.list[at as usize].block, entries.list[at as usize].length, entries.list[at as usize].next);
         match before {
             NONE => self.head = next,
             before => entries.list[before as usize].next = next,
@@ -382,7 +403,9 @@ mod tests {
         }
 
         fn append(&mut self, text: &str) {
-            self.outbox.append_owned(&mut self.entries, &mut self.store, &mut self.pool, |bytes| bytes.extend_from_slice(text.as_bytes()));
+            self.outbox.append_owned(&mut self.entries, &mut self.store, &mut self.pool, |bytes| {
+                bytes.extend_from_slice(text.as_bytes())
+            });
         }
 
         fn take(&mut self, bytes: usize) -> u64 {
@@ -392,8 +415,11 @@ mod tests {
         fn text(&self) -> String {
             let mut segments = Vec::new();
             let offered = self.outbox.offer(&self.entries, &mut segments, usize::MAX, usize::MAX);
-            let text: Vec<u8> =
-                segments.iter().flat_map(|part| &self.store.bytes(part.block)[part.start as usize..part.end as usize]).copied().collect();
+            let text: Vec<u8> = segments
+                .iter()
+                .flat_map(|part| &self.store.bytes(part.block)[part.start as usize..part.end as usize])
+                .copied()
+                .collect();
             assert_eq!((offered, self.entries.queued_bytes()), (text.len(), text.len() as u64));
             assert_eq!(self.outbox.bytes(), offered);
             String::from_utf8(text).unwrap()

@@ -58,7 +58,8 @@ impl<B: Bell> Shared<B> {
     /// What `workers` workers share. `seed` must not be guessable: it keys the hashes of names and addresses that clients choose.
     #[must_use]
     pub fn new(workers: usize, seed: u64, limit_addresses: bool) -> Self {
-        let peer = |_| Peer { sleep: Sleep::new(), live: AtomicUsize::new(0), bell: OnceLock::new(), metrics: WorkerMetrics::default() };
+        let peer =
+            |_| Peer { sleep: Sleep::new(), live: AtomicUsize::new(0), bell: OnceLock::new(), metrics: WorkerMetrics::default() };
         Self {
             peers: (0..workers).map(peer).collect(),
             hasher: FixedState::with_seed(seed),

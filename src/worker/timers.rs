@@ -50,7 +50,9 @@ impl<D: Driver> Core<D> {
 
     fn deadline_passed(&mut self, store: &mut Store, slot: u32) {
         let tick = self.tick;
-        let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| !connection.flags.gone) else { return };
+        let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| !connection.flags.gone) else {
+            return;
+        };
         if connection.flags.close_when_flushed || connection.flags.linger_when_flushed {
             return self.reset(store, slot, Cause::StalledWrite);
         }
@@ -67,6 +69,7 @@ impl<D: Driver> Core<D> {
         if self.connections[slot as usize].flags.corked {
             return self.refuse_upgrade(store, slot, refusals::publish_timeout(), Cause::Overloaded);
         }
+        let waiting = self.connections[slot as usize].flags.waiting;
         let Some(http) = self.connections[slot as usize].http() else { return };
         if http.parser.is_idle() && http.pending.is_none() {
             // Nothing was asked, so nothing is answered: a client that sends its next request just now must see the close,
@@ -74,7 +77,7 @@ impl<D: Driver> Core<D> {
             return self.finish(store, slot, Cause::HandshakeTimeout, Close::InOrder);
         }
         match http.pending.as_ref().map(|pending| &pending.action) {
-            Some(Do::Publish(..) | Do::Asked | Do::Inform(_)) if self.connections[slot as usize].flags.waiting => {
+            Some(Do::Publish(..) | Do::Asked | Do::Inform(_)) if waiting => {
                 let Some(pending) = self.connections[slot as usize].http().and_then(|http| http.take_pending()) else { return };
                 let token = self.connections[slot as usize].token;
                 self.answer(store, slot, refusals::publish_timeout(), &pending);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::engine::Engine;
 use crate::io::{Driver, Event};
 use crate::limits::{TICK_MS, Tick};
 use crate::metrics::WorkerMetrics;

@@ -2,15 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::frame::{FrameHeader, Kind, OpCode, Payload, PayloadError};
+use crate::engine::AppendError;
+use crate::frame::{Kind, OpCode, Payload, PayloadError};
 use crate::io::{Driver, Store, Token};
 use crate::metrics::{Cause, Source};
 use crate::routes::{Action, Subscribe, refusals};
 use crate::ws::{self, CloseCode, Event, MessageKind};
 
 use super::Core;
-use super::home::Waiter;
 use super::connection::{Connection, Do, Pending, Protocol, WebSocket};
+use super::home::Waiter;
 use super::input::{Took, protocol_step};
 use super::shared::Phase;
 
@@ -50,7 +51,7 @@ impl<D: Driver> Core<D> {
         let Some(pending) = connection.http().and_then(|http| http.take_pending()) else { return };
         let Do::Public(Action::Subscribe(subscribe)) = pending.action else { return };
         let websocket = WebSocket {
-            socket: ws::Connection::new(token.slot, self.tick),
+            socket: ws::Connection::new(self.tick, token.slot),
             text_kind: subscribe.text_kind,
             may_publish: subscribe.may_publish,
         };
@@ -69,7 +70,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn upgrade_to_echo(&mut self, store: &mut Store, slot: u32, pending: &Pending, accepted: &ws::Accepted) {
         let token = self.connections[slot as usize].token;
         let websocket =
-            WebSocket { socket: ws::Connection::new(token.slot, self.tick), text_kind: Kind::Text, may_publish: false };
+            WebSocket { socket: ws::Connection::new(self.tick, token.slot), text_kind: Kind::Text, may_publish: false };
         let mut head = self.pool.take();
         self.write_upgrade(slot, accepted, &mut head);
         self.connections[slot as usize].outbox.push_first(&mut self.entries, store, head);
@@ -119,21 +120,16 @@ impl<D: Driver> Core<D> {
             None => return (consumed, Came::Nothing),
             Some(Event::Pong(_)) => Came::Done,
             Some(Event::Ping(payload)) => {
-                let mut frame = [0; FrameHeader::BYTES_MAX + ws::CONTROL_BYTES_MAX];
-                let frame = ws::control_frame(OpCode::Pong, payload, &mut frame);
-                outbox.push_control(entries, store, OpCode::Pong, frame);
+                let (frame, length) = ws::control_frame(OpCode::Pong, payload);
+                outbox.push_control(entries, store, OpCode::Pong, &frame[..length]);
                 self.mark_dirty(slot);
                 return (consumed, Came::Done);
             }
             Some(Event::Message { kind, payload }) if echo => {
-                let opcode = if kind == MessageKind::Text { OpCode::Text } else { OpCode::Binary };
-                let header = FrameHeader::new(opcode, payload.len());
-                outbox.append_owned(entries, store, pool, |out| {
-                    out.extend_from_slice(header.as_bytes());
-                    out.extend_from_slice(payload);
-                });
+                let mut echoed = Ok(());
+                outbox.append_owned(entries, store, pool, |out| echoed = ws::write_message(kind, payload, out));
                 self.mark_dirty(slot);
-                return (consumed, Came::Done);
+                return (consumed, echoed.map_or_else(Came::Broken, |()| Came::Done));
             }
             Some(Event::Message { .. }) if !*may_publish => Came::NotAllowed,
             Some(Event::Message { kind: MessageKind::Binary, payload }) => {
@@ -176,11 +172,11 @@ impl<D: Driver> Core<D> {
     }
 
     /// A home worker has numbered a message of this socket, or refused it.
-    pub(super) fn message_confirmed(&mut self, store: &mut Store, token: Token, refused: Option<&str>) {
+    pub(super) fn message_confirmed(&mut self, store: &mut Store, token: Token, refused: Option<AppendError>) {
         let Some(connection) = self.connection(token) else { return };
         connection.unconfirmed = connection.unconfirmed.saturating_sub(1);
         if let Some(why) = refused {
-            return self.fail(store, token.slot, Cause::Limit, Some(why));
+            return self.fail(store, token.slot, Cause::Limit, Some(&why.to_string()));
         }
         self.publish_on(token);
     }
@@ -203,7 +199,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Swaps the protocol in place and starts its deadline.
-    fn swap(&mut self, slot: u32, protocol: Protocol) {
+    pub(super) fn swap(&mut self, slot: u32, protocol: Protocol) {
         let from = self.connections[slot as usize].transport();
         let connection = &mut self.connections[slot as usize];
         connection.protocol = protocol;

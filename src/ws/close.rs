@@ -1,6 +1,6 @@
 //! Close codes, and what stands behind them (RFC 6455 sections 5.5.1 and 7.4).
 
-use std::io::Write;
+use serde::Serialize;
 
 use super::ProtocolError;
 use crate::metrics::Cause;
@@ -66,6 +66,16 @@ impl<'b> CloseFrame<'b> {
     }
 }
 
+/// The reason of a close, for programs and people.
+#[derive(Serialize)]
+struct Reason<'a> {
+    cause: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
 /// The body of a close frame that we send, at most 125 bytes as any control frame's.
 #[derive(Clone, Copy, Debug)]
 pub struct ClosePayload {
@@ -91,21 +101,22 @@ impl ClosePayload {
         Self { bytes: [0; Self::BYTES_MAX], length: 0 }
     }
 
-    /// The code of `cause` and the reason `{"cause":"drain","retry_after_ms":8400}`, or `{"cause":"too_big"}` without a delay.
+    /// The code of `cause` and the reason `{"cause":"drain","retry_after_ms":8400}`, or `{"cause":"too_big"}` without a delay, and with
+    /// `"detail"` where there is room for it.
     /// `None` where nothing is sent because the peer is gone.
     #[must_use]
-    pub fn because(cause: Cause, retry_after_ms: Option<u32>) -> Option<Self> {
-        let mut payload = Self::bare(CloseCode::new(cause.close_code())?);
-        let mut reason = &mut payload.bytes[2..];
-        let room = reason.len();
-        let written = match retry_after_ms {
-            Some(delay) => write!(reason, r#"{{"cause":"{}","retry_after_ms":{delay}}}"#, cause.name()),
-            None => write!(reason, r#"{{"cause":"{}"}}"#, cause.name()),
-        };
-        // A reason cut by the end of the room would be broken JSON; the code alone is better. No cause is that long.
-        if written.is_ok() {
-            payload.length += (room - reason.len()) as u8;
-        }
+    pub fn because(cause: Cause, retry_after_ms: Option<u32>, detail: Option<&str>) -> Option<Self> {
+        let code = CloseCode::new(cause.close_code())?;
+        let reason = |detail| Reason { cause: cause.name(), retry_after_ms, detail };
+        // A reason cut by the end of the room would be broken JSON, so a detail that does not fit stays out.
+        Self::with_reason(code, &reason(detail)).or_else(|| Self::with_reason(code, &reason(None)))
+    }
+
+    fn with_reason(code: CloseCode, reason: &Reason<'_>) -> Option<Self> {
+        let mut payload = Self::bare(code);
+        let mut room = &mut payload.bytes[2..];
+        serde_json::to_writer(&mut room, reason).ok()?;
+        payload.length = (Self::BYTES_MAX - room.len()) as u8;
         Some(payload)
     }
 
@@ -132,20 +143,24 @@ mod tests {
 
     #[test]
     fn a_reason_says_the_cause_and_the_delay() {
-        let payload = ClosePayload::because(Cause::Drain, Some(8400)).unwrap();
+        let payload = ClosePayload::because(Cause::Drain, Some(8400), None).unwrap();
         assert_eq!(payload.as_bytes(), b"\x03\xE9{\"cause\":\"drain\",\"retry_after_ms\":8400}");
-        let payload = ClosePayload::because(Cause::TooBig, None).unwrap();
+        let payload = ClosePayload::because(Cause::TooBig, None, None).unwrap();
         assert_eq!(payload.as_bytes(), b"\x03\xF1{\"cause\":\"too_big\"}");
-        assert!(ClosePayload::because(Cause::Reset, None).is_none());
+        assert!(ClosePayload::because(Cause::Reset, None, None).is_none());
     }
+
+    const LONG: &str =
+        "more than fits behind a cause and a delay in one hundred and twenty-three bytes, whatever cause it is, you see";
 
     #[test]
     fn every_reason_is_whole_json_and_fits() {
-        for cause in Cause::ALL {
-            let Some(payload) = ClosePayload::because(cause, Some(u32::MAX)) else { continue };
+        for (cause, detail) in Cause::ALL.into_iter().flat_map(|cause| [(cause, "short \"one\""), (cause, LONG)]) {
+            let Some(payload) = ClosePayload::because(cause, Some(u32::MAX), Some(detail)) else { continue };
             let frame = CloseFrame::parse(payload.as_bytes()).unwrap().unwrap();
             let reason: serde_json::Value = serde_json::from_str(frame.reason).unwrap();
             assert_eq!(reason["cause"], cause.name());
+            assert_eq!(reason.get("detail").is_some(), detail != LONG);
         }
     }
 }

@@ -17,15 +17,24 @@ pub fn write_message(kind: MessageKind, payload: &[u8], out: &mut Vec<u8>) -> Re
     Ok(())
 }
 
-/// Appends a ping or a pong. `payload` is what a peer's ping held, or ours: at most 125 bytes.
-pub fn write_control(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+/// A ping or a pong as it goes on the wire, without an allocation: pongs answer what a peer may send very many of.
+#[must_use]
+pub fn control_frame(opcode: OpCode, payload: &[u8]) -> ([u8; CONTROL_FRAME_BYTES_MAX], usize) {
     debug_assert!(opcode.is_control() && payload.len() <= ClosePayload::BYTES_MAX);
-    write(opcode, payload, out);
+    let header = FrameHeader::new(opcode, payload.len());
+    let (start, end) = (header.as_bytes().len(), header.as_bytes().len() + payload.len());
+    let mut frame = [0; CONTROL_FRAME_BYTES_MAX];
+    frame[..start].copy_from_slice(header.as_bytes());
+    frame[start..end].copy_from_slice(payload);
+    (frame, end)
 }
+
+/// The longest control frame: a header of 2 bytes and 125 more (RFC 6455 section 5.5).
+const CONTROL_FRAME_BYTES_MAX: usize = 2 + ClosePayload::BYTES_MAX;
 
 /// Appends a close.
 pub fn write_close(payload: &ClosePayload, out: &mut Vec<u8>) {
-    write_control(OpCode::Close, payload.as_bytes(), out);
+    write(OpCode::Close, payload.as_bytes(), out);
 }
 
 fn write(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
@@ -42,7 +51,8 @@ mod tests {
     fn frames_stand_one_behind_the_other() {
         let mut out = Vec::new();
         write_message(MessageKind::Text, b"hi", &mut out).unwrap();
-        write_control(OpCode::Pong, b"p", &mut out);
+        let (frame, length) = control_frame(OpCode::Pong, b"p");
+        out.extend_from_slice(&frame[..length]);
         write_close(&ClosePayload::bare(CloseCode::NORMAL), &mut out);
         write_close(&ClosePayload::empty(), &mut out);
         assert_eq!(out, b"\x81\x02hi\x8A\x01p\x88\x02\x03\xE8\x88\x00");

@@ -36,7 +36,7 @@ pub use connection::{Connection, Options};
 pub use error::ProtocolError;
 pub use event::{Event, MessageKind, Step, Timeout};
 pub use extension::{Agreement, Entry, OfferedIn, Param, Params, Table};
-pub use generator::{write_close, write_control, write_message};
+pub use generator::{control_frame, write_close, write_message};
 pub use handshake::{Accepted, Intent, negotiate};
 pub use mask::unmask;
 pub use refusal::HandshakeError;
