@@ -145,5 +145,5 @@ fn five_thousand_torn_connections_leave_nothing() {
     }
     println!("figure: 5,000 upgraded, cut by RST in the middle of a frame: {:.1?}", start.elapsed());
     server.assert_well();
-    server.expect_metric("fantail_connections", &[("transport", "websocket")], 0.0);
+    server.expect_metric("fantail_connections", &[("transport", "echo")], 0.0);
 }

@@ -73,6 +73,12 @@ impl Connection {
         response
     }
 
+    /// Reads one answer; `None` if the server ended the stream instead of beginning one.
+    #[track_caller]
+    pub fn try_response(&mut self) -> Option<Response> {
+        self.has_more().then(|| self.response())
+    }
+
     /// Reads the head of an answer alone: all there is after HEAD.
     #[track_caller]
     pub fn response_head(&mut self) -> Response {

@@ -1,12 +1,12 @@
 //! A server of a test's own: started from the real binary on free ports, ended by its process id, its log kept.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
@@ -29,6 +29,13 @@ impl Launch {
             flags.extend(["--workers".into(), "2".into()]);
         }
         Self { listen: vec!["127.0.0.1:0".into()], flags, environment: Vec::new() }
+    }
+
+    /// With these listeners instead of a free port of 127.0.0.1.
+    #[must_use]
+    pub fn only(mut self, addresses: &[SocketAddr]) -> Self {
+        self.listen = addresses.iter().map(ToString::to_string).collect();
+        self
     }
 
     /// Adds a listener.
@@ -141,7 +148,7 @@ impl Server {
                 return status;
             }
             assert!(start.elapsed() < PATIENCE * 3, "the server does not end; its log:\n{}", self.log());
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -170,12 +177,77 @@ pub fn binary() -> String {
     std::env::var("CARGO_BIN_EXE_fantail").expect("cargo test says where the binary is")
 }
 
-/// A run of the binary that ends by itself: status, stdout, stderr.
+/// What a run of the binary left.
+#[derive(Debug)]
+pub struct Run {
+    /// The exit status; `None` if a signal ended it.
+    pub status: Option<i32>,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// A run of the binary that has begun.
+pub struct Running(Child);
+
+/// Begins a run of the binary that reads `input`, with no variable of the caller's that could change what it does.
 #[must_use]
-pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
-    let output = Command::new(binary()).args(arguments).stdin(Stdio::null()).output().expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-    (output.status, text(output.stdout), text(output.stderr))
+pub fn begin(arguments: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Running {
+    let mut command = Command::new(binary());
+    command.args(arguments).env_remove("FANTAIL_URL").envs(environment.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    // A run that does not want its input may be gone already.
+    let _ = child.stdin.take().expect("stdin is piped").write_all(input);
+    Running(child)
+}
+
+/// A whole run of the binary without input.
+#[must_use]
+pub fn run(arguments: &[&str]) -> Run {
+    begin(arguments, &[], b"").end()
+}
+
+impl Running {
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    /// Waits for the end.
+    #[must_use]
+    #[track_caller]
+    pub fn end(mut self) -> Run {
+        let start = Instant::now();
+        while self.0.try_wait().expect("the child is ours").is_none() {
+            if start.elapsed() > PATIENCE {
+                let _ = self.0.kill();
+                panic!("the command does not end: {:?}", self.0.wait_with_output());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = self.0.wait_with_output().expect("the pipes are ours");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+        Run { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// Whether a tool that a test needs is there. `scripts/test.sh` installs them all and sets `FANTAIL_TEST_TOOLS=all`, which makes a
+/// missing one an error; elsewhere the test says that it was left out.
+#[must_use]
+pub fn has_tool(path: &str) -> bool {
+    let is_there = if path.contains('/') {
+        std::path::Path::new(path).exists()
+    } else {
+        std::env::var_os("PATH").is_some_and(|dirs| std::env::split_paths(&dirs).any(|dir| dir.join(path).exists()))
+    };
+    assert!(is_there || std::env::var("FANTAIL_TEST_TOOLS").as_deref() != Ok("all"), "{path} is not installed");
+    if !is_there {
+        println!("left out: {path} is not installed");
+    }
+    is_there
 }
 
 /// Lets this process hold as many sockets as it may: many systems start with 1,024.
@@ -203,7 +275,7 @@ impl Banner {
             banner.take(&line);
         }
         // What else the banner says comes at once.
-        while let Ok(line) = lines.recv_timeout(std::time::Duration::from_millis(20)) {
+        while let Ok(line) = lines.recv_timeout(Duration::from_millis(20)) {
             banner.take(&line);
         }
         Some(banner)

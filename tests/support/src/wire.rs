@@ -66,6 +66,12 @@ impl Connection {
         }
     }
 
+    /// A second handle of the socket, for a thread that writes while this one reads.
+    #[must_use]
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().expect("a descriptor is free")
+    }
+
     /// Ends this side in order; the other side may still send.
     pub fn finish(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("the socket is connected");
@@ -123,6 +129,20 @@ impl Connection {
         assert!(rest.is_empty(), "bytes after the last answer: {:?}", preview(&rest));
         assert_eq!(end, End::Closed, "after the last answer the stream must end by FIN, so that nothing of it is lost");
         start.elapsed()
+    }
+
+    /// Waits until a byte comes (true) or the stream ends.
+    #[must_use]
+    #[track_caller]
+    pub fn has_more(&mut self) -> bool {
+        if !self.unread().is_empty() {
+            return true;
+        }
+        match self.fill(Instant::now() + PATIENCE) {
+            Ok(()) => true,
+            Err(Ended::Stream(_)) => false,
+            Err(Ended::Silent) => panic!("neither an answer nor an end for {PATIENCE:?}"),
+        }
     }
 
     /// Whether nothing comes, and the stream stays open, for `time`.
