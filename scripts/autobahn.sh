@@ -21,7 +21,7 @@ fi
 banner=$(mktemp)
 "$binary" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --max-message-size 16MiB --outbox-size 33MiB >"$banner" &
 server=$!
-trap 'kill "$server" 2>/dev/null || true; rm -f "$banner"' EXIT
+trap '[ -z "$server" ] || kill "$server" || true; rm -f "$banner"' EXIT
 
 port=
 for _ in $(seq 100); do
@@ -36,5 +36,7 @@ rm -rf "$report"
   echo "the client ended with status $?; its report decides" >&2
 python3 tests/autobahn/check.py "$report" || { tail -20 "$report.log" >&2; exit 1; }
 
-kill "$server"
-wait "$server" || { echo "the server did not stop in order: status $?" >&2; exit 1; }
+stopping=$server
+server=
+kill "$stopping"
+wait "$stopping" || { echo "the server did not stop in order: status $?" >&2; exit 1; }
