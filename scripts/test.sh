@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Everything that is tested, on a fresh Debian machine as on a developer's.
+#
+# usage: scripts/test.sh [STAGE...]
+#
+#   setup      what the other stages need: Debian packages (as root), an environment for Python
+#   fmt        the sources are formatted
+#   clippy     no warning in library, binary, tests, benches
+#   unit       unit tests, examples in the documentation, benches compile
+#   loom       mailbox and wake-up under every interleaving
+#   blackbox   tests against the binary, over sockets on loopback
+#   autobahn   the 301 WebSocket cases of Autobahn
+#   browser    the pages in a headless Chromium
+#   full       all of these, which is also what no argument means
+#
+# Stages run in the given order and end at the first failure. Environment: FANTAIL_IO (epoll) chooses the driver of every server
+# that is tested; FANTAIL_TEST_THREADS (half as many again as CPUs) how many black-box tests run at a time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+all_stages=(setup fmt clippy unit loom blackbox autobahn browser)
+stage=none
+times=()
+
+stage_setup() {
+  # The command decides, not the package: a machine may have it from elsewhere.
+  local need missing=()
+  for need in chromium:chromium promtool:prometheus faketime:faketime python3:python3 node:nodejs npm:npm; do
+    command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+  done
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "install as root: apt-get install ${missing[*]}" >&2
+    return 1
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+stage_fmt() {
+  cargo fmt --all --check
+}
+
+stage_clippy() {
+  cargo clippy --locked --workspace --all-targets -- -D warnings
+}
+
+stage_unit() {
+  cargo test --locked --lib --bins --benches
+  cargo test --locked --doc
+}
+
+stage_loom() {
+  RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked --release --lib mailbox
+}
+
+stage_blackbox() {
+  # Most of their time these tests wait for deadlines, so some more than CPUs may run together.
+  local threads=${FANTAIL_TEST_THREADS:-$(($(nproc) * 3 / 2))}
+  FANTAIL_TEST_TOOLS=all cargo test --locked --test '*' -- --test-threads "$threads"
+}
+
+stage_autobahn() {
+  cargo build --locked --release
+  scripts/autobahn.sh
+}
+
+stage_browser() {
+  cargo build --locked --release
+  local binary=$PWD/target/release/fantail
+  (cd tests/browser && npm install --no-audit --no-fund && FANTAIL_BIN=$binary node --test)
+}
+
+report() {
+  local status=$?
+  printf '\n'
+  [ ${#times[@]} -eq 0 ] || printf '  %s\n' "${times[@]}"
+  if [ "$status" -eq 0 ]; then
+    echo "test.sh: all stages passed"
+  else
+    echo "test.sh: FAILED in stage $stage" >&2
+  fi
+}
+
+run_stage() {
+  stage=$1
+  local start=$SECONDS
+  printf '\n==> %s\n' "$stage"
+  "stage_$stage"
+  times+=("$(printf '%-9s %4d s' "$stage" $((SECONDS - start)))")
+}
+
+usage() {
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0"
+}
+
+stages=("$@")
+[ $# -gt 0 ] || stages=(full)
+for name in "${stages[@]}"; do
+  case " ${all_stages[*]} full " in
+    *" $name "*) ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+
+trap report EXIT
+for name in "${stages[@]}"; do
+  if [ "$name" = full ]; then
+    for each in "${all_stages[@]}"; do run_stage "$each"; done
+  else
+    run_stage "$name"
+  fi
+done

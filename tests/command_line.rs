@@ -1,0 +1,158 @@
+//! The command line: help, exit statuses, `pub` and `sub` against a server and in pipes.
+
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+use support::http::{ask, get, post};
+use support::server::{Launch, Running, Server, begin, run};
+use support::{PATIENCE, eventually};
+
+fn url(server: &Server) -> String {
+    format!("http://{}", server.address)
+}
+
+/// Begins `sub` with these arguments and waits until its subscription to `topic` is in force.
+fn subscribe(server: &Server, topic: &str, arguments: &[&str]) -> Running {
+    let running = begin(&[&["sub", "--url", &url(server)], arguments].concat(), &[], b"");
+    eventually("the subscription is in force", PATIENCE, || {
+        get(server.address, &format!("/topics/{topic}")).json()["subscribers"] == 1
+    });
+    running
+}
+
+fn publish(server: &Server, topic: &str, body: &str) {
+    assert_eq!(ask(server.address, post(&format!("/topics/{topic}"), "", body)).status, 200);
+}
+
+#[test]
+fn help_is_short_enough_for_every_terminal() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["pub", "--help"], &["sub", "--help"]] {
+        let help = run(arguments);
+        assert_eq!((help.status, help.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        for line in help.stdout.lines() {
+            assert!(line.chars().count() < 80, "{line:?}");
+        }
+    }
+    let serve = run(&["serve", "--help"]).stdout;
+    for flag in ["--listen", "--max-message-size", "--drain-window", "--slow-consumer", "--log-format", "64KiB", "10s"] {
+        assert!(serve.contains(flag), "{flag} is missing:\n{serve}");
+    }
+    assert!(run(&["--version"]).stdout.starts_with("fantail "));
+}
+
+#[test]
+fn wrong_usage_is_one_line_that_names_the_flag_and_status_2() {
+    for (arguments, named) in [
+        (&["serve", "--lisen", "127.0.0.1:0"][..], "--lisen"),
+        (&["serve", "--ping-interval", "10"], "--ping-interval"),
+        (&["serve", "--max-message-size", "64 kilos"], "--max-message-size"),
+        (&["serve", "--outbox-size", "64KiB"], "--outbox-size"),
+        (&["serve", "--workers", "0"], "--workers"),
+        (&["serve", "--allow-origin", "good.example"], "--allow-origin"),
+        (&["serve", "--slow-consumer", "ignore"], "--slow-consumer"),
+        (&["serve", "--listen", "nowhere"], "--listen"),
+        (&["nonsense"], "nonsense"),
+        (&["pub"], "TOPIC"),
+        (&["sub"], "TOPIC"),
+        (&["pub", "a/*", "x"], "*"),
+    ] {
+        let failed = run(arguments);
+        assert_eq!((failed.status, failed.stdout.as_str()), (Some(2), ""), "{failed:?}");
+        let first = failed.stderr.lines().next().unwrap_or_default();
+        assert!(first.contains(named), "{arguments:?}: {}", failed.stderr);
+        assert!(failed.stderr.lines().count() <= 2, "one line and a fix: {}", failed.stderr);
+    }
+    let in_environment = begin(&["serve"], &[("FANTAIL_MAX_HEAD_SIZE", "huge")], b"").end();
+    assert_eq!(in_environment.status, Some(2), "{in_environment:?}");
+}
+
+#[test]
+fn a_variable_sets_what_a_flag_does_and_the_flag_wins() {
+    let server = Launch::new(&[]).environment("FANTAIL_MAX_MESSAGE_SIZE", "1KiB").start();
+    ask(server.address, post("/topics/a", "", vec![b'x'; 1025])).problem(413);
+    let server = Launch::new(&["--max-message-size", "2KiB"]).environment("FANTAIL_MAX_MESSAGE_SIZE", "1KiB").start();
+    assert_eq!(ask(server.address, post("/topics/a", "", vec![b'x'; 1025])).status, 200);
+}
+
+#[test]
+fn pub_publishes_an_argument_or_each_line_of_its_input() {
+    let server = Server::start(&[]);
+    let mut subscriber = server.socket("/topics/chat");
+    let once = run(&["pub", "--url", &url(&server), "chat", "hello"]);
+    assert_eq!((once.status, once.stderr.as_str()), (Some(0), ""), "{once:?}");
+    assert!(once.stdout.trim().contains('.'), "a cursor is printed: {once:?}");
+    assert_eq!(subscriber.message(), "hello");
+    let lines = begin(&["pub", "--url", &url(&server), "chat", "-"], &[], "one\ntwo\nthrée".as_bytes()).end();
+    assert_eq!((lines.status, lines.stdout.lines().count()), (Some(0), 3), "{lines:?}");
+    for line in ["one", "two", "thrée"] {
+        assert_eq!(subscriber.message(), line);
+    }
+    let by_variable = begin(&["pub", "chat", "by variable"], &[("FANTAIL_URL", &url(&server))], b"").end();
+    assert_eq!(by_variable.status, Some(0), "{by_variable:?}");
+    assert_eq!(subscriber.message(), "by variable");
+}
+
+#[test]
+fn sub_prints_a_message_a_line() {
+    let server = Server::start(&[]);
+    let in_order = [("cause", "client_close")];
+    let before = server.metrics().sum("fantail_connections_closed_total", &in_order);
+    let raw = subscribe(&server, "chat", &["--count", "2", "chat"]);
+    publish(&server, "chat", "one");
+    publish(&server, "chat", "two");
+    let raw = raw.end();
+    assert_eq!((raw.status, raw.stdout.as_str()), (Some(0), "one\ntwo\n"), "{raw:?}");
+
+    let json = subscribe(&server, "room/1", &["--json", "--count", "1", "room/1"]);
+    publish(&server, "room/1", "hi");
+    let json = json.end();
+    let message: Value = serde_json::from_str(json.stdout.trim()).expect("a JSON line");
+    assert_eq!((&message["topic"], &message["text"]), (&"room/1".into(), &"hi".into()));
+    // Commands leave in order: the server does not call them lost.
+    server.expect_metric("fantail_connections_closed_total", &in_order, before + 2.0);
+}
+
+#[test]
+fn refusals_and_absent_servers_are_status_1() {
+    let server = Server::start(&["--allow-anonymous", "none"]);
+    for command in ["pub", "sub"] {
+        let mut arguments = vec![command, "--url"];
+        let url = url(&server);
+        arguments.extend([url.as_str(), "chat"]);
+        if command == "pub" {
+            arguments.push("hi");
+        }
+        let refused = run(&arguments);
+        assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
+        assert!(refused.stderr.contains("--allow-anonymous"), "the server's fix is shown: {refused:?}");
+    }
+    for arguments in
+        [["pub", "--url", "http://127.0.0.1:1", "chat", "hi"].as_slice(), &["sub", "--url", "http://127.0.0.1:1", "chat"]]
+    {
+        let absent = run(arguments);
+        assert_eq!(absent.status, Some(1), "{absent:?}");
+        assert!(absent.stderr.contains("127.0.0.1:1"), "{absent:?}");
+    }
+}
+
+#[test]
+fn sub_ends_on_ctrl_c_and_comes_back_after_a_restart() {
+    let mut server = Server::start(&["--drain-window", "0s"]);
+    let address = server.address;
+    let running = subscribe(&server, "chat", &["--count", "2", "chat"]);
+    publish(&server, "chat", "before");
+    server.expect_metric("fantail_messages_sent_total", &[("transport", "websocket")], 1.0);
+    server.terminate();
+    assert!(server.wait().success());
+    let server = Launch::new(&[]).only(&[address]).start();
+    eventually("it comes back", Duration::from_secs(30), || get(server.address, "/topics/chat").json()["subscribers"] == 1);
+    publish(&server, "chat", "after");
+    let ended = running.end();
+    assert_eq!((ended.status, ended.stdout.as_str()), (Some(0), "before\nafter\n"), "{ended:?}");
+    assert!(ended.stderr.contains("drain"), "why it ended is told: {ended:?}");
+
+    let running = subscribe(&server, "other", &["other"]);
+    kill_process(running.pid(), Signal::INT).expect("it runs");
+    assert_eq!(running.end().status, Some(130));
+}
