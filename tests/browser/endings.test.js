@@ -1,0 +1,117 @@
+// Why a connection ended: each way to end one is told apart, by the person at the page and by the server's metrics.
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { chromium } from "playwright-core";
+import { chats, enter, eventually, launch, launchOptions, leave, send, serve, shows } from "./support.js";
+
+let browser, server;
+beforeEach(async () => { [browser, server] = await Promise.all([launch(), serve()]); });
+afterEach(async () => { await browser?.close(); await server?.stop(); });
+
+/** What each page says, and where. */
+const says = {
+  "/": {
+    left: (page) => page.locator("#state", { hasText: "Not connected" }).waitFor(),
+    lost: (page) => shows(page, "The connection was lost: the server or the network went away without saying goodbye."),
+    drained: (page) => shows(page, /The server is restarting and asked us to come back in [\d.]+\ss\./),
+  },
+  "/chat.html": {
+    left: (page) => page.getByRole("status").filter({ hasText: "You left." }).waitFor(),
+    lost: (page) => page.getByText("Connection ended: it was lost.").waitFor(),
+    drained: (page) => page.getByText("Connection ended: the server is restarting.").waitFor(),
+  },
+};
+
+for (const kind of Object.keys(chats)) {
+  test(`${kind}: Leave closes in order, tells nobody else, and stays left`, async () => {
+    const [ann, ben] = await Promise.all([enter(browser, server, kind), enter(browser, server, kind)]);
+    const log = await ben.getByRole("log").textContent();
+    await leave(ann);
+    await says[kind].left(ann);
+    await eventually("the server counts client_close", () => server.closed("client_close"));
+    await sleep(1500);
+    await says[kind].left(ann);
+    assert.equal(await ben.getByRole("log").textContent(), log);
+    await server.publish("chat", "said after Ann left");
+    await shows(ben, "said after Ann left");
+    assert.equal(await ann.getByText("said after Ann left").count(), 0);
+    for (const cause of ["left_page", "end_of_stream", "reset"]) assert.equal(await server.closed(cause), 0, cause);
+    for (const page of [ann, ben]) assert.deepEqual(page.faults, []);
+  });
+
+  test(`${kind}: a closed tab is told as left_page`, async () => {
+    const page = await enter(browser, server, kind);
+    await page.close();
+    await eventually("the server counts left_page", () => server.closed("left_page"));
+    assert.equal(await server.closed("client_close"), 0);
+  });
+
+  test(`${kind}: a killed browser is told as an end without a close`, async () => {
+    const doomed = await chromium.launchServer(launchOptions);
+    const remote = await chromium.connect(doomed.wsEndpoint());
+    await enter(remote, server, kind);
+    await doomed.kill();
+    await eventually("the server counts end_of_stream or reset",
+      async () => await server.closed("end_of_stream") + await server.closed("reset") > 0);
+    for (const cause of ["client_close", "left_page"]) assert.equal(await server.closed(cause), 0, cause);
+  });
+
+  test(`${kind}: a killed server is called lost, and the page comes back by itself`, async () => {
+    const page = await enter(browser, server, kind);
+    await server.stop("SIGKILL");
+    await says[kind].lost(page);
+    server = await serve(server.port);
+    await chats[kind].connected(page);
+    await send(page, "back again");
+    await shows(page, "back again");
+  });
+
+  test(`${kind}: a drained server is called restarting, and the page comes back by itself`, async () => {
+    const page = await enter(browser, server, kind);
+    const [status] = await Promise.all([server.stop("SIGTERM"), says[kind].drained(page)]);
+    assert.equal(status, 0);
+    assert.equal(await page.getByText("it was lost").or(page.getByText("The connection was lost")).count(), 0);
+    server = await serve(server.port);
+    await chats[kind].connected(page);
+    await send(page, "after the restart");
+    await shows(page, "after the restart");
+  });
+}
+
+test("/: Leave while it waits for the server ends the waiting", async () => {
+  const page = await enter(browser, server, "/");
+  await server.stop("SIGKILL");
+  await says["/"].lost(page);
+  await leave(page);
+  server = await serve(server.port);
+  await sleep(3000);
+  await says["/"].left(page);
+  await page.getByRole("button", { name: "Join" }).click();
+  await chats["/"].connected(page);
+});
+
+test("/: a drained page does not come back before the time it was told", async () => {
+  const page = await enter(browser, server, "/");
+  const back = page.waitForEvent("websocket", (socket) => socket.url().endsWith("/topics/chat"));
+  await server.stop("SIGTERM");
+  await says["/"].drained(page);
+  const [, told] = (await page.getByRole("log").textContent()).match(/come back in ([\d.]+)\ss\./);
+  const seen = Date.now();
+  await back;
+  assert.ok(Date.now() - seen > Number(told) * 1000 - 500, `told ${told} s, back after ${Date.now() - seen} ms`);
+});
+
+for (const [kind, words] of [["/", "The server does not allow this from here."], ["/chat.html", "you may not do that here"]]) {
+  test(`${kind}: who may only listen is told so, and does not try again`, async () => {
+    await server.stop();
+    server = await serve(0, "--allow-anonymous", "subscribe");
+    const page = await enter(browser, server, kind);
+    await send(page, "May I?");
+    await page.getByText(words).first().waitFor();
+    await sleep(2000);
+    assert.equal(await page.getByText(words).first().isVisible(), true);
+    assert.ok(await server.closed("forbidden") >= 1);
+    assert.equal(await page.getByRole("log").getByText("May I?").count(), 0);
+  });
+}

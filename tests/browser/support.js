@@ -1,0 +1,123 @@
+// What the browser tests share: a server that runs, a browser that watches what its pages do, and patience.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { setTimeout as sleep } from "node:timers/promises";
+import { chromium } from "playwright-core";
+
+const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+const BIN = process.env.FANTAIL_BIN ?? resolve(ROOT, "target/release/fantail");
+const START_MS = 10_000;
+
+/** How long something may take that the page does by itself. A reconnect after an outage waits longest. */
+export const PATIENCE_MS = 30_000;
+
+export const launchOptions = {
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  headless: true,
+  // A test that talks to itself needs no sandbox in a container, and none of the browser's own traffic.
+  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync"],
+};
+
+export const launch = () => chromium.launch(launchOptions);
+
+/** The server as a person starts it. `port` 0 lets the kernel choose; the banner says which it became. */
+export async function serve(port = 0, ...flags) {
+  const listen = ["--listen", `127.0.0.1:${port}`, "--admin", "127.0.0.1:0", "--drain-window", "1s"];
+  const child = spawn(BIN, ["serve", ...listen, ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+  const exited = once(child, "exit");
+  const { page, admin } = await ports(child);
+  return {
+    port: page,
+    url: `http://127.0.0.1:${page}/`,
+    /** Publishes as curl would. */
+    publish: (topic, body, type = "application/x-www-form-urlencoded") =>
+      fetch(`http://127.0.0.1:${page}/topics/${topic}`, { method: "POST", body, headers: { "Content-Type": type } }),
+    /** How many connections have ended for `cause` so far. */
+    async closed(cause) {
+      const metrics = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text();
+      return Number(metrics.match(new RegExp(`^fantail_connections_closed_total\\{cause="${cause}"\\} (\\d+)`, "m"))?.[1] ?? 0);
+    },
+    /** Ends the server by `signal`; gives its exit status, null if the signal killed it. */
+    async stop(signal = "SIGKILL") {
+      if (child.exitCode === null && child.signalCode === null) child.kill(signal);
+      const [status] = await exited;
+      return status;
+    },
+  };
+}
+
+/** Reads the banner until it has named the page's port and the admin listener's. */
+function ports(child) {
+  let seen = "";
+  return new Promise((found, failed) => {
+    const timer = setTimeout(() => failed(new Error(`no ports in the banner after ${START_MS} ms:\n${seen}`)), START_MS);
+    child.on("exit", (status) => failed(new Error(`the server ended with status ${status}:\n${seen}`)));
+    child.on("error", failed);
+    const read = (bytes) => {
+      seen += bytes;
+      const page = seen.match(/http:\/\/127\.0\.0\.1:(\d+)\/(?=\s)/);
+      const admin = seen.match(/127\.0\.0\.1:(\d+)\/(?:metrics|readyz)/) ?? seen.match(/admin\b.*?127\.0\.0\.1:(\d+)(?=[\s/])/i);
+      if (!page || !admin) return;
+      clearTimeout(timer);
+      found({ page: Number(page[1]), admin: Number(admin[1]) });
+    };
+    // Both stay read to the end: a full pipe would stall the server's log.
+    child.stdout.on("data", read);
+    child.stderr.on("data", read);
+  });
+}
+
+/** Opens `url` in a browser context of its own and notes all that a page must not do. */
+export async function visit(browser, url, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1180, height: 860 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
+  page.faults = [];
+  page.on("pageerror", (error) => page.faults.push(`exception: ${error.message}`));
+  page.on("console", (line) => {
+    if (["error", "warning"].includes(line.type())) page.faults.push(`${line.type()}: ${line.text()}`);
+  });
+  page.on("request", (request) => {
+    const { protocol, host } = new URL(request.url());
+    if (protocol !== "data:" && host !== new URL(url).host) page.faults.push(`request to ${request.url()}`);
+  });
+  await page.goto(url);
+  return page;
+}
+
+/** Waits until `probe` gives something true, and gives it. */
+export async function eventually(what, probe, patience_ms = PATIENCE_MS) {
+  for (const deadline = Date.now() + patience_ms; Date.now() < deadline; await sleep(50)) {
+    const value = await probe();
+    if (value) return value;
+  }
+  throw new Error(`not in ${patience_ms} ms: ${what}`);
+}
+
+/** The two pages differ in where they live and in how they say that they are connected. */
+export const chats = {
+  "/": { path: "", connected: (page) => page.locator("#state", { hasText: /^Connected$/ }).waitFor() },
+  "/chat.html": {
+    path: "chat.html",
+    connected: (page) => page.getByRole("status").filter({ hasText: /^Connected\.$/ }).waitFor(),
+  },
+};
+
+/** Writes `text` into the page's message field and sends it. */
+export async function send(page, text) {
+  await page.getByLabel("Message", { exact: true }).fill(text);
+  await page.getByRole("button", { name: "Send" }).click();
+}
+
+/** Opens one of `chats` and waits until it is connected. */
+export async function enter(browser, server, kind, options) {
+  const page = await visit(browser, server.url + chats[kind].path, options);
+  await chats[kind].connected(page);
+  return page;
+}
+
+export const shows = (page, text) => page.getByRole("log").getByText(text).first().waitFor();
+export const leave = (page) => page.getByRole("button", { name: "Leave" }).click();
