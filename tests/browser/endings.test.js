@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
-import { chats, enter, eventually, launch, launchOptions, leave, serve, shows } from "./support.js";
+import { chats, enter, eventually, launch, launchOptions, leave, send, serve, shows } from "./support.js";
 
 let browser, server;
 beforeEach(async () => { [browser, server] = await Promise.all([launch(), serve()]); });
@@ -14,7 +14,7 @@ const says = {
   "/": {
     left: (page) => page.locator("#state", { hasText: "Not connected" }).waitFor(),
     lost: (page) => shows(page, "The connection was lost: the server or the network went away without saying goodbye."),
-    drained: (page) => shows(page, /The server is restarting and asked us to come back in [\d.]+ s\./),
+    drained: (page) => shows(page, /The server is restarting and asked us to come back in [\d.]+\ss\./),
   },
   "/chat.html": {
     left: (page) => page.getByRole("status").filter({ hasText: "You left." }).waitFor(),
@@ -63,7 +63,7 @@ for (const kind of Object.keys(chats)) {
     await says[kind].lost(page);
     server = await serve(server.port);
     await chats[kind].connected(page);
-    await chats[kind].send(page, "back again");
+    await send(page, "back again");
     await shows(page, "back again");
   });
 
@@ -74,7 +74,7 @@ for (const kind of Object.keys(chats)) {
     assert.equal(await page.getByText("it was lost").or(page.getByText("The connection was lost")).count(), 0);
     server = await serve(server.port);
     await chats[kind].connected(page);
-    await chats[kind].send(page, "after the restart");
+    await send(page, "after the restart");
     await shows(page, "after the restart");
   });
 }
@@ -90,3 +90,28 @@ test("/: Leave while it waits for the server ends the waiting", async () => {
   await page.getByRole("button", { name: "Join" }).click();
   await chats["/"].connected(page);
 });
+
+test("/: a drained page does not come back before the time it was told", async () => {
+  const page = await enter(browser, server, "/");
+  const back = page.waitForEvent("websocket", (socket) => socket.url().endsWith("/topics/chat"));
+  await server.stop("SIGTERM");
+  await says["/"].drained(page);
+  const [, told] = (await page.getByRole("log").textContent()).match(/come back in ([\d.]+)\ss\./);
+  const seen = Date.now();
+  await back;
+  assert.ok(Date.now() - seen > Number(told) * 1000 - 500, `told ${told} s, back after ${Date.now() - seen} ms`);
+});
+
+for (const [kind, words] of [["/", "The server does not allow this from here."], ["/chat.html", "you may not do that here"]]) {
+  test(`${kind}: who may only listen is told so, and does not try again`, async () => {
+    await server.stop();
+    server = await serve(0, "--allow-anonymous", "subscribe");
+    const page = await enter(browser, server, kind);
+    await send(page, "May I?");
+    await page.getByText(words).first().waitFor();
+    await sleep(2000);
+    assert.equal(await page.getByText(words).first().isVisible(), true);
+    assert.ok(await server.closed("forbidden") >= 1);
+    assert.equal(await page.getByRole("log").getByText("May I?").count(), 0);
+  });
+}

@@ -24,9 +24,9 @@ export const launchOptions = {
 export const launch = () => chromium.launch(launchOptions);
 
 /** The server as a person starts it. `port` 0 lets the kernel choose; the banner says which it became. */
-export async function serve(port = 0) {
-  const child = spawn(BIN, ["serve", "--listen", `127.0.0.1:${port}`, "--admin", "127.0.0.1:0", "--drain-window", "1s"],
-    { stdio: ["ignore", "pipe", "pipe"] });
+export async function serve(port = 0, ...flags) {
+  const listen = ["--listen", `127.0.0.1:${port}`, "--admin", "127.0.0.1:0", "--drain-window", "1s"];
+  const child = spawn(BIN, ["serve", ...listen, ...flags], { stdio: ["ignore", "pipe", "pipe"] });
   const exited = once(child, "exit");
   const { page, admin } = await ports(child);
   return {
@@ -59,7 +59,7 @@ function ports(child) {
     const read = (bytes) => {
       seen += bytes;
       const page = seen.match(/http:\/\/127\.0\.0\.1:(\d+)\/(?=\s)/);
-      const admin = seen.match(/(?:admin|metrics)\D.*?127\.0\.0\.1:(\d+)(?=[\s/])/i);
+      const admin = seen.match(/127\.0\.0\.1:(\d+)\/(?:metrics|readyz)/) ?? seen.match(/admin\b.*?127\.0\.0\.1:(\d+)(?=[\s/])/i);
       if (!page || !admin) return;
       clearTimeout(timer);
       found({ page: Number(page[1]), admin: Number(admin[1]) });
@@ -77,7 +77,9 @@ export async function visit(browser, url, options = {}) {
   page.setDefaultTimeout(PATIENCE_MS);
   page.faults = [];
   page.on("pageerror", (error) => page.faults.push(`exception: ${error.message}`));
-  page.on("console", (line) => { if (["error", "warning"].includes(line.type())) page.faults.push(`${line.type()}: ${line.text()}`); });
+  page.on("console", (line) => {
+    if (["error", "warning"].includes(line.type())) page.faults.push(`${line.type()}: ${line.text()}`);
+  });
   page.on("request", (request) => {
     const { protocol, host } = new URL(request.url());
     if (protocol !== "data:" && host !== new URL(url).host) page.faults.push(`request to ${request.url()}`);
@@ -95,19 +97,20 @@ export async function eventually(what, probe, patience_ms = PATIENCE_MS) {
   throw new Error(`not in ${patience_ms} ms: ${what}`);
 }
 
-/** The two pages differ in looks only: each has a status, a log, a message field and Leave. */
+/** The two pages differ in where they live and in how they say that they are connected. */
 export const chats = {
-  "/": {
-    path: "",
-    connected: (page) => page.locator("#state", { hasText: /^Connected$/ }).waitFor(),
-    send: async (page, text) => { await page.getByLabel("Message", { exact: true }).fill(text); await page.getByRole("button", { name: "Send" }).click(); },
-  },
+  "/": { path: "", connected: (page) => page.locator("#state", { hasText: /^Connected$/ }).waitFor() },
   "/chat.html": {
     path: "chat.html",
     connected: (page) => page.getByRole("status").filter({ hasText: /^Connected\.$/ }).waitFor(),
-    send: async (page, text) => { await page.getByLabel("Message", { exact: true }).fill(text); await page.getByRole("button", { name: "Send" }).click(); },
   },
 };
+
+/** Writes `text` into the page's message field and sends it. */
+export async function send(page, text) {
+  await page.getByLabel("Message", { exact: true }).fill(text);
+  await page.getByRole("button", { name: "Send" }).click();
+}
 
 /** Opens one of `chats` and waits until it is connected. */
 export async function enter(browser, server, kind, options) {
