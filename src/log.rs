@@ -155,19 +155,20 @@ impl<'a> MakeWriter<'a> for Queue {
 
 /// The writer's thread: ends when every sender is gone. A failed write has nobody to be told to.
 fn write_lines<W: Write>(entries: &Receiver<Entry>, mut output: W, format: Format, dropped_lines: &AtomicU64) {
-    let mut told = dropped_lines.load(Ordering::Relaxed);
+    // Lines can be lost before this thread runs for the first time, so it begins at none, not at what the counter shows by then.
+    let mut told = 0;
     for entry in entries {
+        let dropped = dropped_lines.load(Ordering::Relaxed);
+        if dropped != told {
+            let _ = output.write_all(dropped_notice(dropped - told, format).as_bytes());
+            told = dropped;
+        }
         match entry {
             Entry::Line(line) => drop(output.write_all(&line)),
             Entry::Flush(done) => {
                 let _ = output.flush();
                 let _ = done.try_send(());
             }
-        }
-        let dropped = dropped_lines.load(Ordering::Relaxed);
-        if dropped != told {
-            let _ = output.write_all(dropped_notice(dropped - told, format).as_bytes());
-            told = dropped;
         }
     }
 }

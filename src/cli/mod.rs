@@ -67,7 +67,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the server
-    #[command(after_help = SERVE_AFTER_HELP)]
+    #[command(after_help = SERVE_AFTER_HELP, next_line_help = true)]
     Serve(Box<Config>),
     /// Publish to a topic
     #[command(name = "pub", alias = "publish", after_help = publish::AFTER_HELP)]
@@ -158,21 +158,11 @@ mod tests {
             let variable = format!("FANTAIL_{}", name.to_uppercase().replace('-', "_"));
             assert_eq!(flag.get_env().and_then(|variable| variable.to_str()), Some(variable.as_str()));
             assert!(flag.get_help_heading().is_some(), "{name}");
-            let entry: String = help
-                .split(&format!("--{name} "))
-                .nth(1)
-                .unwrap()
-                .split("\n\n")
-                .next()
-                .unwrap()
-                .split("  --")
-                .next()
-                .unwrap()
-                .into();
-            for default in flag.get_default_values().iter().filter_map(|default| default.to_str()) {
-                let words = entry.split_whitespace().collect::<String>();
-                let takes_value = flag.get_action().takes_values();
-                assert!(!takes_value || words.contains(&format!("[default:{default}]")), "{name}: {entry}");
+            if flag.get_action().takes_values() {
+                let entry = help.split(&format!(" --{name} <")).nth(1).unwrap().split(" --").next().unwrap();
+                let entry: String = entry.split_whitespace().collect();
+                let default: Vec<_> = flag.get_default_values().iter().filter_map(|default| default.to_str()).collect();
+                assert!(default.is_empty() || entry.contains(&format!("[default:{}]", default.join(","))), "{name}: {entry}");
             }
         }
     }

@@ -159,6 +159,7 @@ fn unreadable(error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::thread::{self, JoinHandle};
 
@@ -170,8 +171,11 @@ mod tests {
         publish: Publish,
     }
 
-    /// Answers `answers.len()` requests on one connection and hands back what it read of each: its head and its body.
-    fn serve(answers: Vec<&'static str>) -> (String, JoinHandle<Vec<(String, Vec<u8>)>>) {
+    /// The head and the body.
+    type Request = (String, Vec<u8>);
+
+    /// Answers `answers.len()` requests on one connection and hands back what it read.
+    fn serve(answers: Vec<&'static str>) -> (String, JoinHandle<Vec<Request>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/push", listener.local_addr().unwrap());
         let server = thread::spawn(move || {
@@ -181,7 +185,7 @@ mod tests {
         (url, server)
     }
 
-    fn exchange(stream: &mut io::BufReader<TcpStream>, answer: &str) -> (String, Vec<u8>) {
+    fn exchange(stream: &mut io::BufReader<TcpStream>, answer: &str) -> Request {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             assert!(stream.read_line(&mut head).unwrap() > 0);
