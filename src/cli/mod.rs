@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(config.listen_sockets().len(), 3);
         assert_eq!(config.admin.socket(), None);
         assert_eq!(config.outbox_size.bytes(), 2 << 20);
-        assert_eq!(config.allow_origin, ["https://a.example", "https://*.b.example"]);
+        assert_eq!(config.allow_origin, ["https://a.example", "https://*.b.example"].map(|origin| origin.parse().unwrap()));
         assert!(config.echo && !config.page);
     }
 

@@ -271,7 +271,6 @@ fn size(body_bytes: Option<u64>, limit_bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::metrics::Cause;
 
     use super::*;
 

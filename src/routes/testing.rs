@@ -108,7 +108,7 @@ impl Ask {
     /// The answer that needs nobody else, with its CORS headers.
     pub(super) fn answer(&self) -> Response {
         match self.route() {
-            Routed { action: Action::Respond(response), cors } => cors.apply(response),
+            Routed { action: Action::Respond(response), cors, .. } => cors.apply(response),
             _ => panic!("{:?} {} is not answered at once", self.method, self.target),
         }
     }

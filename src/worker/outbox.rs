@@ -380,22 +380,33 @@ fn numbered(released: Released) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::{Form, Topic};
+    use crate::hub::Hub;
 
     struct Bench {
         entries: Entries,
         store: Store,
         pool: BufferPool,
         outbox: Outbox,
+        topics: [TopicId; 2],
     }
 
     impl Bench {
         fn new() -> Self {
-            Self { entries: Entries::new(), store: Store::default(), pool: BufferPool::new(1 << 20), outbox: Outbox::new() }
+            let mut hub = Hub::<()>::new();
+            let topics = ["a", "b"].map(|name| hub.subscribe(0, &Topic::new(name).unwrap(), Form::WsRaw));
+            Self {
+                entries: Entries::new(),
+                store: Store::default(),
+                pool: BufferPool::new(1 << 20),
+                outbox: Outbox::new(),
+                topics,
+            }
         }
 
-        fn publish(&mut self, topic: u32, text: &str, bytes_max: usize) -> Result<(), Full> {
+        fn publish(&mut self, topic: usize, text: &str, bytes_max: usize) -> Result<(), Full> {
             let block = self.store.own(text.as_bytes().to_vec());
-            self.outbox.push_publication(&mut self.entries, block, text.len(), TopicId(topic), bytes_max)
+            self.outbox.push_publication(&mut self.entries, block, text.len(), self.topics[topic], bytes_max)
         }
 
         fn control(&mut self, opcode: OpCode, text: &str) {
@@ -476,13 +487,13 @@ mod tests {
     fn what_is_pinned_is_not_dropped() {
         let mut bench = Bench::new();
         for text in ["aa", "bb", "cc"] {
-            bench.publish(7, text, 100).unwrap();
+            bench.publish(0, text, 100).unwrap();
         }
         bench.take(1);
-        let Bench { entries, store, pool, outbox } = &mut bench;
+        let Bench { entries, store, pool, outbox, topics } = &mut bench;
         assert_eq!(outbox.drop_oldest(entries, store, pool).unwrap().messages, 1);
-        assert_eq!(outbox.drop_topic(entries, store, pool, TopicId(8)), None);
-        assert!(outbox.drop_topic(entries, store, pool, TopicId(7)).is_some());
+        assert_eq!(outbox.drop_topic(entries, store, pool, topics[1]), None);
+        assert!(outbox.drop_topic(entries, store, pool, topics[0]).is_some());
         assert_eq!(outbox.drop_oldest(entries, store, pool), None);
         assert_eq!(bench.text(), "a");
         bench.append("z");
@@ -495,7 +506,7 @@ mod tests {
         bench.publish(0, "aa", 100).unwrap();
         bench.append("bb");
         bench.take(1);
-        let Bench { entries, store, pool, outbox } = &mut bench;
+        let Bench { entries, store, pool, outbox, .. } = &mut bench;
         let mut messages = 0;
         outbox.clear(entries, store, pool, |finished| messages += finished.messages);
         assert_eq!((messages, store.blocks(), bench.text().as_str()), (1, 0, ""));
