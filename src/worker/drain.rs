@@ -123,7 +123,7 @@ impl<D: Driver> Core<D> {
         }
         let window_ms = u32::try_from(self.options.drain_window.as_millis()).unwrap_or(u32::MAX);
         match &connection.protocol {
-            Protocol::Topics(websocket) | Protocol::Echo(websocket) if !websocket.socket.is_closing() => {
+            Protocol::Topics(_) | Protocol::Echo(_) if !connection.flags.close_queued => {
                 let retry_after_ms = RETRY_MS_MIN.saturating_add(fastrand::u32(0..=window_ms));
                 self.close_in_handshake(store, slot, Cause::Drain, Some(retry_after_ms));
             }

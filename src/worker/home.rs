@@ -219,17 +219,7 @@ impl<D: Driver> Core<D> {
     }
 
     fn take_requests(&mut self, driver: &mut D, other: usize) {
-        self.stuck[other] = false;
-        loop {
-            let topic = match self.peek_request(other) {
-                None => return,
-                Some(Request::Publish { topic, .. }) => Some(topic.clone()),
-                Some(_) => None,
-            };
-            if topic.is_some_and(|topic| !self.has_room_for(&topic)) {
-                self.stuck[other] = true;
-                return;
-            }
+        while self.can_take(other) {
             let Some(request) = self.take_request(other) else { return };
             match request {
                 Request::Publish { asker, topic, payload } => self.append(driver, asker, topic, payload),
@@ -251,6 +241,16 @@ impl<D: Driver> Core<D> {
                 }
             }
         }
+    }
+
+    /// Whether a worker's next request can be served now. If it must wait for room in some mailbox, the room wakes this worker.
+    pub(super) fn can_take(&mut self, other: usize) -> bool {
+        let topic = match self.peek_request(other) {
+            None => return false,
+            Some(Request::Publish { topic, .. }) => topic.clone(),
+            Some(_) => return true,
+        };
+        self.has_room_for(&topic)
     }
 
     fn peek_request(&mut self, other: usize) -> Option<&Request<D::Socket>> {

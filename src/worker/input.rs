@@ -30,11 +30,13 @@ impl<D: Driver> Core<D> {
     /// Takes bytes in that the driver lent; afterwards the driver is told to pause if the connection must wait.
     pub(super) fn received(&mut self, driver: &mut D, token: Token, received: crate::io::Received) {
         self.metrics().received_bytes.add(received.len() as u64);
-        if self.connection(token).is_none() {
-            return;
-        }
+        let Some(connection) = self.connection(token) else { return };
         let (bytes, store) = driver.lend(received);
-        self.feed(store, token.slot, bytes);
+        match &mut connection.residual {
+            // A receive that was under way when reading paused: what came before it has not been taken in yet.
+            Some(residual) => residual.extend_from_slice(bytes),
+            None => self.feed(store, token.slot, bytes),
+        }
         self.pause_if_waiting(driver, token);
     }
 

@@ -126,8 +126,6 @@ struct Core<D: Driver> {
     own_credits: Credits,
     /// For each home worker, who waits for a credit.
     waiting: Vec<VecDeque<Waiter>>,
-    /// Workers whose next request waits until somebody else has room; room wakes this worker.
-    stuck: Vec<bool>,
     /// Scratch: answers that go out behind the publications they answer.
     answers: Vec<(Asker, Topic, Result<Position, AppendError>)>,
     /// Other workers that have mail from this turn.
@@ -180,7 +178,6 @@ impl<D: Driver> Worker<D> {
             own_requests: VecDeque::new(),
             own_credits: Credits::new(options.mailbox_requests),
             waiting: (0..workers).map(|_| VecDeque::new()).collect(),
-            stuck: vec![false; workers],
             answers: Vec::new(),
             to_wake: vec![false; workers],
             accept_bucket: options.accept_rate.map(|rate| TokenBucket::new(rate / workers as f64)),
@@ -217,5 +214,18 @@ impl<D: Driver> Core<D> {
             flags.dirty = true;
             self.dirty.push(slot);
         }
+    }
+}
+
+#[cfg(test)]
+impl<D: Driver> Worker<D> {
+    /// Checks what must hold between two turns.
+    fn check(&self) {
+        let core = &self.core;
+        core.hub.check_invariants();
+        let live = core.connections.iter().filter(|connection| !connection.flags.gone).count();
+        assert_eq!(live, core.live);
+        let queued: u64 = core.connections.iter().map(|connection| connection.outbox.bytes() as u64).sum();
+        assert_eq!(queued, core.entries.queued_bytes());
     }
 }

@@ -23,9 +23,14 @@ impl<D: Driver> Worker<D> {
 
     /// One pass: wait, read, mailbox, interest, fan-out, deadlines, drain, flush, wake others.
     pub fn turn(&mut self) {
+        let timeout = self.core.sleep_time();
+        self.driver.wait(timeout);
+        self.work();
+    }
+
+    /// The rest of a turn: everything but falling asleep and waking up.
+    pub(super) fn work(&mut self) {
         let Self { driver, core } = self;
-        let timeout = core.sleep_time();
-        driver.wait(timeout);
         core.shared.sleep(core.index).woke();
         core.begin_turn(driver);
         while let Some(event) = driver.poll() {
@@ -109,13 +114,13 @@ impl<D: Driver> Core<D> {
     }
 
     /// How long the next turn may wait: not at all while there is work, else until the next deadline. Announces the sleep.
-    fn sleep_time(&mut self) -> Option<Duration> {
+    pub(super) fn sleep_time(&mut self) -> Option<Duration> {
         let busy = self.unfinished
             || !self.resumed.is_empty()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
             || self.hub.has_open_fanouts()
-            || self.has_work_from_itself();
+            || self.can_take(self.index);
         if busy {
             return Some(Duration::ZERO);
         }
@@ -132,14 +137,8 @@ impl<D: Driver> Core<D> {
         Some(due.map_or(SLEEP_MAX, |due| due.min(SLEEP_MAX)))
     }
 
-    /// A request of its own can be served: it came up after this turn's look at the mailbox.
-    fn has_work_from_itself(&mut self) -> bool {
-        !self.own_requests.is_empty() && !self.stuck[self.index]
-    }
-
     /// Another worker sent something that can be taken now.
     fn has_mail(&mut self) -> bool {
-        let Self { mailbox, stuck, .. } = self;
-        mailbox.lanes().any(|(other, lane)| lane.has_delivery() || (lane.peek_request().is_some() && !stuck[other]))
+        self.mailbox.lanes().any(|(_, lane)| lane.has_delivery()) || (0..self.shared.workers()).any(|other| self.can_take(other))
     }
 }
