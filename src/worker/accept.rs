@@ -141,6 +141,7 @@ impl<D: Driver> Core<D> {
         self.next_id = self.next_id.wrapping_add(1);
         self.connections[slot] = Connection::new(token, Box::new(http), self.next_id, origin.address);
         self.live += 1;
+        self.held += 1;
         self.shared.set_live(self.index, self.live);
         self.metrics().connections.of(Transport::Http).add(1);
         self.deadlines.set(slot, due);

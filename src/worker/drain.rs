@@ -110,8 +110,7 @@ impl<D: Driver> Core<D> {
                 self.reset(store, slot, Cause::Drain);
             }
         }
-        if self.live == 0 && self.closing.is_empty() && self.connections.iter().all(|connection| connection.token.generation == 0)
-        {
+        if self.held == 0 {
             self.drain.stage = Stage::Done;
         }
     }

@@ -101,6 +101,8 @@ struct Core<D: Driver> {
     connections: Vec<Connection>,
     /// Connections that are not gone.
     live: usize,
+    /// Connections whose slot is not free yet.
+    held: usize,
     next_id: u32,
     entries: Entries,
     pool: BufferPool,
@@ -160,6 +162,7 @@ impl<D: Driver> Worker<D> {
             listeners,
             connections: Vec::new(),
             live: 0,
+            held: 0,
             next_id: 0,
             entries: Entries::new(),
             pool: BufferPool::new(POOL_BYTES_MAX),
