@@ -56,6 +56,8 @@ pub struct Flags {
     pub unsent: bool,
     /// Too many of its replies wait to be written for more of its input to be taken in.
     pub choked: bool,
+    /// Our close frame is queued or sent; there is only one.
+    pub close_queued: bool,
     /// Once the outbox is empty, the socket is closed in order.
     pub close_when_flushed: bool,
     /// Once the outbox is empty, the write side is shut and the rest of the input read and dropped.

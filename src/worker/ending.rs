@@ -97,9 +97,10 @@ impl<D: Driver> Core<D> {
         let close_due = self.tick.after(self.options.close_timeout);
         let Self { connections, entries, pool, .. } = self;
         let connection = &mut connections[slot as usize];
-        let Some(websocket) = connection.websocket() else { return };
-        if !websocket.socket.is_closing() {
-            websocket.socket.close_sent(self.tick);
+        if connection.websocket().is_none() {
+            return;
+        }
+        if !std::mem::replace(&mut connection.flags.close_queued, true) {
             connection.outbox.append_owned(entries, store, pool, |out| {
                 ws::write_close(&code.map_or_else(ClosePayload::empty, ClosePayload::bare), out)
             });
@@ -222,11 +223,10 @@ impl<D: Driver> Core<D> {
     fn queue_close(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>, detail: Option<&str>) {
         let Self { connections, entries, pool, tick, .. } = self;
         let connection = &mut connections[slot as usize];
-        let Some(websocket) = connection.websocket() else { return };
-        if websocket.socket.is_closing() {
-            return;
-        }
+        let already_queued = connection.flags.close_queued;
+        let Some(websocket) = connection.websocket().filter(|_| !already_queued) else { return };
         websocket.socket.close_sent(*tick);
+        connection.flags.close_queued = true;
         if let Some(payload) = ClosePayload::because(cause, retry_after_ms, detail) {
             connection.outbox.append_owned(entries, store, pool, |out| ws::write_close(&payload, out));
         }
