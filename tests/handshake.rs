@@ -254,6 +254,8 @@ fn an_allowed_origin_is_matched_exactly() {
         "https://GOOD.example",
         "HTTPS://good.example",
         "https://good.example:8443",
+        "https://good.example:443",
+        "https://a.example.com.",
         "https://good.example.",
         "https://good.example/",
         "https://good.example@evil.com",

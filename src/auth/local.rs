@@ -4,6 +4,8 @@
 //! behind it, and a web page can have the browser connect to 127.0.0.1 under a name of its own (DNS rebinding). So the
 //! address, the listener, `Host`, `Origin` and the traces that proxies leave must all agree.
 
+use super::Origin;
+
 /// What a request says of where it comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -38,21 +40,16 @@ pub fn names_proxy(name: &str) -> bool {
         || name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
+/// The hosts that are this machine. Names that merely resolve to loopback do not count: that is the rebinding.
+const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
 fn is_loopback_origin(origin: &str) -> bool {
-    match origin.split_once("://") {
-        Some((scheme, authority)) => is_web(scheme) && is_loopback_authority(authority),
-        None => false,
-    }
+    Origin::parse(origin).is_some_and(|origin| origin.is_web() && LOOPBACK_HOSTS.contains(&origin.host()))
 }
 
-/// Whether `scheme` is one that web pages come from.
-pub(super) fn is_web(scheme: &str) -> bool {
-    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
-}
-
-/// `localhost`, `127.0.0.1` or `[::1]`, on any port. Names that merely resolve to loopback do not count: that is the rebinding.
+/// One of the hosts that are this machine, in any case, on any port.
 fn is_loopback_authority(authority: &str) -> bool {
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| {
+    LOOPBACK_HOSTS.iter().any(|host| {
         let split = authority.get(..host.len()).zip(authority.get(host.len()..));
         split.is_some_and(|(name, rest)| name.eq_ignore_ascii_case(host) && is_port(rest))
     })
@@ -84,8 +81,9 @@ mod tests {
     fn three_hosts_are_local_on_any_port() {
         for host in ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:65535", "[::1]", "[::1]:8080", "localhost:"] {
             assert!(is_local(&Asker { host: Some(host), ..LOCAL }), "{host}");
-            let origin = format!("http://{host}");
-            assert!(is_local(&Asker { origin: Some(&origin), ..LOCAL }), "{origin}");
+        }
+        for origin in ["http://localhost", "https://localhost", "http://127.0.0.1:65535", "http://[::1]", "http://[::1]:8080"] {
+            assert!(is_local(&Asker { origin: Some(origin), ..LOCAL }), "{origin}");
         }
     }
 
@@ -112,7 +110,17 @@ mod tests {
             let origin = format!("http://{host}");
             assert!(!is_local(&Asker { origin: Some(&origin), ..LOCAL }), "{origin}");
         }
-        for origin in ["null", "", "localhost", "file://localhost", "http://localhost/", "http://localhost, http://localhost"] {
+        for origin in [
+            "null",
+            "",
+            "localhost",
+            "file://localhost",
+            "http://localhost/",
+            "http://LocalHost",
+            "http://localhost:",
+            "http://localhost:80",
+            "http://localhost, http://localhost",
+        ] {
             assert!(!is_local(&Asker { origin: Some(origin), ..LOCAL }), "{origin}");
         }
     }

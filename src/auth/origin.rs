@@ -1,12 +1,12 @@
 //! Which web pages may speak to the server: `Origin` against `Host` and `--allow-origin` (RFC 6454 sections 4 and 6.1).
 //!
-//! Scheme and host are compared without case, a port that is the scheme's default is as good as none, and that is all the
-//! leniency there is: a trailing dot, another port or another scheme makes another origin, as it does for browsers.
+//! A browser writes an origin in one form alone: scheme and host in lower case, no port where it is the scheme's default
+//! (RFC 6454 section 6.2). So nothing is normalised in a request: another case, a stated default port or a trailing dot was not
+//! written by a browser on behalf of the page it names, and matches nothing. What the operator writes is brought into that form.
 
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use super::local::is_web;
 use super::{Asker, is_local};
 
 /// Whether the page that a request comes from may speak to us. Without `Origin` no browser sent it, and the check has no object.
@@ -32,19 +32,27 @@ pub fn origin_allowed(asker: &Asker<'_>, patterns: &[OriginPattern]) -> bool {
 /// What a browser sends for a page without an origin: a sandboxed frame, a local file. Anybody can make one.
 const NULL: &str = "null";
 
-/// A well-formed origin: `scheme://host` or `scheme://host:port`, nothing behind.
+/// An origin: `scheme://host` or `scheme://host:port`, nothing behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     scheme: &'a str,
     host: &'a str,
-    /// The port, or the scheme's default; `None` for a scheme without one.
+    /// The port where it is not the scheme's default.
     port: Option<u16>,
 }
 
 impl<'a> Origin<'a> {
-    /// Reads the value of an `Origin` header; `None` if it is anything else, `null` and a list included.
+    /// Reads the value of an `Origin` header; `None` if it is not in the form of browsers, or anything else, `null` and a list
+    /// included.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
+        let (origin, stated_port) = Self::read(text)?;
+        let as_browsers_write = stated_port == origin.port && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        as_browsers_write.then_some(origin)
+    }
+
+    /// Reads what a person wrote: the origin in whatever case, and the port as stated.
+    fn read(text: &'a str) -> Option<(Self, Option<u16>)> {
         let (scheme, authority) = text.split_once("://")?;
         let scheme_fits = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
@@ -52,15 +60,28 @@ impl<'a> Origin<'a> {
             return None;
         }
         let (host, port) = split_authority(authority)?;
-        Some(Self { scheme, host, port: port.or_else(|| default_port(scheme)) })
+        let origin = Self { scheme, host, port: port.filter(|port| Some(*port) != default_port(scheme)) };
+        Some((origin, port))
+    }
+
+    /// The name of the host; an IPv6 address is in brackets.
+    #[must_use]
+    pub const fn host(&self) -> &'a str {
+        self.host
+    }
+
+    /// Whether web pages come from an origin with this scheme.
+    #[must_use]
+    pub fn is_web(&self) -> bool {
+        matches!(self.scheme, "http" | "https")
     }
 
     /// Whether a page of this origin is served under this `Host`. Both `http` and `https` fit, since TLS may end before us; the
-    /// port that a Host leaves out is the default of the origin's scheme.
+    /// port that a Host leaves out is the default of the origin's scheme. A Host is written by people, too: it has no case.
     fn is_page_of(&self, host: &str) -> bool {
         let Some((name, port)) = split_authority(host) else { return false };
-        let port = port.or_else(|| default_port(self.scheme));
-        is_web(self.scheme) && self.host.eq_ignore_ascii_case(name) && self.port == port
+        let port = port.filter(|port| Some(*port) != default_port(self.scheme));
+        self.is_web() && self.host.eq_ignore_ascii_case(name) && self.port == port
     }
 }
 
@@ -78,7 +99,7 @@ fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => None,
         None => return None,
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0') => Some(digits.parse().ok()?),
         Some(_) => return None,
     };
     is_host(host).then_some((host, port))
@@ -118,7 +139,7 @@ impl OriginPattern {
         match self {
             Self::Any => true,
             Self::Null => false,
-            Self::Exact(known) => known.shares_scheme_and_port(origin) && origin.host.eq_ignore_ascii_case(&known.host),
+            Self::Exact(known) => known.shares_scheme_and_port(origin) && *known.host == *origin.host,
             Self::Below(known) => known.shares_scheme_and_port(origin) && known.is_above(origin.host),
         }
     }
@@ -126,7 +147,7 @@ impl OriginPattern {
 
 impl KnownOrigin {
     fn shares_scheme_and_port(&self, origin: &Origin<'_>) -> bool {
-        origin.scheme.eq_ignore_ascii_case(&self.scheme) && origin.port == self.port
+        *self.scheme == *origin.scheme && self.port == origin.port
     }
 
     /// Whether `host` is this host with one or more labels and a dot before it. Both are ASCII.
@@ -134,7 +155,7 @@ impl KnownOrigin {
         let Some(labels_end) = host.len().checked_sub(self.host.len()) else { return false };
         let (labels, parent) = host.split_at(labels_end);
         let Some(labels) = labels.strip_suffix('.') else { return false };
-        parent.eq_ignore_ascii_case(&self.host) && labels.split('.').all(|label| !label.is_empty())
+        *self.host == *parent && labels.split('.').all(|label| !label.is_empty())
     }
 }
 
@@ -159,11 +180,11 @@ impl FromStr for OriginPattern {
             NULL => return Ok(Self::Null),
             _ => {}
         }
-        if let Some(origin) = Origin::parse(text) {
+        if let Some((origin, _)) = Origin::read(text) {
             return Ok(Self::Exact(origin.into()));
         }
         let parent = text.replacen("://*.", "://", 1);
-        Origin::parse(&parent).map(|origin| Self::Below(origin.into())).ok_or(OriginPatternError)
+        Origin::read(&parent).map(|(origin, _)| Self::Below(origin.into())).ok_or(OriginPatternError)
     }
 }
 
@@ -188,8 +209,7 @@ mod tests {
         for (origin, host) in [
             ("https://push.example.com", "push.example.com"),
             ("http://push.example.com", "push.example.com"),
-            ("HTTPS://Push.Example.COM", "push.example.com"),
-            ("https://push.example.com:443", "push.example.com"),
+            ("https://push.example.com", "Push.Example.COM"),
             ("https://push.example.com", "push.example.com:443"),
             ("http://push.example.com", "push.example.com:80"),
             ("http://push.example.com:8080", "push.example.com:8080"),
@@ -206,7 +226,12 @@ mod tests {
             ("https://good.example.evil.com", "good.example"),
             ("https://evilgood.example", "good.example"),
             ("https://good.example.", "good.example"),
+            ("https://GOOD.example", "good.example"),
+            ("HTTPS://good.example", "good.example"),
+            ("https://good.example:443", "good.example"),
+            ("http://good.example:80", "good.example:80"),
             ("https://good.example:8443", "good.example"),
+            ("https://good.example:08443", "good.example:8443"),
             ("https://good.example", "good.example:8080"),
             ("https://good.example", "good.example:80"),
             ("ftp://good.example", "good.example"),
@@ -231,12 +256,11 @@ mod tests {
 
     #[test]
     fn the_list_allows_exactly_what_it_names() {
-        let list = ["https://app.example.com", "https://*.wild.example", "http://dev.example:3000", "capacitor://localhost"];
+        let list = ["https://App.example.com:443", "HTTPS://*.wild.example", "http://dev.example:3000", "capacitor://localhost"];
         for origin in [
             "https://app.example.com",
-            "https://APP.example.com:443",
             "https://a.wild.example",
-            "https://a.b.Wild.example",
+            "https://a.b.wild.example",
             "http://dev.example:3000",
             "capacitor://localhost",
         ] {
@@ -244,6 +268,9 @@ mod tests {
         }
         for origin in [
             "http://app.example.com",
+            "https://APP.example.com",
+            "https://app.example.com:443",
+            "https://a.Wild.example",
             "https://app.example.com:444",
             "https://app.example.com.",
             "https://x.app.example.com",

@@ -5,6 +5,8 @@ use std::io::Write;
 /// The interim answer to `Expect: 100-continue`, sent once the head has been found good (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+const CONNECTION: &str = "Connection";
+
 /// What of the request bears on how its answer is written.
 #[derive(Clone, Copy, Debug)]
 pub struct Answering {
@@ -95,20 +97,33 @@ impl Response {
         if self.may_have_body() {
             write!(out, "Content-Length: {}\r\n", self.body.as_bytes().len())?;
         }
-        // An upgrade writes its own Connection line.
-        if self.status >= 200 {
-            match (to.keep_alive && !self.close, to.http11) {
-                (true, true) => {}
-                (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-                (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
-            }
-        }
+        let mut stays = self.stays(to);
         for (name, value) in &self.headers {
             write!(out, "{name}: ")?;
+            // What the answer itself says of the connection (an upgrade it offers) joins the same list: many a client looks at
+            // one line only.
+            if *name == CONNECTION
+                && let Some(option) = stays.take()
+            {
+                write!(out, "{option}, ")?;
+            }
             out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
             out.extend_from_slice(b"\r\n");
         }
-        out.write_all(b"\r\n")
+        match stays {
+            Some(option) => write!(out, "{CONNECTION}: {option}\r\n\r\n"),
+            None => out.write_all(b"\r\n"),
+        }
+    }
+
+    /// The connection option that tells a client what it can't assume; an upgrade has its own alone.
+    fn stays(&self, to: Answering) -> Option<&'static str> {
+        match (to.keep_alive && !self.close, to.http11) {
+            _ if self.status < 200 => None,
+            (true, true) => None,
+            (true, false) => Some("keep-alive"),
+            (false, _) => Some("close"),
+        }
     }
 
     /// RFC 9110 section 8.6: no Content-Length on 1xx and 204. One on 304 would have to be that of the page not sent.
@@ -186,6 +201,9 @@ mod tests {
         assert!(written(&plain, old).contains("Connection: keep-alive\r\n"));
         assert!(written(&plain, Answering { keep_alive: false, ..old }).contains("Connection: close\r\n"));
         assert!(written(&Response::new(204).close(), GET).contains("Connection: close\r\n"));
+        let offer = Response::new(426).header("Connection", "Upgrade").close();
+        assert_eq!(written(&offer, GET).matches("Connection").count(), 1);
+        assert!(written(&offer, GET).contains("Connection: close, Upgrade\r\n"));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct Flags {
     pub unsent: bool,
     /// Too many of its replies wait to be written for more of its input to be taken in.
     pub choked: bool,
-    /// Our close frame is in the outbox, or beyond.
+    /// Our close frame is queued or sent; there is only one.
     pub close_queued: bool,
     /// Once the outbox is empty, the socket is closed in order.
     pub close_when_flushed: bool,

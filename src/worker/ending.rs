@@ -221,9 +221,10 @@ impl<D: Driver> Core<D> {
     fn queue_close(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>, detail: Option<&str>) {
         let Self { connections, entries, pool, tick, .. } = self;
         let connection = &mut connections[slot as usize];
-        let already = std::mem::replace(&mut connection.flags.close_queued, true);
-        let Some(websocket) = connection.websocket().filter(|_| !already) else { return };
+        let already_queued = connection.flags.close_queued;
+        let Some(websocket) = connection.websocket().filter(|_| !already_queued) else { return };
         websocket.socket.close_sent(*tick);
+        connection.flags.close_queued = true;
         if let Some(payload) = ClosePayload::because(cause, retry_after_ms, detail) {
             connection.outbox.append_owned(entries, store, pool, |out| ws::write_close(&payload, out));
         }

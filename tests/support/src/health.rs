@@ -77,7 +77,7 @@ impl Server {
     #[track_caller]
     pub fn assert_well(&self) {
         self.echo_ok();
-        assert!(!self.log().contains("panicked at"), "{}", self.log());
+        assert!(!self.log().contains("panicked"), "{}", self.log());
         let plateau = self.plateau;
         eventually(&format!("descriptors back to {}", plateau.descriptors), PATIENCE, || {
             self.vitals().descriptors <= plateau.descriptors
