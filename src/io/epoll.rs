@@ -297,15 +297,6 @@ impl Driver for Epoll {
         Ok(token)
     }
 
-    fn refuse(&mut self, socket: OwnedFd, last_word: &[u8]) {
-        let socket = SockRef::from(&socket);
-        // Best effort on a fresh socket: its buffer is empty and takes a short answer whole. The request, which nobody has read,
-        // is taken off the queue first: closing over unread bytes would reset the connection and destroy the answer.
-        let _ = (&*socket).read(&mut self.buffer);
-        let _ = socket.send(last_word);
-        let _ = socket.shutdown(std::net::Shutdown::Write);
-    }
-
     fn send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress> {
         let Some(watched) = watched(&mut self.sockets, token) else { return Ok(Progress::Sent(0)) };
         let socket = SockRef::from(&watched.socket);

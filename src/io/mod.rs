@@ -77,8 +77,6 @@ pub trait Driver {
     /// # Errors
     /// The kernel's, when it cannot watch one more socket; the socket is closed then.
     fn adopt(&mut self, socket: Self::Socket) -> io::Result<Token>;
-    /// Ends a socket that no driver has adopted: a last word, as far as the kernel takes it at once, and the close.
-    fn refuse(&mut self, socket: Self::Socket, last_word: &[u8]);
     /// Offers bytes of the store to the socket.
     ///
     /// # Errors

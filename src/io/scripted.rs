@@ -310,13 +310,6 @@ impl Driver for Scripted {
         Ok(Token { slot: slot as u32, generation })
     }
 
-    fn refuse(&mut self, socket: VirtualSocket, last_word: &[u8]) {
-        let mut peer = socket.peer;
-        peer.from_server.extend_from_slice(last_word);
-        peer.closed = Some(Close::InOrder);
-        self.peers.insert(socket.id, peer);
-    }
-
     fn send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress> {
         let mode = self.mode;
         let Some(watched) = self.sockets.get_mut(token.slot as usize).filter(|watched| watched.generation == token.generation)

@@ -62,6 +62,8 @@ pub struct Flags {
     pub close_when_flushed: bool,
     /// Once the outbox is empty, the write side is shut and the rest of the input read and dropped.
     pub linger_when_flushed: bool,
+    /// Refused when it was accepted: it only hears why, and counts as no connection.
+    pub refused: bool,
     /// Handed to the driver for closing; the slot is free when it says so.
     pub gone: bool,
 }
@@ -105,6 +107,8 @@ pub struct Http {
     pub peer_is_loopback: bool,
     /// The listener's address is a loopback address.
     pub listener_is_loopback: bool,
+    /// A request was answered, and the next one has not begun.
+    pub between_requests: bool,
     /// When the head or body that is being read must be complete, or the next request begun.
     pub due: Tick,
 }
@@ -138,12 +142,12 @@ pub enum Do {
 }
 
 impl Connection {
-    /// A connection that speaks HTTP.
+    /// A connection with an empty outbox.
     #[must_use]
-    pub fn new(token: Token, http: Box<Http>, id: u32, address: u32) -> Self {
+    pub fn new(token: Token, protocol: Protocol, id: u32, address: u32) -> Self {
         Self {
             token,
-            protocol: Protocol::Http(http),
+            protocol,
             outbox: Outbox::new(),
             residual: None,
             id,
@@ -159,20 +163,9 @@ impl Connection {
     /// A free slot.
     #[must_use]
     pub fn vacant() -> Self {
-        let token = Token { slot: 0, generation: 0 };
-        Self {
-            token,
-            protocol: Protocol::Vacant,
-            outbox: Outbox::new(),
-            residual: None,
-            id: 0,
-            address: 0,
-            window_taken: 0,
-            window_needed: 0,
-            unconfirmed: 0,
-            cause: None,
-            flags: Flags { gone: true, ..Flags::default() },
-        }
+        let mut vacant = Self::new(Token { slot: 0, generation: 0 }, Protocol::Vacant, 0, 0);
+        vacant.flags.gone = true;
+        vacant
     }
 
     /// The label its bytes and messages are counted under.

@@ -22,7 +22,7 @@ use super::Core;
 use super::connection::Protocol;
 
 /// Input read and dropped behind a last word, in bytes, so that closing does not reset the connection under it.
-const LINGER_BYTES_MAX: u32 = 64 * 1024;
+pub(super) const LINGER_BYTES_MAX: u32 = 64 * 1024;
 /// How long that goes on, in ticks: one second.
 const LINGER_TICKS: u32 = (1000 / TICK_MS) as u32;
 
@@ -173,6 +173,12 @@ impl<D: Driver> Core<D> {
         let connection = &mut self.connections[slot as usize];
         connection.release(&mut self.pool);
         connection.flags.gone = true;
+        if connection.flags.refused {
+            connection.protocol = Protocol::Vacant;
+            self.closing.push((connection.token, how));
+            self.refused -= 1;
+            return;
+        }
         let (token, id, address, transport) = (connection.token, connection.id, connection.address, connection.transport());
         let cause = connection.cause.unwrap_or(cause);
         connection.protocol = Protocol::Vacant;

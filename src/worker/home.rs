@@ -112,6 +112,10 @@ pub enum Waiter {
     Message(Token, Topic, Payload),
 }
 
+/// Publications that may wait for a credit of one home worker. A message waits here even if its sender has gone, so without a bound
+/// senders that come and go could pile them up.
+const WAITING_MAX: usize = 16 * 1024;
+
 impl<D: Driver> Core<D> {
     /// Sends a request to a worker, itself included.
     ///
@@ -147,6 +151,11 @@ impl<D: Driver> Core<D> {
             Request::Publish { topic, payload, .. } => (topic, payload),
             _ => unreachable!("a refused request comes back as it was"),
         })
+    }
+
+    /// Whether so many publications wait for a credit of this home worker that one more is not accepted.
+    pub(super) fn is_line_full(&self, home: usize) -> bool {
+        self.waiting[home].len() >= WAITING_MAX
     }
 
     /// Puts a publication in line for the next credit of its home worker.

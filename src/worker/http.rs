@@ -53,11 +53,11 @@ impl<D: Driver> Core<D> {
             Phase::Leaving => Drain::Announced,
             Phase::Draining | Phase::Stopped => Drain::Refusing,
         };
-        let idle_due = self.tick.after(self.options.head_timeout);
+        let head_due = self.tick.after(self.options.head_timeout);
         let body_due = self.tick.after(self.options.body_timeout);
         let Some(http) = self.connections[slot as usize].http() else { return (0, Came::Nothing) };
-        if http.parser.is_idle() && http.pending.is_none() && !input.is_empty() {
-            http.due = idle_due;
+        if !input.is_empty() && std::mem::take(&mut http.between_requests) {
+            http.due = head_due;
         }
         let step = match http.parser.handle_input(input, &self.options.http, &mut self.pool) {
             Ok(step) => step,
@@ -162,6 +162,9 @@ impl<D: Driver> Core<D> {
         if self.shared.phase() >= Phase::Draining {
             return self.answer(store, slot, refusals::draining(), &pending);
         }
+        if self.is_line_full(self.home_of(topic.as_str())) {
+            return self.answer(store, slot, refusals::publish_timeout(), &pending);
+        }
         let token = self.connections[slot as usize].token;
         let due = self.tick.after(self.options.publish_timeout);
         pending.action = match self.request_publish(token, Source::Post, topic, payload) {
@@ -200,6 +203,7 @@ impl<D: Driver> Core<D> {
         if keep_alive {
             if let Some(http) = self.connections[slot as usize].http() {
                 http.parser.next_request(&mut self.pool);
+                http.between_requests = true;
                 http.due = idle_due;
             }
         } else {

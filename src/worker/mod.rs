@@ -101,6 +101,8 @@ struct Core<D: Driver> {
     connections: Vec<Connection>,
     /// Connections that are not gone.
     live: usize,
+    /// Sockets that were refused and hear why.
+    refused: usize,
     /// Connections whose slot is not free yet.
     held: usize,
     next_id: u32,
@@ -162,6 +164,7 @@ impl<D: Driver> Worker<D> {
             listeners,
             connections: Vec::new(),
             live: 0,
+            refused: 0,
             held: 0,
             next_id: 0,
             entries: Entries::new(),
@@ -227,7 +230,7 @@ impl<D: Driver> Worker<D> {
         let core = &self.core;
         core.hub.check_invariants();
         let live = core.connections.iter().filter(|connection| !connection.flags.gone).count();
-        assert_eq!(live, core.live);
+        assert_eq!(live, core.live + core.refused);
         let queued: u64 = core.connections.iter().map(|connection| connection.outbox.bytes() as u64).sum();
         assert_eq!(queued, core.entries.queued_bytes());
     }

@@ -159,6 +159,9 @@ impl<D: Driver> Core<D> {
         };
         drop(topics);
         let topic = self.hub.topic(id).clone();
+        if self.is_line_full(self.home_of(topic.as_str())) {
+            return self.fail(store, slot, Cause::Overloaded, None);
+        }
         let token = self.connections[slot as usize].token;
         let sent = self.request_publish(token, Source::WebSocket, topic, payload);
         let flags = &mut self.connections[slot as usize].flags;
@@ -204,8 +207,10 @@ impl<D: Driver> Core<D> {
         let connection = &mut self.connections[slot as usize];
         connection.protocol = protocol;
         let to = connection.transport();
-        self.metrics().connections.of(from).sub(1);
-        self.metrics().connections.of(to).add(1);
+        if from != to {
+            self.metrics().connections.of(from).sub(1);
+            self.metrics().connections.of(to).add(1);
+        }
         self.deadlines.clear(slot as usize);
         self.arm(slot);
         self.mark_dirty(slot);
