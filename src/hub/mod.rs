@@ -158,6 +158,12 @@ impl<P> Hub<P> {
         self.topics.len()
     }
 
+    /// What the subscriptions take, in bytes: the slots' table, each subscriber's place in its topic's list, each topic.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots.table_bytes() + self.subscriptions() * size_of::<Subscriber>() + self.topics.len() * Topics::TOPIC_BYTES
+    }
+
     /// The next topic whose interest has changed, in its forms or its number of subscribers, since it was last told.
     ///
     /// To be called until it returns `None`, once a turn: many changes of a topic in one turn are told as one.

@@ -24,7 +24,12 @@ enum Came {
 impl<D: Driver> Core<D> {
     /// One step of an HTTP connection.
     pub(super) fn step_http(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> Took {
-        match protocol_step(|| self.read_http(slot, input)) {
+        let step = protocol_step(|| {
+            #[cfg(test)]
+            super::tests::fail_on_request(input);
+            self.read_http(slot, input)
+        });
+        match step {
             Err(cause) => {
                 self.refuse(store, slot, refusals::internal(), cause);
                 Took::All

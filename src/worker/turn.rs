@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::io::{Driver, Event};
 use crate::limits::{TICK_MS, Tick};
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{MemoryKind, WorkerMetrics};
 
+use super::connection::Connection;
 use super::shared::Phase;
 use super::{Core, Worker};
 
@@ -61,13 +62,16 @@ impl Busy {
         Self { since_ns: now_ns, worked_ns: 0 }
     }
 
-    fn count(&mut self, metrics: &WorkerMetrics, began_ns: u64, ended_ns: u64) {
+    /// Counts a turn. True once a second, when it has told the share.
+    fn count(&mut self, metrics: &WorkerMetrics, began_ns: u64, ended_ns: u64) -> bool {
         self.worked_ns += ended_ns - began_ns;
         let whole = ended_ns - self.since_ns;
-        if whole >= SLEEP_MAX.as_nanos() as u64 {
+        let told = whole >= SLEEP_MAX.as_nanos() as u64;
+        if told {
             metrics.busy_ratio.set(self.worked_ns, whole);
             *self = Self::new(ended_ns);
         }
+        told
     }
 }
 
@@ -110,7 +114,20 @@ impl<D: Driver> Core<D> {
         let ended = driver.now();
         metrics.last_turn_ns.set(ended);
         metrics.turn.observe_ns(ended - self.now);
-        self.busy.count(metrics, self.now, ended);
+        if self.busy.count(metrics, self.now, ended) {
+            self.tell_memory();
+        }
+    }
+
+    /// What the tables and buffers of this worker take.
+    fn tell_memory(&self) {
+        let connections =
+            self.connections.capacity() * size_of::<Connection>() + self.deadlines.bytes() + self.write_windows.bytes();
+        let buffers = self.options.io.recv_buffer_bytes + self.pool.spare_bytes();
+        let memory = &self.metrics().memory_bytes;
+        memory.of(MemoryKind::Connections).set(connections as u64);
+        memory.of(MemoryKind::Buffers).set(buffers as u64);
+        memory.of(MemoryKind::Hub).set(self.hub.bytes() as u64);
     }
 
     /// How long the next turn may wait: not at all while there is work, else until the next deadline. Announces the sleep.

@@ -81,7 +81,11 @@ impl<D: Driver> Core<D> {
 
     /// One step of a WebSocket.
     pub(super) fn step_websocket(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> Took {
-        let step = protocol_step(|| self.read_websocket(store, slot, input));
+        let step = protocol_step(|| {
+            #[cfg(test)]
+            super::tests::fail_on_request(input);
+            self.read_websocket(store, slot, input)
+        });
         let (consumed, came) = match step {
             Ok(step) => step,
             Err(cause) => {

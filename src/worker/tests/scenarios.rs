@@ -147,6 +147,31 @@ fn who_breaks_the_protocol_is_told_and_can_read_it() {
 }
 
 #[test]
+fn a_panic_in_a_protocol_step_ends_that_connection_alone() {
+    let faults = std::cell::Cell::new(0);
+    each(&Config::default(), 1, |cluster| {
+        subscribe(cluster, 0, 1, "/topics/chat");
+        subscribe(cluster, 0, 2, "/topics/chat");
+        cluster.connect(0, 3, WINDOW);
+        cluster.write(3, b"GET /fail-on-request HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        cluster.settle();
+        cluster.write(1, &frame(0x81, b"fail-on-request"));
+        let got = frames(cluster, 1);
+        // Where the input was cut inside the words that ask for the fault, there is none.
+        if let Some((8, reason)) = got.last() {
+            faults.set(faults.get() + 1);
+            assert_eq!(reason[..2], 1011u16.to_be_bytes());
+            assert_eq!(cluster.count(|metrics| metrics.connections_closed.of(Cause::Internal).get()), 0, "it lingers first");
+            cluster.pass(Duration::from_millis(1200));
+            assert!(cluster.count(|metrics| metrics.connections_closed.of(Cause::Internal).get()) >= 1);
+        }
+        cluster.write(2, &frame(0x81, b"still here"));
+        assert_eq!(frames(cluster, 2).last(), Some(&(1, b"still here".to_vec())));
+    });
+    assert!(faults.get() > 0, "some seed brings the words in one piece");
+}
+
+#[test]
 fn a_stalled_peer_is_reset_and_one_that_reads_on_is_not() {
     let config = Config { write_timeout: TimeSpan::seconds(1), slow_consumer: SlowConsumer::DropOldest, ..Config::default() };
     each(&config, 1, |cluster| {
