@@ -81,37 +81,40 @@ fn every_documented_metric_is_there() {
 #[test]
 fn connections_and_messages_are_counted() {
     let server = Server::start(&[]);
-    let before = server.metrics();
+    let mut scraper = server.scraper();
+    let before = scraper.metrics();
     let sockets: Vec<_> = (0..3).map(|_| server.socket("/topics/a")).collect();
     let several = server.socket("/topics?topic=a&topic=b&envelope");
-    server.expect_metric("fantail_connections", &[("transport", "websocket")], 4.0);
-    server.expect_metric("fantail_subscriptions", &[], 5.0);
-    server.expect_metric("fantail_topics", &[], 2.0);
-    assert_eq!(ask(server.address, post("/topics/a", "", "hi")).status, 200);
-    let rises = |name: &str, labels: &[(&str, &str)], by: f64| {
-        server.expect_metric(name, labels, before.sum(name, labels) + by);
+    scraper.expect_metric("fantail_connections", &[("transport", "websocket")], 4.0);
+    scraper.expect_metric("fantail_subscriptions", &[], 5.0);
+    scraper.expect_metric("fantail_topics", &[], 2.0);
+    let mut publisher = server.connect();
+    assert_eq!(publisher.post("/topics/a", "hi").status, 200);
+    let mut rises = |name: &str, labels: &[(&str, &str)], by: f64| {
+        scraper.expect_metric(name, labels, before.sum(name, labels) + by);
     };
     rises("fantail_messages_published_total", &[("source", "post")], 1.0);
     rises("fantail_messages_sent_total", &[("transport", "websocket")], 4.0);
-    let fanouts = "fantail_fanout_duration_seconds_count";
-    eventually("the fan-out is timed", PATIENCE, || server.metrics().sum(fanouts, &[]) > before.sum(fanouts, &[]));
     sockets.into_iter().for_each(support::socket::Socket::leave);
     several.leave();
     rises("fantail_connections_closed_total", &[("cause", "client_close")], 4.0);
-    server.expect_metric("fantail_connections", &[("transport", "websocket")], 0.0);
-    server.expect_metric("fantail_subscriptions", &[], 0.0);
+    let fanouts = "fantail_fanout_duration_seconds_count";
+    eventually("the fan-out is timed", PATIENCE, || scraper.metrics().sum(fanouts, &[]) > before.sum(fanouts, &[]));
+    scraper.expect_metric("fantail_connections", &[("transport", "websocket")], 0.0);
+    scraper.expect_metric("fantail_subscriptions", &[], 0.0);
 }
 
 #[test]
 fn why_a_connection_ended_is_counted_by_cause() {
     let server = Server::start(&["--max-message-size", "1KiB"]);
-    let ends = |cause: &str, bytes: &[u8]| {
+    let mut scraper = server.scraper();
+    let mut ends = |cause: &str, bytes: &[u8]| {
         let labels = [("cause", cause)];
-        let before = server.metrics().sum("fantail_connections_closed_total", &labels);
+        let before = scraper.metrics().sum("fantail_connections_closed_total", &labels);
         let mut socket = server.socket("/echo");
         socket.send(bytes);
         socket.wire.rest(PATIENCE);
-        server.expect_metric("fantail_connections_closed_total", &labels, before + 1.0);
+        scraper.expect_metric("fantail_connections_closed_total", &labels, before + 1.0);
     };
     ends("client_close", &frame(CLOSE, close_payload(1000, "")));
     ends("left_page", &frame(CLOSE, close_payload(1001, "")));
@@ -122,6 +125,7 @@ fn why_a_connection_ended_is_counted_by_cause() {
     let before = server.metrics().sum("fantail_connections_closed_total", &[("cause", "reset")]);
     server.socket("/echo").wire.reset();
     server.expect_metric("fantail_connections_closed_total", &[("cause", "reset")], before + 1.0);
+    drop(scraper);
     server.assert_well();
 }
 

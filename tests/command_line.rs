@@ -1,10 +1,11 @@
-//! The command line: help, exit statuses, `pub` and `sub` against a server and in pipes.
+//! The command line: help, variables, exit statuses, `pub` and `sub` against a server and in pipes.
 
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use support::http::{ask, get, post};
+use support::metrics::Metrics;
 use support::server::{Launch, Running, Server, begin, run};
 use support::{PATIENCE, eventually};
 
@@ -25,9 +26,22 @@ fn publish(server: &Server, topic: &str, body: &str) {
     assert_eq!(ask(server.address, post(&format!("/topics/{topic}"), "", body)).status, 200);
 }
 
+/// Connections that a server took for lost.
+fn lost(metrics: &Metrics) -> f64 {
+    let ended = |cause| metrics.sum("fantail_connections_closed_total", &[("cause", cause)]);
+    ["end_of_stream", "reset", "network_error", "no_pong"].map(ended).iter().sum()
+}
+
+#[test]
+fn nothing_at_all_prints_the_help() {
+    let help = run(&[]);
+    assert_eq!((help.status, help.stdout.as_str()), (Some(2), ""));
+    assert!(help.stderr.contains("Usage: fantail") && help.stderr.contains("Exit status:"), "{help:?}");
+}
+
 #[test]
 fn help_is_short_enough_for_every_terminal() {
-    for arguments in [&["--help"][..], &["serve", "--help"], &["pub", "--help"], &["sub", "--help"]] {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["serve", "-h"], &["pub", "--help"], &["sub", "--help"]] {
         let help = run(arguments);
         assert_eq!((help.status, help.stderr.as_str()), (Some(0), ""), "{arguments:?}");
         for line in help.stdout.lines() {
@@ -56,6 +70,7 @@ fn wrong_usage_is_one_line_that_names_the_flag_and_status_2() {
         (&["pub"], "TOPIC"),
         (&["sub"], "TOPIC"),
         (&["pub", "a/*", "x"], "*"),
+        (&["pub", "a//b", "x"], "segment"),
     ] {
         let failed = run(arguments);
         assert_eq!((failed.status, failed.stdout.as_str()), (Some(2), ""), "{failed:?}");
@@ -75,6 +90,22 @@ fn a_variable_sets_what_a_flag_does_and_the_flag_wins() {
     assert_eq!(ask(server.address, post("/topics/a", "", vec![b'x'; 1025])).status, 200);
 }
 
+/// Each setting is out of its range, so that the server does not start and the error tells which value was taken.
+#[test]
+fn a_variable_can_hold_a_list_and_a_switch() {
+    let first_line = |arguments: &[&str], variable: (&str, &str)| {
+        let failed = begin(arguments, &[variable], b"").end();
+        assert_eq!(failed.status, Some(2), "{failed:?}");
+        failed.stderr.lines().next().unwrap_or_default().to_string()
+    };
+    let list = first_line(&["serve"], ("FANTAIL_LISTEN", "127.0.0.1:7,127.0.0.1:7"));
+    assert_eq!(list, "fantail: --listen names 127.0.0.1:7 twice");
+    let switch = first_line(&["serve", "--workers=0"], ("FANTAIL_ECHO", "1"));
+    assert_eq!(switch, "fantail: --workers is 0", "1 is a switch that is on");
+    let wrong = first_line(&["serve"], ("FANTAIL_ECHO", "perhaps"));
+    assert!(wrong.contains("'perhaps' for '--echo'"), "{wrong}");
+}
+
 #[test]
 fn pub_publishes_an_argument_or_each_line_of_its_input() {
     let server = Server::start(&[]);
@@ -83,10 +114,14 @@ fn pub_publishes_an_argument_or_each_line_of_its_input() {
     assert_eq!((once.status, once.stderr.as_str()), (Some(0), ""), "{once:?}");
     assert!(once.stdout.trim().contains('.'), "a cursor is printed: {once:?}");
     assert_eq!(subscriber.message(), "hello");
-    let lines = begin(&["pub", "--url", &url(&server), "chat", "-"], &[], "one\ntwo\nthrée".as_bytes()).end();
-    assert_eq!((lines.status, lines.stdout.lines().count()), (Some(0), 3), "{lines:?}");
-    for line in ["one", "two", "thrée"] {
-        assert_eq!(subscriber.message(), line);
+    // Without an argument as with `-` each line of stdin is a message.
+    for data in [&["-"][..], &[]] {
+        let arguments = [&["pub", "--url", &url(&server), "chat"], data].concat();
+        let lines = begin(&arguments, &[], "one\ntwo\nthrée".as_bytes()).end();
+        assert_eq!((lines.status, lines.stdout.lines().count()), (Some(0), 3), "{lines:?}");
+        for line in ["one", "two", "thrée"] {
+            assert_eq!(subscriber.message(), line);
+        }
     }
     let by_variable = begin(&["pub", "chat", "by variable"], &[("FANTAIL_URL", &url(&server))], b"").end();
     assert_eq!(by_variable.status, Some(0), "{by_variable:?}");
@@ -96,8 +131,7 @@ fn pub_publishes_an_argument_or_each_line_of_its_input() {
 #[test]
 fn sub_prints_a_message_a_line() {
     let server = Server::start(&[]);
-    let in_order = [("cause", "client_close")];
-    let before = server.metrics().sum("fantail_connections_closed_total", &in_order);
+    let before = lost(&server.metrics());
     let raw = subscribe(&server, "chat", &["--count", "2", "chat"]);
     publish(&server, "chat", "one");
     publish(&server, "chat", "two");
@@ -110,7 +144,22 @@ fn sub_prints_a_message_a_line() {
     let message: Value = serde_json::from_str(json.stdout.trim()).expect("a JSON line");
     assert_eq!((&message["topic"], &message["text"]), (&"room/1".into(), &"hi".into()));
     // Commands leave in order: the server does not call them lost.
-    server.expect_metric("fantail_connections_closed_total", &in_order, before + 2.0);
+    server.expect_metric("fantail_connections", &[("transport", "websocket")], 0.0);
+    assert_eq!(lost(&server.metrics()), before);
+}
+
+#[test]
+fn a_closed_stdout_ends_sub_quietly() {
+    let server = Server::start(&[]);
+    let mut running = subscribe(&server, "chat", &["chat"]);
+    running.close_stdout();
+    // A process that another test is just starting may hold the pipe's reading end for a moment, so one message is not enough.
+    eventually("it ends", PATIENCE, || {
+        publish(&server, "chat", "nobody reads this");
+        !running.is_running()
+    });
+    let ended = running.end();
+    assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
 }
 
 #[test]
@@ -132,7 +181,8 @@ fn refusals_and_absent_servers_are_status_1() {
     {
         let absent = run(arguments);
         assert_eq!(absent.status, Some(1), "{absent:?}");
-        assert!(absent.stderr.contains("127.0.0.1:1"), "{absent:?}");
+        assert!(absent.stderr.contains("127.0.0.1:1") && absent.stderr.contains("can't be reached"), "{absent:?}");
+        assert!(absent.stderr.contains("\nfix: "), "{absent:?}");
     }
 }
 
@@ -152,7 +202,11 @@ fn sub_ends_on_ctrl_c_and_comes_back_after_a_restart() {
     assert_eq!((ended.status, ended.stdout.as_str()), (Some(0), "before\nafter\n"), "{ended:?}");
     assert!(ended.stderr.contains("drain"), "why it ended is told: {ended:?}");
 
+    let before = lost(&server.metrics());
     let running = subscribe(&server, "other", &["other"]);
     kill_process(running.pid(), Signal::INT).expect("it runs");
-    assert_eq!(running.end().status, Some(130));
+    let ended = running.end();
+    assert_eq!((ended.status, ended.stderr.as_str()), (Some(130), ""), "{ended:?}");
+    server.expect_metric("fantail_connections", &[("transport", "websocket")], 0.0);
+    assert_eq!(lost(&server.metrics()), before, "Ctrl-C leaves in order, too");
 }

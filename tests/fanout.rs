@@ -105,7 +105,7 @@ fn what_is_accepted_after_a_101_was_seen_reaches_its_client() {
 #[test]
 fn a_newcomer_amid_a_stream_misses_nothing_after_its_101() {
     let server = Server::start(&["--workers", "2", "--fanout-slice", "16"]);
-    let _crowd: Vec<_> = (0..200).map(|_| server.socket("/topics/stream")).collect();
+    let crowd: Vec<_> = (0..200).map(|_| server.socket("/topics/stream")).collect();
     let mut stream = server.connect();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -116,6 +116,8 @@ fn a_newcomer_amid_a_stream_misses_nothing_after_its_101() {
                 number += 1;
             }
         });
+        // Also when an assertion fails: the stream's thread would go on, and the test with it.
+        let _end = OnDrop(&done);
         let mut other = server.connect();
         for number in 0..100 {
             let mut newcomer = server.socket("/topics/stream");
@@ -124,8 +126,18 @@ fn a_newcomer_amid_a_stream_misses_nothing_after_its_101() {
             let before: Vec<u64> = newcomer.messages_until(&mark).iter().filter_map(|message| message.parse().ok()).collect();
             assert!(before.windows(2).all(|pair| pair[1] == pair[0] + 1), "a hole in the stream: {before:?}");
         }
-        done.store(true, Ordering::Relaxed);
     });
+    drop((crowd, stream));
+    server.assert_well();
+}
+
+/// Raises a flag at the end of its scope, however that comes.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A section is lines and an empty line (RFC 9112 sections 2.1 and 7.1.2). Each byte is looked at once, whatever the cuts: the
 //! scan remembers where it stopped, so a head that comes one byte at a time costs no more than a whole one. What it lets
-//! through is not yet right, only safe to split into lines by CR LF: [`Head::parse`](super::Head::parse) checks the rest.
+//! through is not yet right, only safe to split into lines by CR LF: [`Head::parse`](super::Head::parse) checks the rest. Trailers
+//! are dropped unparsed, so of them the scan checks the names, too.
 
 use super::{HEADERS_MAX, HttpError};
 
@@ -10,15 +11,25 @@ use super::{HEADERS_MAX, HttpError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SectionScan {
     at: At,
-    /// A head begins with a request line, which has a narrower alphabet; trailers don't.
-    in_request_line: bool,
+    line: Line,
     headers: usize,
     bytes: usize,
+}
+
+/// What the line is that the scan is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// The first line of a head, which has a narrower alphabet.
+    Request,
+    Header,
+    Trailer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     LineStart,
+    /// In the name of a trailer.
+    Name,
     Line,
     /// Behind the CR of a line.
     LineEnd,
@@ -29,12 +40,12 @@ enum At {
 impl SectionScan {
     /// A scan for the end of a head; its first line is the request line.
     pub fn head() -> Self {
-        Self { at: At::LineStart, in_request_line: true, headers: 0, bytes: 0 }
+        Self { at: At::LineStart, line: Line::Request, headers: 0, bytes: 0 }
     }
 
     /// A scan for the end of a trailer section.
     pub fn trailers() -> Self {
-        Self { in_request_line: false, ..Self::head() }
+        Self { line: Line::Trailer, ..Self::head() }
     }
 
     /// Looks at the next bytes. `Some` is how many of them belong to the section, up to its end; `None` means all, and more to come.
@@ -66,9 +77,14 @@ impl SectionScan {
         self.at = match (self.at, byte) {
             (At::LineStart, b'\r') => At::SectionEnd,
             (At::LineStart, _) => self.begin_line(byte)?,
+            (At::Name, b':') => At::Line,
+            (At::Name, _) if is_token_byte(byte) => At::Name,
+            (At::Name, _) => return Err(HttpError::BadHeader),
             (At::Line, b'\r') => At::LineEnd,
             (At::LineEnd, b'\n') => {
-                self.in_request_line = false;
+                if self.line == Line::Request {
+                    self.line = Line::Header;
+                }
                 At::LineStart
             }
             (At::SectionEnd, b'\n') => return Ok(true),
@@ -83,22 +99,26 @@ impl SectionScan {
     fn begin_line(&mut self, byte: u8) -> Result<At, HttpError> {
         if !is_token_byte(byte) {
             return Err(match byte {
-                _ if self.in_request_line => HttpError::NotHttp,
+                _ if self.line == Line::Request => HttpError::NotHttp,
                 b' ' | b'\t' => HttpError::FoldedHeader,
                 b'\n' => HttpError::BareLineEnd,
                 0..0x20 | 0x7F => HttpError::ControlByte,
                 _ => HttpError::BadHeader,
             });
         }
-        self.headers += usize::from(!self.in_request_line);
-        if self.headers > HEADERS_MAX { Err(HttpError::TooManyHeaders) } else { Ok(At::Line) }
+        self.headers += usize::from(self.line != Line::Request);
+        match self.line {
+            _ if self.headers > HEADERS_MAX => Err(HttpError::TooManyHeaders),
+            Line::Trailer => Ok(At::Name),
+            Line::Request | Line::Header => Ok(At::Line),
+        }
     }
 
     /// The inside of a request line is ASCII; that of a header line may hold bytes above (RFC 9110 section 5.5) and tabs.
     fn is_plain(&self, byte: u8) -> bool {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
-        if self.in_request_line { matches!(byte, b' '..=b'~') } else { is_field_byte(byte) }
+        if self.line == Line::Request { matches!(byte, b' '..=b'~') } else { is_field_byte(byte) }
     }
 }
 
@@ -132,6 +152,14 @@ mod tests {
         assert_eq!(scan(b"GET / HTTP/1.1\r\nA: \xFF\t\r\n\r\n"), Ok(Some(25)));
         assert_eq!(scan(b"GET / HTTP/1.1\r\n\r"), Ok(None));
         assert_eq!(SectionScan::trailers().feed(b"\r\n", 1000), Ok(Some(2)));
+        assert_eq!(SectionScan::trailers().feed(b"A: b\r\nC:\r\n\r\nrest", 1000), Ok(Some(12)));
+    }
+
+    #[test]
+    fn a_trailer_has_a_name() {
+        for input in [&b"no colon\r\n\r\n"[..], b"A\r\n\r\n", b"A : b\r\n\r\n", b"A: b\r\n:\r\n\r\n"] {
+            assert_eq!(SectionScan::trailers().feed(input, 1000), Err(HttpError::BadHeader));
+        }
     }
 
     #[test]

@@ -291,6 +291,7 @@ mod tests {
         for response in [
             publish_timeout(),
             draining(),
+            internal(),
             too_many_topics(1),
             too_many_connections(1),
             payload_error(&PayloadError::NotUtf8),

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The barrier between Quieting and Handing: a worker reports quiet when it has no request under way. A home worker puts deliveries
-//! into the rings before the answer, so when all are quiet everything accepted is in a ring, and one more look takes it out.
+//! into the rings before the answer, so when all are quiet everything accepted is in a ring; Handing ends when the rings are empty.
 
 use crate::io::{Close, Driver, Store};
 use crate::limits::Tick;
@@ -68,13 +68,14 @@ impl Drain {
 impl<D: Driver> Core<D> {
     /// The drain's part of the turn.
     pub(super) fn drain(&mut self, driver: &mut D) {
+        let handed_out = !self.hub.has_open_fanouts() && !self.has_deliveries();
         match self.drain.stage {
             Stage::Serving if self.shared.phase() >= Phase::Draining => {
                 driver.close_listeners();
                 self.drain.stage = Stage::Emptying;
             }
             Stage::Quieting => self.report_quiet(),
-            Stage::Handing if !self.hub.has_open_fanouts() => {
+            Stage::Handing if handed_out => {
                 self.drain =
                     Drain { stage: Stage::Closing, began_ns: self.now, slots: self.connections.len(), next: 0, ..self.drain };
                 self.close_some(driver.store());

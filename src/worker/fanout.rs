@@ -15,6 +15,10 @@ use super::options::SlowConsumer;
 /// References given out in one turn at most, so that a turn stays short also where its subscribers are few and its publications many.
 const DELIVERIES_MAX: usize = 64 * 1024;
 
+/// Publications a worker hands out at the same time. Beyond it the next wait in the rings, then in line for a credit, and so with
+/// their publishers: who publishes faster than all subscribers can be served is slowed down, and no queue grows.
+pub(super) const FANOUTS_OPEN_MAX: usize = 256;
+
 /// A publication on its way to this worker's subscribers, with the blocks of the forms they take.
 #[derive(Debug)]
 pub struct Fanned {

@@ -16,7 +16,7 @@ use crate::routes::{self, refusals};
 use super::Core;
 use super::accept::Origin;
 use super::connection::{Connection, Do, Http, Pending};
-use super::fanout::Fanned;
+use super::fanout::{FANOUTS_OPEN_MAX, Fanned};
 
 /// What one worker asks of another.
 #[derive(Debug)]
@@ -180,11 +180,13 @@ impl<D: Driver> Core<D> {
         self.wait_for_answer(slot, pending, due);
     }
 
-    /// The mailbox's part of the turn: everything delivered, then requests as far as there is room.
+    /// The mailbox's part of the turn: what was delivered, then requests, each as far as there is room.
     pub(super) fn take_mail(&mut self, driver: &mut D) {
         let itself = self.index;
         for other in (0..self.shared.workers()).filter(|other| *other != itself) {
-            while let Some(delivery) = self.mailbox.lane(other).take_delivery() {
+            while self.may_open_fanouts()
+                && let Some(delivery) = self.mailbox.lane(other).take_delivery()
+            {
                 self.delivered(driver, other, delivery);
             }
             if self.mailbox.lane(other).take_room_request() {
@@ -225,6 +227,16 @@ impl<D: Driver> Core<D> {
             && self.waiting.iter().all(std::collections::VecDeque::is_empty)
             && self.own_credits.outstanding() == 0
             && self.mailbox.lanes().all(|(_, lane)| lane.outstanding() == 0 && lane.is_empty())
+    }
+
+    /// Whether one more publication may begin its way to this worker's subscribers.
+    fn may_open_fanouts(&self) -> bool {
+        self.hub.open_fanouts() < FANOUTS_OPEN_MAX
+    }
+
+    /// Whether another worker has handed something out that is still in its ring.
+    pub(super) fn has_deliveries(&mut self) -> bool {
+        self.mailbox.lanes().any(|(_, lane)| lane.has_delivery())
     }
 
     fn take_requests(&mut self, driver: &mut D, other: usize) {
@@ -270,10 +282,15 @@ impl<D: Driver> Core<D> {
         if other == self.index { self.own_requests.pop_front() } else { self.mailbox.lane(other).take_request() }
     }
 
-    /// Whether every worker interested in the topic has room for one more delivery; if not, its next turn wakes this one.
+    /// Whether every worker interested in the topic has room for one more delivery; if not, its next turn wakes this one, which
+    /// does not sleep while its own fan-outs are open.
     fn has_room_for(&mut self, topic: &Topic) -> bool {
+        let here = self.may_open_fanouts();
         let Self { interests, mailbox, index, .. } = self;
-        interests.interested(topic.as_str()).filter(|(worker, _)| worker != index).all(|(worker, _)| {
+        interests.interested(topic.as_str()).all(|(worker, _)| {
+            if worker == *index {
+                return here;
+            }
             let lane = mailbox.lane(worker);
             lane.has_room(1) || lane.wait_for_room()
         })

@@ -20,6 +20,8 @@ use crate::limits::BufferPool;
 
 /// Owned bytes grow in one block up to this size, then a new one is begun: large enough for one send, small enough to be pooled.
 const OWNED_BYTES_MAX: usize = 64 * 1024;
+/// Pongs that wait are collected up to this size: some hundred, more than any client sends pings at a time.
+const PONG_BYTES_MAX: usize = 4 * 1024;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
@@ -30,7 +32,7 @@ pub enum Class {
     Publication(TopicId),
     /// Bytes of this connection alone: answers, echoes, the close frame. Never dropped.
     Owned,
-    /// A ping or pong: goes ahead of data, never dropped; a pong replaces the pong before it.
+    /// Pings or pongs: go ahead of data, never dropped; a newer one may replace those that wait.
     Control(OpCode),
 }
 
@@ -193,8 +195,8 @@ impl Outbox {
         self.pinned = 1;
     }
 
-    /// Queues a ping or pong ahead of the data. A pong that still waits is replaced: one answer to the latest ping is enough
-    /// (RFC 6455 section 5.5.3), so pings whose pongs are never read cost no memory.
+    /// Queues a ping or pong ahead of the data. Pongs that wait are collected up to [`PONG_BYTES_MAX`], then the newest replaces
+    /// them: an answer to the latest ping is enough (RFC 6455 section 5.5.3), so pings whose pongs are never read cost no memory.
     pub fn push_control(&mut self, entries: &mut Entries, store: &mut Store, opcode: OpCode, frame: &[u8]) {
         let mut before = NONE;
         let mut at = self.head;
@@ -206,8 +208,7 @@ impl Outbox {
             && let Class::Control(waiting) = entries.list[at as usize].class
         {
             if waiting == opcode {
-                self.replace(entries, store, at, frame);
-                return;
+                return self.collect(entries, store, at, opcode, frame);
             }
             before = at;
             at = entries.list[at as usize].next;
@@ -314,14 +315,18 @@ impl Outbox {
         store.owned_mut(entry.block)
     }
 
-    fn replace(&mut self, entries: &mut Entries, store: &mut Store, at: u32, frame: &[u8]) {
+    /// Adds a frame to the control frames of its kind that wait, or puts it in their place.
+    fn collect(&mut self, entries: &mut Entries, store: &mut Store, at: u32, opcode: OpCode, frame: &[u8]) {
         let entry = &mut entries.list[at as usize];
         let Some(bytes) = store.owned_mut(entry.block) else { return };
-        bytes.clear();
+        if opcode != OpCode::Pong || bytes.len() + frame.len() > PONG_BYTES_MAX {
+            bytes.clear();
+        }
         bytes.extend_from_slice(frame);
-        self.bytes = self.bytes - entry.length + frame.len() as u32;
-        entries.queued_bytes = entries.queued_bytes - u64::from(entry.length) + frame.len() as u64;
-        entry.length = frame.len() as u32;
+        let length = bytes.len() as u32;
+        self.bytes = self.bytes - entry.length + length;
+        entries.queued_bytes = entries.queued_bytes - u64::from(entry.length) + u64::from(length);
+        entry.length = length;
     }
 
     fn drop_first(
@@ -457,9 +462,21 @@ mod tests {
         bench.control(OpCode::Ping, "2");
         bench.control(OpCode::Pong, "3");
         bench.control(OpCode::Pong, "4");
-        assert_eq!(bench.text(), "aa24bbbb");
-        assert_eq!(bench.take(8), 2);
+        bench.control(OpCode::Ping, "5");
+        assert_eq!(bench.text(), "aa534bbbb");
+        assert_eq!(bench.take(9), 2);
         assert_eq!(bench.text(), "");
+    }
+
+    #[test]
+    fn pongs_that_nobody_reads_are_bounded_and_the_newest_stays() {
+        let mut bench = Bench::new();
+        for number in 0..10_000 {
+            bench.control(OpCode::Pong, &format!(" {number}"));
+            assert!(bench.outbox.bytes() <= PONG_BYTES_MAX);
+        }
+        assert!(bench.text().ends_with(" 9998 9999"));
+        assert_eq!(bench.store.blocks(), 1);
     }
 
     #[test]

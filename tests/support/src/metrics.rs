@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::http::get;
 use crate::server::Server;
+use crate::wire::Connection;
 use crate::{PATIENCE, eventually};
 
 /// All series at one moment.
@@ -46,25 +46,46 @@ impl Metrics {
     }
 }
 
-impl Server {
+/// Reads `/metrics` again and again on one connection, so that looking adds to no count of connections.
+pub struct Scraper(Connection);
+
+impl Scraper {
     /// What `/metrics` says now.
     #[must_use]
     #[track_caller]
-    pub fn metrics(&self) -> Metrics {
-        let response = get(self.admin, "/metrics");
+    pub fn metrics(&mut self) -> Metrics {
+        let response = self.0.get("/metrics");
         assert_eq!(response.status, 200);
         Metrics::parse(response.text())
     }
 
     /// Waits until the sum of these series is `value`: workers may publish their counts a turn later.
     #[track_caller]
+    pub fn expect_metric(&mut self, name: &str, labels: &[(&str, &str)], value: f64) -> Duration {
+        let what = format!("{name}{labels:?} = {value}");
+        eventually(&what, PATIENCE, || self.metrics().sum(name, labels) == value)
+    }
+}
+
+impl Server {
+    /// A reader of `/metrics` that stays connected.
+    #[must_use]
+    #[track_caller]
+    pub fn scraper(&self) -> Scraper {
+        Scraper(Connection::open(self.admin))
+    }
+
+    /// What `/metrics` says now.
+    #[must_use]
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        self.scraper().metrics()
+    }
+
+    /// Waits as [`Scraper::expect_metric`] does.
+    #[track_caller]
     pub fn expect_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) -> Duration {
-        let mut found = f64::NAN;
-        let wait = || {
-            found = self.metrics().sum(name, labels);
-            found == value
-        };
-        eventually(&format!("{name}{labels:?} = {value}"), PATIENCE, wait)
+        self.scraper().expect_metric(name, labels, value)
     }
 }
 

@@ -210,6 +210,16 @@ pub fn run(arguments: &[&str]) -> Run {
 }
 
 impl Running {
+    /// Closes the reading end of its stdout, as `head` does when it has seen enough.
+    pub fn close_stdout(&mut self) {
+        self.0.stdout = None;
+    }
+
+    /// Whether it runs still.
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().expect("the child is ours").is_none()
+    }
+
     /// The process.
     #[must_use]
     pub fn pid(&self) -> Pid {
