@@ -206,6 +206,12 @@ impl<P> Hub<P> {
         }
     }
 
+    /// Who subscribes to a topic.
+    #[must_use]
+    pub fn subscribers(&self, topic: &str) -> &[Subscriber] {
+        self.topics.find(topic).map_or(&[], |id| self.topics[id].subscribers())
+    }
+
     /// Whether the home worker of each of the slot's topics knows of an interest in the slot's form.
     #[must_use]
     pub fn in_force(&self, slot: u32) -> bool {

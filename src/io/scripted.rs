@@ -368,7 +368,7 @@ impl Driver for Scripted {
         self.listening = true;
     }
 
-    fn close_listeners(&mut self) {
+    fn close_listeners(&mut self, _keep: Option<usize>) {
         self.closing_listeners = true;
     }
 }

@@ -19,7 +19,7 @@ mod signals;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -179,10 +179,7 @@ impl Server {
     fn next(&self, drain_at: Option<Instant>) -> Option<Happened> {
         match drain_at {
             None => self.happened.recv().ok(),
-            Some(at) => match self.happened.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                Ok(happened) => Some(happened),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(at) => self.happened.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
         }
     }
 

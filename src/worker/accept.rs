@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::http1::{self, Answering};
-use crate::io::{Driver, Token};
+use crate::http1::{self, Answering, Response};
+use crate::io::{Close, Driver, Token};
 use crate::limits::Tick;
 use crate::metrics::{Cause, RejectReason, Transport};
 use crate::routes::refusals;
@@ -50,28 +50,39 @@ impl<D: Driver> Core<D> {
             }
             Err(reason) => {
                 self.metrics().connections_rejected.of(reason).add(1);
-                self.refuse_socket(driver, socket);
+                self.refuse_socket(driver, socket, reason);
             }
         }
     }
 
-    /// Tells a socket why it is refused, and drops what it sends for a while, so that it can read it. Only so many hear it at a
-    /// time; in a flood the others are closed without a word.
-    fn refuse_socket(&mut self, driver: &mut D, socket: D::Socket) {
-        if self.refused >= REFUSED_MAX {
-            return drop(socket);
-        }
+    /// Tells a socket why it is refused, and drops what it sends for a while, so that it can read it. Only so many are waited for
+    /// at a time; in a flood the others are told and closed at once.
+    fn refuse_socket(&mut self, driver: &mut D, socket: D::Socket, reason: RejectReason) {
         let Ok(token) = driver.adopt(socket) else { return };
         self.hold(token, Connection::new(token, Protocol::Lingering(LINGER_BYTES_MAX), 0, 0));
         self.refused += 1;
+        let response = self.refusal(reason);
         let date = self.date.at(self.wall_seconds);
         let answering = Answering { head_only: false, keep_alive: false, http11: true };
-        let response = refusals::too_many_connections(self.options.connections_max as u64);
         let connection = &mut self.connections[token.slot as usize];
         connection.flags.refused = true;
         let (entries, store, pool) = (&mut self.entries, driver.store(), &mut self.pool);
         connection.outbox.append_owned(entries, store, pool, |out| response.write(date, answering, out));
         self.last_word(token.slot, Cause::Limit);
+        if self.refused > REFUSED_MAX {
+            self.flush_one(driver, token.slot);
+            self.finish(driver.store(), token.slot, Cause::Limit, Close::InOrder);
+        }
+    }
+
+    fn refusal(&self, reason: RejectReason) -> Response {
+        match reason {
+            RejectReason::PerIp => refusals::too_many_of_one_address(u64::from(self.options.connections_per_address_max)),
+            RejectReason::AcceptRate => refusals::too_fast(self.options.accept_rate.unwrap_or_default()),
+            RejectReason::MaxConnections | RejectReason::Descriptors => {
+                refusals::too_many_connections(self.options.connections_max as u64)
+            }
+        }
     }
 
     /// Adopts the socket: here, or, where the kernel has spread connections unevenly, by the worker with the fewest.
@@ -148,11 +159,14 @@ impl<D: Driver> Core<D> {
             admin: origin.admin,
             peer_is_loopback: origin.peer.ip().to_canonical().is_loopback(),
             listener_is_loopback: origin.listener_is_loopback,
+            requests: 0,
             between_requests: false,
             due,
         };
         self.next_id = self.next_id.wrapping_add(1);
         self.hold(token, Connection::new(token, Protocol::Http(Box::new(http)), self.next_id, origin.address));
+        self.connections[token.slot as usize].flags.admin = origin.admin;
+        self.admins += usize::from(origin.admin);
         self.live += 1;
         self.shared.set_live(self.index, self.live);
         self.metrics().connections.of(Transport::Http).add(1);
@@ -171,7 +185,7 @@ impl<D: Driver> Core<D> {
     }
 }
 
-/// Refused sockets of a worker that hear why at a time; they take descriptors from the reserve beside `--max-connections`.
+/// Refused sockets of a worker that are waited for at a time; they take descriptors from the reserve beside `--max-connections`.
 const REFUSED_MAX: usize = 16;
 
 /// How many more connections than the emptiest worker a worker has before it hands new ones over: below it, evenness is not worth

@@ -20,6 +20,7 @@ pub struct Connection {
     /// What waits to be written.
     pub outbox: Outbox,
     /// The rest of an input that could not be taken in yet; reading is paused while there is one.
+    #[allow(clippy::box_collection, reason = "one word instead of three in every connection; few ever have one")]
     pub residual: Option<Box<Vec<u8>>>,
     /// The name in the log and in `Fantail-Connection`.
     pub id: u32,
@@ -50,6 +51,8 @@ pub struct Flags {
     pub paused: bool,
     /// The peer has shut its side.
     pub read_closed: bool,
+    /// An upgrade waits until earlier answers are written: its 101 goes ahead of everything that is queued behind it.
+    pub parked: bool,
     /// Waits for a credit or an answer before it takes more input.
     pub waiting: bool,
     /// A message of it waits for a credit.
@@ -64,6 +67,8 @@ pub struct Flags {
     pub linger_when_flushed: bool,
     /// Refused when it was accepted: it only hears why, and counts as no connection.
     pub refused: bool,
+    /// Came in by the admin listener, which goes on until the last client has gone.
+    pub admin: bool,
     /// Handed to the driver for closing; the slot is free when it says so.
     pub gone: bool,
 }
@@ -107,6 +112,8 @@ pub struct Http {
     pub peer_is_loopback: bool,
     /// The listener's address is a loopback address.
     pub listener_is_loopback: bool,
+    /// Counts the requests, so that an answer which comes after its request was given up finds no other.
+    pub requests: u16,
     /// A request was answered, and the next one has not begun.
     pub between_requests: bool,
     /// When the head or body that is being read must be complete, or the next request begun.
@@ -118,6 +125,8 @@ pub struct Http {
 pub struct Pending {
     /// What to do when its body is complete.
     pub action: Do,
+    /// Which request of the connection it is.
+    pub number: u16,
     /// How its answer is written.
     pub answering: http1::Answering,
     /// Header lines that go on its answer.

@@ -3,7 +3,7 @@
 //! ```text
 //! fail, answer+close ──> last word queued ──flushed──> write side shut, input dropped ──> closed
 //! close_in_handshake ──> close frame queued ──> the peer's close ──> flushed, closed
-//! peer_closed ─────────> its echo queued ──flushed──> closed
+//! peer_closed ─────────> its echo queued ──flushed──> write side shut, input dropped ──> closed
 //! finish, reset ───────> closed at once
 //! ```
 //!
@@ -94,7 +94,6 @@ impl<D: Driver> Core<D> {
 
     /// The peer has closed: its code goes back, and the connection ends behind it (RFC 6455 section 5.5.1).
     pub(super) fn peer_closed(&mut self, store: &mut Store, slot: u32, cause: Cause, code: Option<CloseCode>) {
-        let close_due = self.tick.after(self.options.close_timeout);
         let Self { connections, entries, pool, .. } = self;
         let connection = &mut connections[slot as usize];
         if !std::mem::replace(&mut connection.flags.close_queued, true) {
@@ -102,11 +101,7 @@ impl<D: Driver> Core<D> {
                 ws::write_close(&code.map_or_else(ClosePayload::empty, ClosePayload::bare), out)
             });
         }
-        connection.cause.get_or_insert(cause);
-        connection.flags.close_when_flushed = true;
-        self.hub.unsubscribe_all(slot);
-        self.deadlines.set(slot as usize, close_due);
-        self.mark_dirty(slot);
+        self.last_word(slot, cause);
     }
 
     /// The last word is queued: once it is out, the write side is shut, and what the peer still sends is dropped for a while.
@@ -115,11 +110,8 @@ impl<D: Driver> Core<D> {
         let connection = &mut self.connections[slot as usize];
         connection.cause.get_or_insert(cause);
         connection.flags.waiting = false;
-        if connection.flags.read_closed {
-            connection.flags.close_when_flushed = true;
-        } else {
-            connection.flags.linger_when_flushed = true;
-        }
+        connection.flags.close_when_flushed = connection.flags.read_closed;
+        connection.flags.linger_when_flushed = !connection.flags.read_closed;
         self.hub.unsubscribe_all(slot);
         self.deadlines.set(slot as usize, due);
         self.mark_dirty(slot);
@@ -195,7 +187,9 @@ impl<D: Driver> Core<D> {
 
     /// The driver has closed the socket; its slot is free.
     pub(super) fn closed(&mut self, token: Token) {
-        self.connections[token.slot as usize] = super::connection::Connection::vacant();
+        let connection = &mut self.connections[token.slot as usize];
+        self.admins -= usize::from(connection.flags.admin);
+        *connection = super::connection::Connection::vacant();
         self.held -= 1;
         if self.held == 0 && self.connections.capacity() > Self::IDLE_CONNECTIONS_MAX {
             self.connections = Vec::new();

@@ -15,7 +15,7 @@ use crate::routes::{self, refusals};
 
 use super::Core;
 use super::accept::Origin;
-use super::connection::{Connection, Do, Http, Pending};
+use super::connection::{Do, Pending};
 use super::fanout::{FANOUTS_OPEN_MAX, Fanned};
 
 /// What one worker asks of another.
@@ -66,6 +66,8 @@ pub struct Asker {
     pub worker: usize,
     /// Its connection.
     pub token: Token,
+    /// The number of the request; 0 for a message.
+    pub number: u16,
     /// How the publication came in.
     pub source: Source,
 }
@@ -107,10 +109,13 @@ pub enum Delivery {
 #[derive(Debug)]
 pub enum Waiter {
     /// A POST to this home worker, whose publication waits in the connection until its time is up.
-    Post(Token, usize),
+    Post(Asker, usize),
     /// A message, which is sent even if its sender has gone.
-    Message(Token, Topic, Payload),
+    Message(Asker, Topic, Payload),
 }
+
+/// One in so many credits is left to interest.
+const INTEREST_SHARE: usize = 8;
 
 /// Publications that may wait for a credit of one home worker. A message waits here even if its sender has gone, so without a bound
 /// senders that come and go could pile them up.
@@ -138,19 +143,27 @@ impl<D: Driver> Core<D> {
     ///
     /// # Errors
     /// Gives topic and payload back if there is no credit.
-    pub(super) fn request_publish(
-        &mut self,
-        token: Token,
-        source: Source,
-        topic: Topic,
-        payload: Payload,
-    ) -> Result<(), (Topic, Payload)> {
+    pub(super) fn request_publish(&mut self, asker: Asker, topic: Topic, payload: Payload) -> Result<(), (Topic, Payload)> {
         let home = self.home_of(topic.as_str());
-        let asker = Asker { worker: self.index, token, source };
+        if !self.has_credit(home) {
+            return Err((topic, payload));
+        }
         self.request(home, Request::Publish { asker, topic, payload }).map_err(|request| match request {
             Request::Publish { topic, payload, .. } => (topic, payload),
             _ => unreachable!("a refused request comes back as it was"),
         })
+    }
+
+    /// Who asks: a request of the connection in `slot`, or with number 0 a message of it.
+    pub(super) fn asker(&self, slot: u32, number: u16, source: Source) -> Asker {
+        Asker { worker: self.index, token: self.connections[slot as usize].token, number, source }
+    }
+
+    /// Whether a publication or a question may be sent to this worker. Some credits are left to interest, which must get through
+    /// however many publish: without it nobody's subscription comes into force.
+    fn has_credit(&mut self, home: usize) -> bool {
+        let outstanding = if home == self.index { self.own_credits.outstanding() } else { self.mailbox.lane(home).outstanding() };
+        outstanding + self.options.mailbox_requests.div_ceil(INTEREST_SHARE) < self.options.mailbox_requests
     }
 
     /// Whether so many publications wait for a credit of this home worker that one more is not accepted.
@@ -170,10 +183,10 @@ impl<D: Driver> Core<D> {
 
     /// Asks the home worker where a topic stands.
     pub(super) fn ask_information(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic, origin: String) {
-        let asker = Asker { worker: self.index, token: self.connections[slot as usize].token, source: Source::Post };
+        let asker = self.asker(slot, pending.number, Source::Post);
         let home = self.home_of(topic.as_str());
-        if self.request(home, Request::Information { asker, topic }).is_err() {
-            return self.answer(store, slot, refusals::publish_timeout(), &pending);
+        if !self.has_credit(home) || self.request(home, Request::Information { asker, topic }).is_err() {
+            return self.answer(store, slot, refusals::busy(), &pending);
         }
         pending.action = Do::Inform(origin);
         let due = self.tick.after(self.options.publish_timeout);
@@ -184,9 +197,11 @@ impl<D: Driver> Core<D> {
     pub(super) fn take_mail(&mut self, driver: &mut D) {
         let itself = self.index;
         for other in (0..self.shared.workers()).filter(|other| *other != itself) {
-            while self.may_open_fanouts()
-                && let Some(delivery) = self.mailbox.lane(other).take_delivery()
-            {
+            // No more than a ring holds, lest workers that fill it again keep this one from its other work.
+            for _ in 0..self.options.mailbox_requests + self.options.mailbox_deliveries {
+                let Some(delivery) = self.may_open_fanouts().then(|| self.mailbox.lane(other).take_delivery()).flatten() else {
+                    break;
+                };
                 self.delivered(driver, other, delivery);
             }
             if self.mailbox.lane(other).take_room_request() {
@@ -213,7 +228,7 @@ impl<D: Driver> Core<D> {
                 }
             } else if self.request(home, request).is_err() {
                 self.hub.interest_told_again(id);
-                break;
+                self.interest_waits = true;
             }
         }
         while let Some(slot) = self.hub.poll_confirmed() {
@@ -240,8 +255,8 @@ impl<D: Driver> Core<D> {
     }
 
     fn take_requests(&mut self, driver: &mut D, other: usize) {
-        while self.can_take(other) {
-            let Some(request) = self.take_request(other) else { return };
+        for _ in 0..self.options.mailbox_requests {
+            let Some(request) = self.can_take(other).then(|| self.take_request(other)).flatten() else { return };
             match request {
                 Request::Publish { asker, topic, payload } => self.append(driver, asker, topic, payload),
                 Request::Interest { worker, topic, forms, subscribers, version } => {
@@ -312,9 +327,9 @@ impl<D: Driver> Core<D> {
     /// A topic has no room: the connections that wait for it are told so.
     fn interest_refused(&mut self, store: &mut Store, topic: &Topic, error: AppendError) {
         let AppendError::TooManyTopics { topics_max } = error;
-        for slot in 0..self.connections.len() as u32 {
-            let waits = self.connections[slot as usize].flags.corked;
-            if waits && self.hub.topics_of(slot).any(|id| self.hub.topic(id) == topic) {
+        let refused: Vec<u32> = self.hub.subscribers(topic.as_str()).iter().map(|subscriber| subscriber.slot).collect();
+        for slot in refused {
+            if self.connections[slot as usize].flags.corked {
                 self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
             }
         }
@@ -381,10 +396,11 @@ impl<D: Driver> Core<D> {
             Delivery::InterestKnown(topic, version) => self.hub.acknowledge_interest(&topic, version),
             Delivery::InterestRefused(topic, error) => self.interest_refused(driver.store(), &topic, error),
             Delivery::Information { asker, topic, extent, subscribers } => {
-                self.informed(driver.store(), asker.token, &topic, extent, subscribers);
+                self.informed(driver.store(), asker, &topic, extent, subscribers);
             }
             Delivery::Adopted => {}
         }
+        self.interest_waits = false;
         self.next_in_line(home);
     }
 
@@ -396,7 +412,7 @@ impl<D: Driver> Core<D> {
         if asker.source == Source::WebSocket {
             return self.message_confirmed(store, asker.token, result.err());
         }
-        let Some(pending) = self.connection(asker.token).and_then(Connection::http).and_then(Http::take_pending) else { return };
+        let Some(pending) = self.asked(asker) else { return };
         let response = match result {
             Ok((position, subscribers)) => routes::published(topic, position, subscribers),
             Err(AppendError::TooManyTopics { topics_max }) => refusals::too_many_topics(topics_max as u64),
@@ -405,35 +421,41 @@ impl<D: Driver> Core<D> {
         self.resume_later(asker.token);
     }
 
-    fn informed(&mut self, store: &mut Store, token: Token, topic: &Topic, extent: Option<Extent>, subscribers: u64) {
-        let Some(pending) = self.connection(token).and_then(Connection::http).and_then(Http::take_pending) else { return };
+    fn informed(&mut self, store: &mut Store, asker: Asker, topic: &Topic, extent: Option<Extent>, subscribers: u64) {
+        let Some(pending) = self.asked(asker) else { return };
         let Do::Inform(origin) = &pending.action else { return };
         let (epoch, first, last) = extent.map_or((None, 1, 0), |extent| (Some(extent.epoch), extent.first, extent.last));
         let response = routes::information(topic, epoch, first, last, subscribers, origin);
-        self.answer(store, token.slot, response, &pending);
-        self.resume_later(token);
+        self.answer(store, asker.token.slot, response, &pending);
+        self.resume_later(asker.token);
+    }
+
+    /// The request an answer is for, if it was not given up meanwhile.
+    fn asked(&mut self, asker: Asker) -> Option<Pending> {
+        self.connection(asker.token)?.http()?.take_asked(asker.number)
     }
 
     /// Sends what waited longest for a credit of `home`; what has given up meanwhile is passed over.
     fn next_in_line(&mut self, home: usize) {
-        while let Some(waiter) = self.waiting[home].pop_front() {
-            let (token, source, publication) = match waiter {
-                Waiter::Message(token, topic, payload) => (token, Source::WebSocket, Some((topic, payload))),
-                Waiter::Post(token, _) => (token, Source::Post, self.take_posted(token)),
+        while self.has_credit(home)
+            && let Some(waiter) = self.waiting[home].pop_front()
+        {
+            let (asker, publication) = match waiter {
+                Waiter::Message(asker, topic, payload) => (asker, Some((topic, payload))),
+                Waiter::Post(asker, _) => (asker, self.take_posted(asker)),
             };
             let Some((topic, payload)) = publication else { continue };
-            let sent = self.request_publish(token, source, topic, payload);
-            assert!(sent.is_ok(), "a credit has just come back");
-            if source == Source::WebSocket {
-                self.message_sent(token);
+            let sent = self.request_publish(asker, topic, payload);
+            assert!(sent.is_ok(), "there was a credit, and the topic has one home");
+            if asker.source == Source::WebSocket {
+                self.message_sent(asker.token);
             }
-            return;
         }
     }
 
     /// The publication of a POST that still waits.
-    fn take_posted(&mut self, token: Token) -> Option<(Topic, Payload)> {
-        let pending = self.connection(token)?.http()?.pending.as_mut()?;
+    fn take_posted(&mut self, asker: Asker) -> Option<(Topic, Payload)> {
+        let pending = self.connection(asker.token)?.http()?.pending.as_mut().filter(|pending| pending.number == asker.number)?;
         match std::mem::replace(&mut pending.action, Do::Asked) {
             Do::Publish(topic, payload) => Some((topic, payload)),
             other => {

@@ -101,6 +101,8 @@ struct Core<D: Driver> {
     connections: Vec<Connection>,
     /// Connections that are not gone.
     live: usize,
+    /// Connections by the admin listener among them.
+    admins: usize,
     /// Sockets that were refused and hear why.
     refused: usize,
     /// Connections whose slot is not free yet.
@@ -138,6 +140,9 @@ struct Core<D: Driver> {
     accept_bucket: Option<TokenBucket>,
     accept_again: Option<Tick>,
     drain: Drain,
+    random: fastrand::Rng,
+    /// Some home worker gave no credit for an interest; the next answer brings one.
+    interest_waits: bool,
     ended: ending::Ended,
 }
 
@@ -164,6 +169,7 @@ impl<D: Driver> Worker<D> {
             listeners,
             connections: Vec::new(),
             live: 0,
+            admins: 0,
             refused: 0,
             held: 0,
             next_id: 0,
@@ -189,6 +195,8 @@ impl<D: Driver> Worker<D> {
             accept_bucket: options.accept_rate.map(|rate| TokenBucket::new(rate / workers as f64)),
             accept_again: None,
             drain: Drain::new(),
+            random: fastrand::Rng::with_seed(shared.seed(index)),
+            interest_waits: false,
             ended: ending::Ended::default(),
             options,
             shared,

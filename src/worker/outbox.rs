@@ -30,6 +30,8 @@ const NONE: u32 = u32::MAX;
 pub enum Class {
     /// A publication of this topic: may be dropped by policy, counts as a message.
     Publication(TopicId),
+    /// The head of an answer that turns the connection into a WebSocket: no frame goes before it.
+    Head,
     /// Bytes of this connection alone: answers, echoes, the close frame. Never dropped.
     Owned,
     /// Pings or pongs: go ahead of data, never dropped; a newer one may replace those that wait.
@@ -181,37 +183,33 @@ impl Outbox {
         self.push(entries, block, length, Class::Owned);
     }
 
-    /// Puts the head of an answer before everything that is queued, and keeps it there.
+    /// Puts the head of an answer before everything that is queued, which is publications that came since it was asked for. The
+    /// caller has seen to it that all earlier answers are written.
     pub fn push_first(&mut self, entries: &mut Entries, store: &mut Store, bytes: Vec<u8>) {
-        debug_assert!(self.pinned == 0 && self.written == 0, "nothing is written before an answer's head");
+        debug_assert!(self.pinned == 0 && self.written == 0, "earlier answers are written before an upgrade begins");
         let length = bytes.len();
         let next = self.head;
-        let index = entries.insert(Entry { block: store.own(bytes), length: length as u32, next, class: Class::Owned });
+        let index = entries.insert(Entry { block: store.own(bytes), length: length as u32, next, class: Class::Head });
         self.head = index;
         if next == NONE {
             self.tail = index;
         }
         self.bytes += length as u32;
-        self.pinned = 1;
     }
 
     /// Queues a ping or pong ahead of the data. Pongs that wait are collected up to [`PONG_BYTES_MAX`], then the newest replaces
     /// them: an answer to the latest ping is enough (RFC 6455 section 5.5.3), so pings whose pongs are never read cost no memory.
     pub fn push_control(&mut self, entries: &mut Entries, store: &mut Store, opcode: OpCode, frame: &[u8]) {
-        let mut before = NONE;
-        let mut at = self.head;
-        for _ in 0..self.pinned {
-            before = at;
-            at = entries.list[at as usize].next;
-        }
-        while at != NONE
-            && let Class::Control(waiting) = entries.list[at as usize].class
-        {
-            if waiting == opcode {
-                return self.collect(entries, store, at, opcode, frame);
+        let (mut before, mut at, mut place) = (NONE, self.head, 0);
+        while let Some(entry) = entries.list.get(at as usize) {
+            match entry.class {
+                _ if place < self.pinned => {}
+                Class::Head => {}
+                Class::Control(waiting) if waiting == opcode => return self.collect(entries, store, at, opcode, frame),
+                Class::Control(_) => {}
+                Class::Publication(_) | Class::Owned => break,
             }
-            before = at;
-            at = entries.list[at as usize].next;
+            (before, at, place) = (at, entry.next, place.saturating_add(1));
         }
         let entry =
             Entry { block: store.own(frame.to_vec()), length: frame.len() as u32, next: at, class: Class::Control(opcode) };
@@ -224,6 +222,18 @@ impl Outbox {
             self.tail = index;
         }
         self.bytes += frame.len() as u32;
+    }
+
+    /// Whether a publication of `topic` waits that may be dropped.
+    pub fn holds(&self, entries: &Entries, topic: TopicId) -> bool {
+        let (mut at, mut place) = (self.head, 0);
+        while let Some(entry) = entries.list.get(at as usize) {
+            if place >= self.pinned && entry.class == Class::Publication(topic) {
+                return true;
+            }
+            (at, place) = (entry.next, place.saturating_add(1));
+        }
+        false
     }
 
     /// Fills `segments` with what a send should offer: at most `segments_max` entries and, but for the first, `bytes_max` bytes.

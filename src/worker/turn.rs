@@ -137,6 +137,7 @@ impl<D: Driver> Core<D> {
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
             || self.hub.has_open_fanouts()
+            || (self.hub.has_dirty_interest() && !self.interest_waits)
             || self.can_take(self.index);
         if busy {
             return Some(Duration::ZERO);

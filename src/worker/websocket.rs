@@ -154,7 +154,7 @@ impl<D: Driver> Core<D> {
     /// Publishes a message on the socket's topic, or makes the socket wait for a credit: it is never dropped.
     pub(super) fn publish_message(&mut self, store: &mut Store, slot: u32, payload: Payload) {
         if self.shared.phase() >= Phase::Draining {
-            return self.close_in_handshake(store, slot, Cause::Drain, None);
+            return self.close_for_drain(store, slot);
         }
         let mut topics = self.hub.topics_of(slot);
         let (Some(id), None) = (topics.next(), topics.next()) else {
@@ -166,12 +166,12 @@ impl<D: Driver> Core<D> {
         if self.is_line_full(self.home_of(topic.as_str())) {
             return self.fail(store, slot, Cause::Overloaded, None);
         }
-        let token = self.connections[slot as usize].token;
-        let sent = self.request_publish(token, Source::WebSocket, topic, payload);
+        let asker = self.asker(slot, 0, Source::WebSocket);
+        let sent = self.request_publish(asker, topic, payload);
         let flags = &mut self.connections[slot as usize].flags;
         flags.unsent = sent.is_err();
         if let Err((topic, payload)) = sent {
-            self.wait_for_credit(Waiter::Message(token, topic, payload));
+            self.wait_for_credit(Waiter::Message(asker, topic, payload));
         }
         let connection = &mut self.connections[slot as usize];
         connection.unconfirmed += 1;

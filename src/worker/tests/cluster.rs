@@ -20,6 +20,8 @@ pub(super) struct Cluster {
     /// For each worker, until when it sleeps if nothing wakes it; `None` while it is awake.
     asleep: Vec<Option<u64>>,
     done: Vec<bool>,
+    /// A worker that gets no time.
+    pub(super) frozen: Option<usize>,
     now: u64,
     random: fastrand::Rng,
 }
@@ -40,6 +42,7 @@ impl Cluster {
             shared,
             asleep: vec![None; workers],
             done: vec![false; workers],
+            frozen: None,
             now: 0,
             random: fastrand::Rng::with_seed(seed),
         }
@@ -99,7 +102,7 @@ impl Cluster {
     }
 
     fn would_turn(&self, worker: usize) -> bool {
-        if self.done[worker] || self.shared.phase() == Phase::Stopped {
+        if self.frozen == Some(worker) || self.done[worker] || self.shared.phase() == Phase::Stopped {
             return false;
         }
         self.asleep[worker].is_none_or(|until| until <= self.now || self.workers[worker].driver.has_something())

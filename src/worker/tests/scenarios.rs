@@ -334,3 +334,125 @@ fn an_adopted_connection_is_as_good_as_any() {
         }
     });
 }
+
+#[test]
+fn answers_before_an_upgrade_go_before_its_101() {
+    each(&Config::default(), 2, |cluster| {
+        for (id, target) in [(1, "/topics/chat"), (2, "/echo")] {
+            cluster.connect(0, id, 300);
+            let mut bytes = b"GET /chat.html HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(8);
+            bytes.extend(post("/topics/other", "x"));
+            bytes.extend(upgrade(target));
+            bytes.extend(frame(0x89, b"early"));
+            cluster.write(id, &bytes);
+            let mut answers = Vec::new();
+            for _ in 0..200 {
+                cluster.settle();
+                answers.extend(cluster.read(id));
+                cluster.driver(id).set_window(id, 700);
+            }
+            let text = String::from_utf8_lossy(&answers);
+            let heads: Vec<&str> = text.match_indices("HTTP/1.1 ").map(|(at, _)| &text[at + 9..at + 12]).collect();
+            assert_eq!(heads, ["200", "200", "200", "200", "200", "200", "200", "200", "200", "101"]);
+            assert!(answers.ends_with(b"\x8A\x05early"), "the pong is the last thing that comes");
+        }
+    });
+}
+
+#[test]
+fn a_subscription_asked_for_behind_a_post_is_confirmed_at_once() {
+    each(&Config::default(), 2, |cluster| {
+        cluster.connect(0, 1, WINDOW);
+        let mut bytes = post("/topics/a", "x");
+        bytes.extend(upgrade("/topics/chat"));
+        cluster.write(1, &bytes);
+        // No time passes: whatever is to happen must happen without waiting for a deadline.
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            cluster.settle();
+            answers.extend(cluster.read(1));
+        }
+        assert!(String::from_utf8(answers).unwrap().contains("HTTP/1.1 101 "));
+    });
+}
+
+#[test]
+fn an_answer_that_comes_too_late_answers_no_other_request() {
+    let config = Config { publish_timeout: TimeSpan::seconds(1), ..Config::default() };
+    each(&config, 2, |cluster| {
+        let homes: Vec<String> =
+            (0..20).map(|number| format!("t{number}")).filter(|name| cluster.shared.home_of(name) == 1).collect();
+        let own = (0..20).map(|number| format!("t{number}")).find(|name| cluster.shared.home_of(name) == 0).unwrap();
+        // More than there are credits: some publications wait in the ring of the frozen worker, some for a credit.
+        let ids: Vec<u64> = (0..8).collect();
+        for id in &ids {
+            cluster.connect(0, *id, WINDOW);
+        }
+        cluster.settle();
+        cluster.frozen = Some(1);
+        for id in &ids {
+            cluster.write(*id, &post(&format!("/topics/{}", homes[0]), "late"));
+        }
+        cluster.pass(Duration::from_millis(1300));
+        for id in &ids {
+            let refusal = String::from_utf8(cluster.read(*id)).unwrap();
+            assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+            cluster.write(*id, &post(&format!("/topics/{own}"), "own"));
+        }
+        cluster.step(3);
+        cluster.frozen = None;
+        let mut answers = vec![Vec::new(); ids.len()];
+        for _ in 0..20 {
+            cluster.settle();
+            for id in &ids {
+                answers[*id as usize].extend(cluster.read(*id));
+            }
+        }
+        for answer in answers {
+            let answer = String::from_utf8(answer).unwrap();
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+            assert!(answer.contains(&format!("\"topic\":\"{own}\"")), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_shut_its_side_still_gets_its_answers() {
+    each(&Config::default(), 1, |cluster| {
+        subscribe(cluster, 0, 1, "/echo");
+        cluster.driver(1).set_window(1, 10);
+        cluster.write(1, &frame(0x81, b"one message, more than its window holds"));
+        cluster.driver(1).shut(1);
+        assert_eq!(frames(cluster, 1), [(1, b"one message, more than its window holds".to_vec())]);
+        assert_eq!(closed(cluster, 1), Some(Close::InOrder));
+        subscribe(cluster, 0, 2, "/topics/chat");
+        cluster.write(2, b"\x81\x01?");
+        cluster.driver(2).shut(2);
+        assert_eq!(frames(cluster, 2)[0].1[..2], 1002u16.to_be_bytes());
+    });
+}
+
+#[test]
+fn a_slow_reader_that_speaks_is_heard() {
+    let config = Config {
+        ping_interval: TimeSpan::seconds(1),
+        pong_timeout: TimeSpan::seconds(1),
+        slow_consumer: SlowConsumer::DropOldest,
+        outbox_size: crate::config::ByteSize(2000),
+        max_message_size: crate::config::ByteSize(1000),
+        ..Config::default()
+    };
+    each(&config, 1, |cluster| {
+        subscribe(cluster, 0, 1, "/topics/t");
+        cluster.driver(1).set_window(1, 0);
+        cluster.connect(0, 2, WINDOW);
+        for _ in 0..40 {
+            cluster.write(2, &post("/topics/t", &"x".repeat(100)));
+        }
+        for _ in 0..30 {
+            cluster.pass(Duration::from_millis(100));
+            cluster.write(1, &frame(0x8A, b""));
+        }
+        assert_eq!(closed(cluster, 1), None);
+    });
+}
