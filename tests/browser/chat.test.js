@@ -55,6 +55,19 @@ test("a topic that is not allowed is refused in the server's own words", async (
   await page.context().close();
 });
 
+test("both pages work below a base path", async () => {
+  const below = await serve(0, "--base-path", "/push");
+  assert.equal(new URL(below.url).pathname, "/push/");
+  const pages = await Promise.all(Object.keys(chats).map((kind) => enter(browser, below, kind)));
+  await send(pages[0], "below a path");
+  await Promise.all(pages.map((page) => shows(page, "below a path")));
+  for (const page of pages) {
+    assert.deepEqual(page.faults, []);
+    await page.context().close();
+  }
+  await below.stop();
+});
+
 test("keyboard only: switch the topic, write, send, leave", async () => {
   const page = await enter(browser, server, "/");
   const tabTo = async (id) => {
