@@ -4,7 +4,8 @@ import { after, before, test } from "node:test";
 import { chats, enter, eventually, launch, send, serve, shows, visit } from "./support.js";
 
 let browser, server;
-before(async () => { [browser, server] = await Promise.all([launch(), serve()]); });
+// The server first: where it can't start, no browser is left behind that would keep the run from ending.
+before(async () => { server = await serve(); browser = await launch(); });
 after(async () => { await browser?.close(); await server?.stop(); });
 
 for (const [one, other] of [["/", "/"], ["/chat.html", "/chat.html"], ["/", "/chat.html"]]) {

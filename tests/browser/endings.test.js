@@ -6,7 +6,8 @@ import { chromium } from "playwright-core";
 import { chats, enter, eventually, launch, launchOptions, leave, send, serve, shows } from "./support.js";
 
 let browser, server;
-beforeEach(async () => { [browser, server] = await Promise.all([launch(), serve()]); });
+// The server first: where it can't start, no browser is left behind that would keep the run from ending.
+beforeEach(async () => { server = await serve(); browser = await launch(); });
 afterEach(async () => { await browser?.close(); await server?.stop(); });
 
 /** What each page says, and where. */
@@ -80,6 +81,16 @@ for (const [kind, { sockets }] of Object.entries(chats)) {
     await shows(page, "after the restart");
   });
 }
+
+test("/: the reason stays in view where the log is long and the room gets smaller", async () => {
+  const page = await enter(browser, server, "/");
+  for (let line = 1; line <= 30; line++) await server.publish("chat", `line ${line}`);
+  await shows(page, "line 30");
+  await server.stop("SIGKILL");
+  await page.getByRole("button", { name: "Try now" }).waitFor();
+  const below = await page.locator("#log").evaluate((log) => log.scrollHeight - log.scrollTop - log.clientHeight);
+  assert.ok(below < 2, `${below} px of the log are below what is shown`);
+});
 
 test("/: Leave while it waits for the server ends the waiting", async () => {
   const page = await enter(browser, server, "/");
