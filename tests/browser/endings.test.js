@@ -92,6 +92,20 @@ test("/: the reason stays in view where the log is long and the room gets smalle
   assert.ok(below < 2, `${below} px of the log are below what is shown`);
 });
 
+test("/chat.html: a drained server that stays away has not lost the connection", async () => {
+  const page = await enter(browser, server, "/chat.html");
+  const said = await page.getByRole("status").evaluateHandle((status) => {
+    const said = [];
+    new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+    return said;
+  });
+  await server.stop("SIGTERM");
+  await page.getByText("Connection ended: no server answers. Coming back soon.").waitFor();
+  assert.deepEqual(await said.jsonValue(), [
+    "Connection ended: the server is restarting. Coming back soon.", "Connection ended: no server answers. Coming back soon.",
+  ]);
+});
+
 test("/: Leave while it waits for the server ends the waiting", async () => {
   const page = await enter(browser, server, "/");
   await server.stop("SIGKILL");
