@@ -116,7 +116,8 @@ fn pub_publishes_an_argument_or_each_line_of_its_input() {
     assert_eq!(subscriber.message(), "hello");
     // Without an argument as with `-` each line of stdin is a message.
     for data in [&["-"][..], &[]] {
-        let arguments = [&["pub", "--url", &url(&server), "chat"], data].concat();
+        let at = url(&server);
+        let arguments = [&["pub", "--url", &at, "chat"], data].concat();
         let lines = begin(&arguments, &[], "one\ntwo\nthrée".as_bytes()).end();
         assert_eq!((lines.status, lines.stdout.lines().count()), (Some(0), 3), "{lines:?}");
         for line in ["one", "two", "thrée"] {
