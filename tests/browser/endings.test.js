@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
-import { chats, enter, eventually, launch, launchOptions, leave, send, serve, shows } from "./support.js";
+import { chats, enter, eventually, launch, launchOptions, leave, opened, send, serve, shows } from "./support.js";
 
 let browser, server;
 // The server first: where it can't start, no browser is left behind that would keep the run from ending.
@@ -27,6 +27,7 @@ const says = {
 for (const [kind, { sockets }] of Object.entries(chats)) {
   test(`${kind}: Leave closes in order, tells nobody else, and stays left`, async () => {
     const [ann, ben] = await Promise.all([enter(browser, server, kind), enter(browser, server, kind)]);
+    await opened(server, 2 * sockets);
     const log = await ben.getByRole("log").textContent();
     const before = await server.closed("client_close");
     await leave(ann);
@@ -44,6 +45,7 @@ for (const [kind, { sockets }] of Object.entries(chats)) {
 
   test(`${kind}: a closed tab is told as left_page`, async () => {
     const page = await enter(browser, server, kind);
+    await opened(server, sockets);
     await page.close();
     await eventually("the server counts left_page", async () => await server.closed("left_page") === sockets);
     for (const cause of ["end_of_stream", "reset"]) assert.equal(await server.closed(cause), 0, cause);
@@ -53,6 +55,7 @@ for (const [kind, { sockets }] of Object.entries(chats)) {
     const doomed = await chromium.launchServer(launchOptions);
     const remote = await chromium.connect(doomed.wsEndpoint());
     await enter(remote, server, kind);
+    await opened(server, sockets);
     await doomed.kill();
     await eventually("the server counts end_of_stream or reset",
       async () => await server.closed("end_of_stream") + await server.closed("reset") === sockets);

@@ -36,10 +36,9 @@ export async function serve(port = 0, ...flags) {
     publish: (topic, body, type = "application/x-www-form-urlencoded") =>
       fetch(`${url}topics/${topic}`, { method: "POST", body, headers: { "Content-Type": type } }),
     /** How many connections have ended for `cause` so far. */
-    async closed(cause) {
-      const metrics = await (await fetch(admin)).text();
-      return Number(metrics.match(new RegExp(`^fantail_connections_closed_total\\{cause="${cause}"\\} (\\d+)`, "m"))?.[1] ?? 0);
-    },
+    closed: (cause) => metric(admin, `fantail_connections_closed_total{cause="${cause}"}`),
+    /** How many subscriptions are in force. */
+    subscriptions: () => metric(admin, "fantail_subscriptions"),
     /** Ends the server by `signal`; gives its exit status, null if the signal killed it. */
     async stop(signal = "SIGKILL") {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);
@@ -88,6 +87,12 @@ export async function visit(browser, url, options = {}) {
   return page;
 }
 
+/** The value of one series; 0 where it is not there. */
+async function metric(admin, series) {
+  const lines = (await (await fetch(admin)).text()).split("\n");
+  return Number(lines.find((line) => line.startsWith(`${series} `))?.slice(series.length + 1) ?? 0);
+}
+
 /** Waits until `probe` gives something true, and gives it. */
 export async function eventually(what, probe, patience_ms = PATIENCE_MS) {
   for (const deadline = Date.now() + patience_ms; Date.now() < deadline; await sleep(50)) {
@@ -120,6 +125,10 @@ export async function enter(browser, server, kind, options) {
   await chats[kind].connected(page);
   return page;
 }
+
+/** Waits until `count` sockets are open: one that is cut while it connects has never been a WebSocket, and ends for another cause. */
+export const opened = (server, count) =>
+  eventually(`${count} sockets are open`, async () => await server.subscriptions() === count);
 
 export const shows = (page, text) => page.getByRole("log").getByText(text).first().waitFor();
 export const leave = (page) => page.getByRole("button", { name: "Leave" }).click();
