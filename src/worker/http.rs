@@ -8,8 +8,8 @@ use crate::metrics::{Cause, Handler, ProcessFacts, Source, WorkerMetrics, render
 use crate::routes::{self, Action, AdminAction, Cors, Drain, Routed, refusals};
 
 use super::Core;
+use super::asking::Waiter;
 use super::connection::{Do, Http, Pending};
-use super::home::Waiter;
 use super::input::{Took, protocol_step};
 use super::shared::Phase;
 

@@ -16,7 +16,8 @@
 //! | `connection`, `outbox` | the state of one socket, and its queue |
 //! | `input` | bytes to the protocol, and what must wait |
 //! | `http`, `websocket` | what the events of the protocols do |
-//! | `home` | requests to the home workers, and the home worker's own duties |
+//! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
+//! | `home` | the home worker's duties: number, keep, hand out |
 //! | `fanout` | a publication to its subscribers, and who is slow |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
@@ -29,6 +30,7 @@
 //! connection's protocol step ends that connection; any other panic ends the process, because its state can't be trusted.
 
 mod accept;
+mod asking;
 mod connection;
 mod deadlines;
 mod drain;
@@ -38,6 +40,7 @@ mod flush;
 mod home;
 mod http;
 mod input;
+mod letters;
 mod options;
 mod outbox;
 mod shared;
@@ -60,15 +63,15 @@ use crate::mailbox::{Credits, Mailbox};
 use crate::metrics::WorkerMetrics;
 
 pub use accept::Listener;
-pub use home::{Asker, Delivery, Request};
+pub use letters::{Asker, Delivery, Request};
 pub use options::{Options, SlowConsumer};
 pub use shared::{Phase, Shared};
 
+use asking::Waiter;
 use connection::Connection;
 use deadlines::Deadlines;
 use drain::Drain;
 use fanout::Fanned;
-use home::Waiter;
 use outbox::Entries;
 use turn::Busy;
 

@@ -10,8 +10,8 @@ use crate::routes::{Action, Subscribe, refusals};
 use crate::ws::{self, CloseCode, Event, MessageKind};
 
 use super::Core;
+use super::asking::Waiter;
 use super::connection::{Connection, Do, Pending, Protocol, WebSocket};
-use super::home::Waiter;
 use super::input::{Took, protocol_step};
 use super::shared::Phase;
 

@@ -23,12 +23,19 @@ struct Follower {
     left: bool,
 }
 
+/// A connection that posts.
+#[derive(Default)]
+struct Poster {
+    /// Topic and text of what it has sent and not seen answered.
+    waiting: Vec<(u64, String)>,
+    bytes: Vec<u8>,
+}
+
 struct History {
     cluster: Cluster,
     random: fastrand::Rng,
     followers: BTreeMap<u64, Follower>,
-    /// For each POST connection what it has sent and not seen answered, and the bytes of its answers.
-    posters: BTreeMap<u64, (Vec<(u64, String)>, Vec<u8>)>,
+    posters: BTreeMap<u64, Poster>,
     /// For each topic, in the order of their offsets, what was answered with 200.
     answered: BTreeMap<u64, BTreeMap<u64, String>>,
     next: u64,
@@ -82,7 +89,7 @@ impl History {
     fn poster_comes(&mut self) {
         let (worker, id) = (self.worker(), self.fresh());
         self.cluster.connect(worker, id, WINDOW);
-        self.posters.insert(id, (Vec::new(), Vec::new()));
+        self.posters.insert(id, Poster::default());
     }
 
     fn post(&mut self) {
@@ -90,7 +97,7 @@ impl History {
         let Some(id) = self.random.choice(&ids).copied() else { return };
         let (topic, text) = (self.random.u64(0..TOPICS), format!("p{}", self.fresh()));
         self.cluster.write(id, &post(&format!("/topics/t{topic}"), &text));
-        self.posters.get_mut(&id).unwrap().0.push((topic, text));
+        self.posters.get_mut(&id).unwrap().waiting.push((topic, text));
     }
 
     fn message(&mut self) {
@@ -114,10 +121,10 @@ impl History {
     }
 
     fn read_all(&mut self) {
-        for (id, (waiting, bytes)) in &mut self.posters {
-            bytes.extend(self.cluster.read(*id));
-            while let Some(answer) = take_answer(bytes) {
-                let (topic, text) = waiting.remove(0);
+        for (id, poster) in &mut self.posters {
+            poster.bytes.extend(self.cluster.read(*id));
+            while let Some(answer) = take_answer(&mut poster.bytes) {
+                let (topic, text) = poster.waiting.remove(0);
                 let offset = answer["offset"].as_u64().expect("a publication is answered with its offset");
                 let other = self.answered.entry(topic).or_default().insert(offset, text);
                 assert_eq!(other, None, "an offset is given once");
@@ -148,7 +155,7 @@ impl History {
     }
 
     fn check(&self) {
-        assert!(self.posters.values().all(|(waiting, _)| waiting.is_empty()), "every POST is answered");
+        assert!(self.posters.values().all(|poster| poster.waiting.is_empty()), "every POST is answered");
         for topic in 0..TOPICS {
             self.check_topic(topic);
         }
