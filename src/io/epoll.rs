@@ -8,17 +8,16 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use mio::Interest;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
-use mio::{Interest, Waker};
 use slab::Slab;
 use socket2::{SockRef, Socket};
 
-use super::{Bell, Close, Driver, Event, Options, Progress, Received, Segment, Store, Token};
+use super::{Close, Driver, Event, EventBell, Options, Progress, Received, Segment, Store, Token};
 
 /// Events taken from the kernel in one wait.
 const EVENTS_MAX: usize = 1024;
@@ -34,7 +33,7 @@ const WAKER: u32 = SPECIAL;
 pub struct Epoll {
     poll: mio::Poll,
     events: mio::Events,
-    bell: EpollBell,
+    bell: EventBell,
     started: Instant,
     options: Options,
     /// By index; closed ones are gone.
@@ -54,10 +53,6 @@ pub struct Epoll {
     buffer: Box<[u8]>,
     store: Store,
 }
-
-/// Wakes an [`Epoll`] driver.
-#[derive(Clone, Debug)]
-pub struct EpollBell(Arc<Waker>);
 
 #[derive(Debug)]
 struct Listener {
@@ -81,13 +76,6 @@ struct Watched {
     blocked: bool,
 }
 
-impl Bell for EpollBell {
-    fn ring(&self) {
-        // The eventfd is ours and non-blocking; a counter at its maximum still wakes.
-        let _ = self.0.wake();
-    }
-}
-
 impl Epoll {
     /// A driver that accepts from `listeners`, which must be non-blocking. `started` is the zero of all workers' clocks.
     ///
@@ -95,7 +83,9 @@ impl Epoll {
     /// The kernel's, when it gives no epoll or eventfd descriptor.
     pub fn new(listeners: Vec<Socket>, options: Options, started: Instant) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let waker = Waker::new(poll.registry(), mio::Token(WAKER as usize))?;
+        let bell = EventBell::new()?;
+        // Edge-triggered like everything else: each ring is an edge, so the counter need not be read.
+        poll.registry().register(&mut SourceFd(&bell.as_fd().as_raw_fd()), mio::Token(WAKER as usize), Interest::READABLE)?;
         let mut watched = Vec::with_capacity(listeners.len());
         for (index, socket) in listeners.into_iter().enumerate() {
             let mut socket = TcpListener::from_std(socket.into());
@@ -105,7 +95,7 @@ impl Epoll {
         Ok(Self {
             poll,
             events: mio::Events::with_capacity(EVENTS_MAX),
-            bell: EpollBell(Arc::new(waker)),
+            bell,
             started,
             buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
             options,
@@ -237,17 +227,21 @@ impl Epoll {
 
 impl Driver for Epoll {
     type Socket = OwnedFd;
-    type Bell = EpollBell;
+    type Bell = EventBell;
 
     fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        self.buffer.len()
     }
 
     fn wall_ms(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
     }
 
-    fn bell(&self) -> EpollBell {
+    fn bell(&self) -> EventBell {
         self.bell.clone()
     }
 
@@ -332,6 +326,11 @@ impl Driver for Epoll {
         };
         watched.blocked = sent < offered;
         Ok(Progress::Sent(sent))
+    }
+
+    fn push(&mut self, _token: Token) -> Option<usize> {
+        // Every send was answered at once.
+        None
     }
 
     fn pause_read(&mut self, token: Token) {

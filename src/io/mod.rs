@@ -8,15 +8,21 @@
 //!   reference to every block in flight and releases it with the completion, so safe code cannot free bytes the kernel still reads.
 //! - At most one send is under way per socket. [`Progress::Sent`] says how much went at once; if that was less than offered, or
 //!   [`Progress::Pending`] came back, [`Event::Sendable`] follows when the socket takes more, with the bytes taken meanwhile.
-//! - [`Driver::pause_read`] stops [`Event::Received`] for a socket; bytes that had already arrived in a buffer may still follow
-//!   once. [`Driver::resume_read`] goes on without a new edge from the kernel.
-//! - After [`Driver::close`] no event names the socket but one [`Event::Closed`]; only then is its slot free for another.
+//! - After [`Driver::pause_read`] neither [`Event::Received`] nor [`Event::EndOfStream`] names the socket until
+//!   [`Driver::resume_read`], which needs no new edge from the kernel. What had arrived by then the driver keeps, at most the read
+//!   budget of a socket, and delivers first. After [`Driver::pause_accept`] connections already accepted may still be told.
+//! - Of one socket, what was sent is told before what came: a close that the peer sends in answer must not overtake the word that its
+//!   cause has been taken.
+//! - After [`Driver::close`] no event names the socket but one [`Event::Closed`]; only then is its slot free for another. What is
+//!   [`Progress::Pending`] may be cut by a close; who needs it sent waits for [`Event::Sendable`]. [`Driver::shutdown_write`] comes
+//!   only when nothing is pending.
 //! - A [`Token`] carries a generation, so that a late event never reaches the slot's next owner.
 //!
 //! # What it never does
 //!
 //! It knows no protocol, keeps no deadline of a connection, and never blocks but in [`Driver::wait`].
 
+mod bell;
 mod epoll;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -28,7 +34,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use epoll::{Epoll, EpollBell};
+pub use bell::EventBell;
+pub use epoll::Epoll;
 pub use store::{Block, Released, Segment, Store};
 pub use token::Token;
 
@@ -58,6 +65,8 @@ pub trait Driver {
 
     /// Nanoseconds of a clock that never goes back, the same for all workers.
     fn now(&self) -> u64;
+    /// What its receive buffers take, in bytes.
+    fn buffer_bytes(&self) -> usize;
     /// Milliseconds since the Unix epoch, for people; may jump.
     fn wall_ms(&self) -> u64;
     /// What wakes this driver from [`Driver::wait`].
@@ -82,6 +91,9 @@ pub trait Driver {
     /// # Errors
     /// The kernel's: the connection is broken.
     fn send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress>;
+    /// Lets the kernel work on a pending send now, and tells how many bytes it took; `None` if nothing was pending. For the moment in
+    /// which a full outbox is about to cost a client its connection: whoever was not offered its bytes yet is not slow.
+    fn push(&mut self, token: Token) -> Option<usize>;
     /// Stops receiving.
     fn pause_read(&mut self, token: Token);
     /// Receives again.

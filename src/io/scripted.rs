@@ -1,8 +1,8 @@
 //! The driver for tests: seeded, with a clock that stands until it is moved, and peers that live in the test.
 //!
 //! It keeps every duty of the seam as awkwardly as the seam allows: input is cut anywhere, sends are short, sockets are served in
-//! any order. In [`Mode::Completion`] sends are finished later, a receive may still come in after a pause, and a close takes effect
-//! only when what was in flight has come back, as with io_uring.
+//! any order. In [`Mode::Completion`] sends are finished later, and a close takes effect only when what was in flight has come back,
+//! as with io_uring.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -65,8 +65,6 @@ struct Watched {
     id: PeerId,
     generation: u32,
     paused: bool,
-    /// In completion mode, a receive that was under way at the pause.
-    last_receive: bool,
     end_told: bool,
     /// The worker waits for [`Event::Sendable`].
     blocked: bool,
@@ -187,9 +185,8 @@ impl Scripted {
         if watched.closing.is_some() || !watched.in_flight.is_empty() {
             return watched.closing.is_some() || peer.window > 0 || peer.reset;
         }
-        let may_receive = !watched.paused || watched.last_receive;
-        let end = (peer.fin || peer.reset) && !watched.end_told && !watched.paused;
-        (watched.blocked && (peer.window > 0 || peer.reset)) || (may_receive && !peer.to_server.is_empty()) || end
+        let input = !peer.to_server.is_empty() || ((peer.fin || peer.reset) && !watched.end_told);
+        (watched.blocked && (peer.window > 0 || peer.reset)) || (input && !watched.paused)
     }
 
     /// One event of one socket, or `None` if it has nothing to tell.
@@ -210,18 +207,13 @@ impl Scripted {
             return Some(Event::Failed(token, io::ErrorKind::ConnectionReset.into()));
         }
         if !watched.in_flight.is_empty() && peer.window > 0 {
-            let offered: Vec<Segment> = std::mem::take(&mut watched.in_flight);
-            let taken = take(&self.store, &offered, peer, &mut self.random);
-            for segment in offered {
-                self.store.release(segment.block, &mut self.pool);
-            }
-            return Some(Event::Sendable(token, taken));
+            return self.complete(token).map(|taken| Event::Sendable(token, taken));
         }
         if watched.blocked && watched.in_flight.is_empty() && peer.window > 0 {
             watched.blocked = false;
             return Some(Event::Sendable(token, 0));
         }
-        if !watched.paused || std::mem::take(&mut watched.last_receive) {
+        if !watched.paused {
             if !peer.to_server.is_empty() {
                 let length = self.random.usize(1..=peer.to_server.len());
                 self.buffer.clear();
@@ -234,6 +226,18 @@ impl Scripted {
             }
         }
         None
+    }
+
+    /// Finishes a send that is in flight: the kernel took some of it, or none.
+    fn complete(&mut self, token: Token) -> Option<usize> {
+        let watched = self.sockets.get_mut(token.slot as usize).filter(|watched| watched.generation == token.generation)?;
+        let offered = std::mem::take(&mut watched.in_flight);
+        let peer = self.peers.get_mut(&watched.id).filter(|_| !offered.is_empty())?;
+        let taken = take(&self.store, &offered, peer, &mut self.random);
+        for segment in offered {
+            self.store.release(segment.block, &mut self.pool);
+        }
+        Some(taken)
     }
 
     fn watched(&mut self, token: Token) -> Option<&mut Watched> {
@@ -249,6 +253,10 @@ impl Driver for Scripted {
 
     fn now(&self) -> u64 {
         self.now
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     fn wall_ms(&self) -> u64 {
@@ -301,7 +309,6 @@ impl Driver for Scripted {
             id: socket.id,
             generation,
             paused: false,
-            last_receive: false,
             end_told: false,
             blocked: false,
             in_flight: Vec::new(),
@@ -334,11 +341,13 @@ impl Driver for Scripted {
         Ok(Progress::Sent(taken))
     }
 
+    fn push(&mut self, token: Token) -> Option<usize> {
+        self.complete(token)
+    }
+
     fn pause_read(&mut self, token: Token) {
-        let late = self.mode == Mode::Completion && self.random.bool();
         if let Some(watched) = self.watched(token) {
             watched.paused = true;
-            watched.last_receive = late;
         }
     }
 

@@ -24,7 +24,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::io::{Epoll, EpollBell};
+use crate::io::{Epoll, EventBell};
 use crate::mailbox::mesh;
 use crate::worker::{self, Listener, Phase, Shared, Worker};
 
@@ -36,7 +36,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     connections_max: usize,
-    shared: Arc<Shared<EpollBell>>,
+    shared: Arc<Shared<EventBell>>,
     threads: Vec<JoinHandle<()>>,
     happened: Receiver<Happened>,
     tell: Sender<Happened>,

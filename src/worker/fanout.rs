@@ -107,17 +107,33 @@ impl<D: Driver> Core<D> {
             return self.mark_dirty(slot);
         }
         // What this turn brought may just not have been offered to the kernel yet: nobody is slow before that.
-        let flags = self.connections[slot as usize].flags;
-        if !flags.blocked && !flags.corked {
-            self.flush_one(driver, slot);
-            if self.connections[slot as usize].flags.gone || self.queue(driver.store(), slot, block, length, topic) {
-                return self.mark_dirty(slot);
-            }
+        if self.offer_now(driver, slot)
+            && (self.connections[slot as usize].flags.gone || self.queue(driver.store(), slot, block, length, topic))
+        {
+            return self.mark_dirty(slot);
         }
         match self.options.slow_consumer {
             SlowConsumer::DropOldest => self.make_room(driver, slot, block, length, topic),
             SlowConsumer::Disconnect | SlowConsumer::Latest => self.cut_off(driver, slot),
         }
+    }
+
+    /// Offers what is queued to the kernel before the turn ends; false if that has been tried already and the socket is full.
+    fn offer_now(&mut self, driver: &mut D, slot: u32) -> bool {
+        let connection = &self.connections[slot as usize];
+        let (token, flags) = (connection.token, connection.flags);
+        if flags.corked {
+            return false;
+        }
+        if flags.blocked {
+            let Some(taken) = driver.push(token) else { return false };
+            self.sendable(driver, token, taken);
+        }
+        self.flush_one(driver, slot);
+        if let Some(taken) = driver.push(token) {
+            self.sendable(driver, token, taken);
+        }
+        true
     }
 
     /// Queues the publication if there is room for it.
@@ -143,9 +159,7 @@ impl<D: Driver> Core<D> {
             return;
         }
         // What this turn brought goes to the kernel first: who takes it is not slow.
-        if !connection.flags.blocked && !connection.flags.corked {
-            self.flush_one(driver, slot);
-        }
+        self.offer_now(driver, slot);
         let Self { connections, entries, pool, .. } = self;
         while let Some(dropped) = connections[slot as usize].outbox.drop_topic(entries, driver.store(), pool, topic) {
             self.shared.metrics(self.index).messages_dropped.of(DropReason::Latest).add(dropped.messages);

@@ -31,12 +31,9 @@ impl<D: Driver> Core<D> {
     pub(super) fn received(&mut self, driver: &mut D, token: Token, received: crate::io::Received) {
         self.metrics().received_bytes.add(received.len() as u64);
         let Some(connection) = self.connection(token) else { return };
+        debug_assert!(connection.residual.is_none(), "a driver keeps what arrives for a paused socket");
         let (bytes, store) = driver.lend(received);
-        match &mut connection.residual {
-            // A receive that was under way when reading paused: what came before it has not been taken in yet.
-            Some(residual) => residual.extend_from_slice(bytes),
-            None => self.feed(store, token.slot, bytes),
-        }
+        self.feed(store, token.slot, bytes);
         self.pause_if_waiting(driver, token);
     }
 

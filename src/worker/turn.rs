@@ -115,15 +115,15 @@ impl<D: Driver> Core<D> {
         metrics.last_turn_ns.set(ended);
         metrics.turn.observe_ns(ended - self.now);
         if self.busy.count(metrics, self.now, ended) {
-            self.tell_memory();
+            self.tell_memory(driver.buffer_bytes());
         }
     }
 
     /// What the tables and buffers of this worker take.
-    fn tell_memory(&self) {
+    fn tell_memory(&self, buffer_bytes: usize) {
         let connections =
             self.connections.capacity() * size_of::<Connection>() + self.deadlines.bytes() + self.write_windows.bytes();
-        let buffers = self.options.io.recv_buffer_bytes + self.pool.spare_bytes();
+        let buffers = buffer_bytes + self.pool.spare_bytes();
         let memory = &self.metrics().memory_bytes;
         memory.of(MemoryKind::Connections).set(connections as u64);
         memory.of(MemoryKind::Buffers).set(buffers as u64);
