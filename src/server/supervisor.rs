@@ -7,7 +7,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,10 +73,7 @@ impl Supervisor {
     fn next(&self, drain_at: Option<Instant>) -> Option<Happened> {
         match drain_at {
             None => self.happened.recv().ok(),
-            Some(at) => match self.happened.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                Ok(happened) => Some(happened),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(at) => self.happened.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What all workers share: fixed tables of atomics, no lock.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
@@ -220,8 +220,6 @@ impl<B: Bell> Shared<B> {
     }
 
     fn hash(&self, value: &(impl Hash + ?Sized)) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        value.hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one(value)
     }
 }
