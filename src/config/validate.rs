@@ -74,7 +74,8 @@ impl Config {
         within("--max-topics", self.max_topics as usize, 1, usize::MAX)?;
         within("--max-subscriptions", self.max_subscriptions as usize, 1, usize::MAX)?;
         within_bytes("--max-head-size", self.max_head_size, ByteSize::kib(1), ByteSize::mib(1))?;
-        within_bytes("--max-message-size", self.max_message_size, ByteSize(1), ByteSize::mib(1024))?;
+        within_bytes("--max-message-size", self.max_message_size, ByteSize(1), MESSAGE_BYTES_MAX)?;
+        within_bytes("--outbox-size", self.outbox_size, ByteSize(1), OUTBOX_BYTES_MAX)?;
         at_least("--outbox-size", self.outbox_size, ByteSize(2 * self.max_message_size.bytes()), "twice --max-message-size")?;
         at_least("--worker-outbox-size", self.worker_outbox_size, self.outbox_size, "--outbox-size")
     }
@@ -109,6 +110,12 @@ impl Config {
         within_bytes("--notsent-lowat", self.notsent_lowat, ByteSize(0), ByteSize::mib(1024))
     }
 }
+
+/// An outbox counts its bytes in 32 bits, and takes one frame beyond its limit: a message whose every byte is escaped in a `message`
+/// object is six times as long.
+const MESSAGE_BYTES_MAX: ByteSize = ByteSize::mib(256);
+const OUTBOX_BYTES_MAX: ByteSize = ByteSize::mib(2048);
+const _: () = assert!(OUTBOX_BYTES_MAX.bytes() + 6 * MESSAGE_BYTES_MAX.bytes() + 1024 < u32::MAX as usize);
 
 /// Every pair of workers has two rings of its own, so their memory grows with the square of this number.
 const WORKERS_MAX: usize = 256;

@@ -158,6 +158,12 @@ impl<P> Hub<P> {
         self.topics.len()
     }
 
+    /// What the subscriptions take, in bytes: the slots' table, each subscriber's place in its topic's list, each topic.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots.table_bytes() + self.subscriptions() * size_of::<Subscriber>() + self.topics.len() * Topics::TOPIC_BYTES
+    }
+
     /// The next topic whose interest has changed, in its forms or its number of subscribers, since it was last told.
     ///
     /// To be called until it returns `None`, once a turn: many changes of a topic in one turn are told as one.
@@ -198,6 +204,12 @@ impl<P> Hub<P> {
         for subscriber in list.subscribers().iter().filter(|subscriber| forms.contains(subscriber.form)) {
             self.confirmations.reconsider(subscriber.slot);
         }
+    }
+
+    /// Who subscribes to a topic.
+    #[must_use]
+    pub fn subscribers(&self, topic: &str) -> &[Subscriber] {
+        self.topics.find(topic).map_or(&[], |id| self.topics[id].subscribers())
     }
 
     /// Whether the home worker of each of the slot's topics knows of an interest in the slot's form.

@@ -99,7 +99,6 @@ impl Slots {
     }
 
     /// Bytes of the table, without what slots with several subscriptions hold beside it.
-    #[cfg(test)]
     pub fn table_bytes(&self) -> usize {
         self.table.capacity() * size_of::<Own>()
     }

@@ -126,6 +126,11 @@ impl List {
     }
 }
 
+impl Topics {
+    /// What a topic takes beside its subscribers: its list and its entry in the table of names.
+    pub const TOPIC_BYTES: usize = size_of::<List>() + size_of::<(Topic, TopicId)>();
+}
+
 /// All topics of the worker, by number and by name.
 ///
 /// Lists are boxed: a slab cannot move what it holds, so after a million short-lived topics only 16 bytes each may stay until the

@@ -37,7 +37,10 @@ pub struct Epoll {
     bell: EpollBell,
     started: Instant,
     options: Options,
-    listeners: Vec<Listener>,
+    /// By index; closed ones are gone.
+    listeners: Vec<Option<Listener>>,
+    /// The listener that stays when the others are closed.
+    keep: Option<usize>,
     accepting: bool,
     closing_listeners: bool,
     sockets: Slab<Watched>,
@@ -97,7 +100,7 @@ impl Epoll {
         for (index, socket) in listeners.into_iter().enumerate() {
             let mut socket = TcpListener::from_std(socket.into());
             poll.registry().register(&mut socket, mio::Token(WAKER as usize + 1 + index), Interest::READABLE)?;
-            watched.push(Listener { socket, ready: true, accepted_in_turn: 0 });
+            watched.push(Some(Listener { socket, ready: true, accepted_in_turn: 0 }));
         }
         Ok(Self {
             poll,
@@ -107,6 +110,7 @@ impl Epoll {
             buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
             options,
             listeners: watched,
+            keep: None,
             accepting: true,
             closing_listeners: false,
             sockets: Slab::new(),
@@ -126,7 +130,7 @@ impl Epoll {
             let token = Token::from_bits(event.token().0 as u64);
             if token.generation == 0 && token.slot >= SPECIAL {
                 if token.slot > WAKER
-                    && let Some(listener) = self.listeners.get_mut((token.slot - WAKER - 1) as usize)
+                    && let Some(Some(listener)) = self.listeners.get_mut((token.slot - WAKER - 1) as usize)
                 {
                     listener.ready = true;
                 }
@@ -150,7 +154,7 @@ impl Epoll {
     fn has_work(&self) -> bool {
         !(self.ready.is_empty() && self.sendable.is_empty() && self.closed.is_empty())
             || self.closing_listeners
-            || (self.accepting && self.listeners.iter().any(|listener| listener.ready))
+            || (self.accepting && self.listeners.iter().flatten().any(|listener| listener.ready))
     }
 
     fn accept(&mut self) -> Option<Event<OwnedFd>> {
@@ -158,6 +162,7 @@ impl Epoll {
             return None;
         }
         for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(listener) = listener else { continue };
             while listener.ready && (listener.accepted_in_turn < self.options.accept_batch || self.closing_listeners) {
                 match listener.socket.accept() {
                     Ok((socket, peer)) => {
@@ -177,7 +182,9 @@ impl Epoll {
             }
         }
         if std::mem::take(&mut self.closing_listeners) {
-            self.listeners.clear();
+            for (index, listener) in self.listeners.iter_mut().enumerate() {
+                listener.take_if(|_| Some(index) != self.keep);
+            }
             return Some(Event::ListenersClosed);
         }
         None
@@ -253,7 +260,7 @@ impl Driver for Epoll {
             Err(error) => panic!("epoll_wait: {error}"),
         }
         self.ready_in_turn = self.ready.len();
-        for listener in &mut self.listeners {
+        for listener in self.listeners.iter_mut().flatten() {
             listener.accepted_in_turn = 0;
         }
     }
@@ -295,15 +302,6 @@ impl Driver for Epoll {
             blocked: false,
         });
         Ok(token)
-    }
-
-    fn refuse(&mut self, socket: OwnedFd, last_word: &[u8]) {
-        let socket = SockRef::from(&socket);
-        // Best effort on a fresh socket: its buffer is empty and takes a short answer whole. The request, which nobody has read,
-        // is taken off the queue first: closing over unread bytes would reset the connection and destroy the answer.
-        let _ = (&*socket).read(&mut self.buffer);
-        let _ = socket.send(last_word);
-        let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 
     fn send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress> {
@@ -374,14 +372,15 @@ impl Driver for Epoll {
 
     fn resume_accept(&mut self) {
         self.accepting = true;
-        for listener in &mut self.listeners {
+        for listener in self.listeners.iter_mut().flatten() {
             listener.ready = true;
         }
     }
 
-    fn close_listeners(&mut self) {
+    fn close_listeners(&mut self, keep: Option<usize>) {
         self.closing_listeners = true;
-        for listener in &mut self.listeners {
+        self.keep = keep;
+        for listener in self.listeners.iter_mut().flatten() {
             listener.ready = true;
         }
     }

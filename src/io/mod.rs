@@ -77,8 +77,6 @@ pub trait Driver {
     /// # Errors
     /// The kernel's, when it cannot watch one more socket; the socket is closed then.
     fn adopt(&mut self, socket: Self::Socket) -> io::Result<Token>;
-    /// Ends a socket that no driver has adopted: a last word, as far as the kernel takes it at once, and the close.
-    fn refuse(&mut self, socket: Self::Socket, last_word: &[u8]);
     /// Offers bytes of the store to the socket.
     ///
     /// # Errors
@@ -97,8 +95,9 @@ pub trait Driver {
     fn pause_accept(&mut self);
     /// Accepts again, beginning with what is queued.
     fn resume_accept(&mut self);
-    /// Accepts what the kernel has queued, then closes the listeners and reports [`Event::ListenersClosed`].
-    fn close_listeners(&mut self);
+    /// Accepts what the kernel has queued, then closes the listeners, but for the one to `keep`, and reports
+    /// [`Event::ListenersClosed`].
+    fn close_listeners(&mut self, keep: Option<usize>);
 }
 
 /// What happened.
@@ -115,7 +114,7 @@ pub enum Event<S> {
     },
     /// No connection can be accepted: the process or the system has run out of descriptors or memory.
     AcceptFailed(io::Error),
-    /// Every queued connection was accepted and the listeners are closed.
+    /// Every queued connection was accepted, and the listeners are closed that were to be.
     ListenersClosed,
     /// Bytes arrived.
     Received(Token, Received),

@@ -62,8 +62,6 @@ labels! {
         AcceptRate = "accept_rate",
         /// The process has no file descriptor left.
         Descriptors = "descriptors",
-        /// The server is stopping.
-        Draining = "draining",
     }
     /// Why a publication did not reach a subscriber.
     DropReason {

@@ -1,31 +1,37 @@
-//! The embedded pages: bytes of the program itself, revalidated by their hash (RFC 9110 sections 8.8.3 and 13.1.2).
+//! The embedded pages: text of the program itself, revalidated by its hash (RFC 9110 sections 8.8.3 and 13.1.2), and under a
+//! Content-Security-Policy that names the script and style inside by theirs (W3C CSP Level 3 section 6.7.3.3).
 
 use std::sync::LazyLock;
 
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use sha1::{Digest, Sha1};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 
 use crate::http1::{Body, Head, Response};
 
-/// A page without assets of its own.
+/// A page without assets of its own. What its text determines is worked out when it is first asked for.
 pub(super) struct Page {
-    bytes: &'static [u8],
+    text: &'static str,
     etag: LazyLock<String>,
+    security_policy: LazyLock<String>,
 }
 
 /// `/`: a chat and a live view of the fan-out.
-pub(super) static INDEX: Page = Page { bytes: INDEX_HTML, etag: LazyLock::new(|| etag(INDEX_HTML)) };
+pub(super) static INDEX: Page = Page {
+    text: INDEX_HTML,
+    etag: LazyLock::new(|| etag(INDEX_HTML)),
+    security_policy: LazyLock::new(|| security_policy(INDEX_HTML)),
+};
 /// `/chat.html`: the same chat in a few lines, to be read.
-pub(super) static CHAT: Page = Page { bytes: CHAT_HTML, etag: LazyLock::new(|| etag(CHAT_HTML)) };
+pub(super) static CHAT: Page = Page {
+    text: CHAT_HTML,
+    etag: LazyLock::new(|| etag(CHAT_HTML)),
+    security_policy: LazyLock::new(|| security_policy(CHAT_HTML)),
+};
 
-const INDEX_HTML: &[u8] = include_bytes!("page/index.html");
-const CHAT_HTML: &[u8] = include_bytes!("../../docs/chat.html");
-
-/// One file with script and style inside, which talks to this server and, for sockets on other ports or hosts, to WebSockets;
-/// it loads nothing, is framed by nobody and sends no form.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-    img-src 'self' data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const INDEX_HTML: &str = include_str!("page/index.html");
+const CHAT_HTML: &str = include_str!("../../docs/chat.html");
 
 /// The page, or 304 if the client has it.
 pub(super) fn page(head: &Head<'_>, page: &Page) -> Response {
@@ -36,9 +42,9 @@ pub(super) fn page(head: &Head<'_>, page: &Page) -> Response {
     }
     response
         .header("Content-Type", "text/html; charset=utf-8")
-        .header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        .header("Content-Security-Policy", page.security_policy.as_str())
         .header("X-Content-Type-Options", "nosniff")
-        .body(Body::Static(page.bytes))
+        .body(Body::Static(page.text.as_bytes()))
 }
 
 /// Whether If-None-Match names this entity tag or `*`; `W/` does not matter here. Our tags hold no comma, so a list splits there.
@@ -49,9 +55,31 @@ fn has_it(head: &Head<'_>, etag: &str) -> bool {
     })
 }
 
-/// A strong entity tag: equal bytes, equal tag, in every process and on every machine.
-fn etag(bytes: &[u8]) -> String {
-    format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(Sha1::digest(bytes)))
+/// A strong entity tag: equal text, equal tag, in every process and on every machine.
+fn etag(text: &str) -> String {
+    format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(Sha1::digest(text)))
+}
+
+/// The page runs its own script and style and no other, talks to this server, is framed by nobody and sends no form. `ws:` and
+/// `wss:` stand beside `'self'` for browsers that do not count a WebSocket to the page's own origin under it.
+fn security_policy(text: &str) -> String {
+    format!(
+        "default-src 'none'; script-src {}; style-src {}; img-src data:; connect-src 'self' ws: wss:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        source(inside(text, "script")),
+        source(inside(text, "style")),
+    )
+}
+
+/// What stands between the tags of the page's one `name` element, byte for byte what a browser hashes.
+fn inside<'t>(text: &'t str, name: &str) -> &'t str {
+    let after = text.split_once(&format!("<{name}")).and_then(|(_, rest)| rest.split_once('>'));
+    after.and_then(|(_, rest)| rest.split_once(&format!("</{name}>"))).map_or("", |(content, _)| content)
+}
+
+/// A source expression that allows exactly this content (W3C CSP Level 3 section 2.3.1).
+fn source(content: &str) -> String {
+    format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(content)))
 }
 
 #[cfg(test)]
@@ -61,14 +89,40 @@ mod tests {
 
     #[test]
     fn a_page_says_what_it_is_and_what_it_may() {
-        for (target, bytes) in [("/", INDEX_HTML), ("/chat.html", CHAT_HTML)] {
+        for (target, text) in [("/", INDEX_HTML), ("/chat.html", CHAT_HTML)] {
             let answer = Ask::new("GET", target).answer();
-            assert_eq!((answer.status, answer.body.as_bytes()), (200, bytes));
+            assert_eq!((answer.status, answer.body.as_bytes()), (200, text.as_bytes()));
             assert_eq!(header(&answer, "Content-Type"), Some("text/html; charset=utf-8"));
             assert_eq!(header(&answer, "X-Content-Type-Options"), Some("nosniff"));
             assert_eq!(header(&answer, "Cache-Control"), Some("no-cache"));
-            assert!(header(&answer, "Content-Security-Policy").unwrap().contains("connect-src 'self' ws: wss:;"));
+            let policy = header(&answer, "Content-Security-Policy").unwrap();
+            assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+            assert!(policy.contains("connect-src 'self' ws: wss:;") && !policy.contains("unsafe"), "{policy}");
         }
+    }
+
+    #[test]
+    fn each_page_has_one_script_and_one_style_and_nothing_inline_beside_them() {
+        for text in [INDEX_HTML, CHAT_HTML] {
+            for name in ["script", "style"] {
+                assert_eq!(text.matches(&format!("<{name}")).count(), 1, "a policy names one {name}");
+                assert!(!inside(text, name).is_empty(), "{name}");
+            }
+            // Attributes that a policy of hashes switches off without a word to who wrote them.
+            for attribute in [" style=\"", " onclick=\"", " onload=\""] {
+                assert!(!text.contains(attribute), "{attribute}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_is_the_hash_of_what_stands_between_the_tags() {
+        let text = "<style media=all>p{}</style><script type=\"module\">alert('Hello, world.');</script>";
+        assert_eq!(inside(text, "style"), "p{}");
+        // The example of W3C CSP Level 2, the section on hashes.
+        let known = "'sha256-qznLcsROx4GACP2dm0UCKCzCG+HiZ1guq6ZZDob/Tng='";
+        assert_eq!(source(inside(text, "script")), known);
+        assert!(security_policy(text).contains(&format!("script-src {known};")));
     }
 
     #[test]

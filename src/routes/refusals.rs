@@ -50,6 +50,42 @@ pub fn too_many_connections(connections_max: u64) -> Response {
         .close()
 }
 
+/// 503: `--max-connections-per-ip` is reached for the peer. The connection ends with this answer.
+#[must_use]
+pub fn too_many_of_one_address(connections_max: u64) -> Response {
+    let detail = format!("There are {connections_max} connections from this address, which is the limit.");
+    let fix = "Close one of them, or raise --max-connections-per-ip.";
+    let limits = vec![("limit_connections", connections_max)];
+    refuse_with("too-many-of-one-address", 503, "There are too many connections from this address", &detail, fix, limits)
+        .header("Retry-After", RETRY_AFTER_SECONDS)
+        .close()
+}
+
+/// 503: connections come faster than `--accept-rate`. The connection ends with this answer.
+#[must_use]
+pub fn too_fast(connections_per_second: f64) -> Response {
+    let detail = format!("Connections come faster than {connections_per_second} a second, which is the limit.");
+    refuse("too-fast", 503, "Connections come too fast", &detail, "Connect again after the delay that Retry-After tells.")
+        .header("Retry-After", RETRY_AFTER_SECONDS)
+        .close()
+}
+
+/// 503: the home worker has the publication and did not answer within `--publish-timeout`. Sending it again may publish it twice.
+#[must_use]
+pub fn unanswered() -> Response {
+    let detail = "The publication was not confirmed within --publish-timeout; it may have been accepted.";
+    refuse("unanswered", 503, "The server is too busy", detail, "Look whether it arrived before sending it again.")
+        .header("Retry-After", RETRY_AFTER_SECONDS)
+}
+
+/// 503: the home worker did not answer a question about a topic, or did not note a subscription, within `--publish-timeout`.
+#[must_use]
+pub fn busy() -> Response {
+    let detail = "The worker that has this topic did not answer within --publish-timeout.";
+    refuse("busy", 503, "The server is too busy", detail, "Ask again after the delay that Retry-After tells.")
+        .header("Retry-After", RETRY_AFTER_SECONDS)
+}
+
 /// 400: the body is not of the kind its Content-Type says. 503 if there is no memory for it.
 #[must_use]
 pub fn payload_error(error: &PayloadError) -> Response {
@@ -291,6 +327,7 @@ mod tests {
         for response in [
             publish_timeout(),
             draining(),
+            internal(),
             too_many_topics(1),
             too_many_connections(1),
             payload_error(&PayloadError::NotUtf8),

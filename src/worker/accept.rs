@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use crate::http1::{self, Answering};
-use crate::io::{Driver, Token};
+use crate::http1::{self, Answering, Response};
+use crate::io::{Close, Driver, Token};
 use crate::limits::Tick;
-use crate::metrics::{RejectReason, Transport};
+use crate::metrics::{Cause, RejectReason, Transport};
 use crate::routes::refusals;
 
-use super::connection::{Connection, Http};
+use super::connection::{Connection, Http, Protocol};
+use super::ending::LINGER_BYTES_MAX;
 use super::{Core, Request};
 
 /// Descriptors or memory have run out: how long accepting rests, in milliseconds. Long enough to cost nothing, short enough that
@@ -49,11 +50,37 @@ impl<D: Driver> Core<D> {
             }
             Err(reason) => {
                 self.metrics().connections_rejected.of(reason).add(1);
-                let mut answer = Vec::new();
-                let answering = Answering { head_only: false, keep_alive: false, http11: true };
-                let max = self.options.connections_max as u64;
-                refusals::too_many_connections(max).write(self.date.at(driver.wall_ms() / 1000), answering, &mut answer);
-                driver.refuse(socket, &answer);
+                self.refuse_socket(driver, socket, reason);
+            }
+        }
+    }
+
+    /// Tells a socket why it is refused, and drops what it sends for a while, so that it can read it. Only so many are waited for
+    /// at a time; in a flood the others are told and closed at once.
+    fn refuse_socket(&mut self, driver: &mut D, socket: D::Socket, reason: RejectReason) {
+        let Ok(token) = driver.adopt(socket) else { return };
+        self.hold(token, Connection::new(token, Protocol::Lingering(LINGER_BYTES_MAX), 0, 0));
+        self.refused += 1;
+        let response = self.refusal(reason);
+        let date = self.date.at(self.wall_seconds);
+        let answering = Answering { head_only: false, keep_alive: false, http11: true };
+        let connection = &mut self.connections[token.slot as usize];
+        connection.flags.refused = true;
+        let (entries, store, pool) = (&mut self.entries, driver.store(), &mut self.pool);
+        connection.outbox.append_owned(entries, store, pool, |out| response.write(date, answering, out));
+        self.last_word(token.slot, Cause::Limit);
+        if self.refused > REFUSED_MAX {
+            self.flush_one(driver, token.slot);
+            self.finish(driver.store(), token.slot, Cause::Limit, Close::InOrder);
+        }
+    }
+
+    fn refusal(&self, reason: RejectReason) -> Response {
+        match reason {
+            RejectReason::PerIp => refusals::too_many_of_one_address(u64::from(self.options.connections_per_address_max)),
+            RejectReason::AcceptRate => refusals::too_fast(self.options.accept_rate.unwrap_or_default()),
+            RejectReason::MaxConnections | RejectReason::Descriptors => {
+                refusals::too_many_connections(self.options.connections_max as u64)
             }
         }
     }
@@ -132,21 +159,34 @@ impl<D: Driver> Core<D> {
             admin: origin.admin,
             peer_is_loopback: origin.peer.ip().to_canonical().is_loopback(),
             listener_is_loopback: origin.listener_is_loopback,
+            requests: 0,
+            between_requests: false,
             due,
         };
+        self.next_id = self.next_id.wrapping_add(1);
+        self.hold(token, Connection::new(token, Protocol::Http(Box::new(http)), self.next_id, origin.address));
+        self.connections[token.slot as usize].flags.admin = origin.admin;
+        self.admins += usize::from(origin.admin);
+        self.live += 1;
+        self.shared.set_live(self.index, self.live);
+        self.metrics().connections.of(Transport::Http).add(1);
+        self.deadlines.set(token.slot as usize, due);
+        tracing::debug!(worker = self.index, id = self.next_id, peer = %origin.peer, "connected");
+    }
+
+    /// Puts a connection into its slot.
+    fn hold(&mut self, token: Token, connection: Connection) {
         let slot = token.slot as usize;
         while self.connections.len() <= slot {
             self.connections.push(Connection::vacant());
         }
-        self.next_id = self.next_id.wrapping_add(1);
-        self.connections[slot] = Connection::new(token, Box::new(http), self.next_id, origin.address);
-        self.live += 1;
-        self.shared.set_live(self.index, self.live);
-        self.metrics().connections.of(Transport::Http).add(1);
-        self.deadlines.set(slot, due);
-        tracing::debug!(worker = self.index, id = self.next_id, peer = %origin.peer, "connected");
+        self.connections[slot] = connection;
+        self.held += 1;
     }
 }
+
+/// Refused sockets of a worker that are waited for at a time; they take descriptors from the reserve beside `--max-connections`.
+const REFUSED_MAX: usize = 16;
 
 /// How many more connections than the emptiest worker a worker has before it hands new ones over: below it, evenness is not worth
 /// a mailbox.

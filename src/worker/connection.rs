@@ -20,7 +20,7 @@ pub struct Connection {
     /// What waits to be written.
     pub outbox: Outbox,
     /// The rest of an input that could not be taken in yet; reading is paused while there is one.
-    #[expect(clippy::box_collection, reason = "a residual is rare, and in every connection 8 bytes are less than 24")]
+    #[allow(clippy::box_collection, reason = "one word instead of three in every connection; few ever have one")]
     pub residual: Option<Box<Vec<u8>>>,
     /// The name in the log and in `Fantail-Connection`.
     pub id: u32,
@@ -51,6 +51,8 @@ pub struct Flags {
     pub paused: bool,
     /// The peer has shut its side.
     pub read_closed: bool,
+    /// An upgrade waits until earlier answers are written: its 101 goes ahead of everything that is queued behind it.
+    pub parked: bool,
     /// Waits for a credit or an answer before it takes more input.
     pub waiting: bool,
     /// A message of it waits for a credit.
@@ -63,6 +65,10 @@ pub struct Flags {
     pub close_when_flushed: bool,
     /// Once the outbox is empty, the write side is shut and the rest of the input read and dropped.
     pub linger_when_flushed: bool,
+    /// Refused when it was accepted: it only hears why, and counts as no connection.
+    pub refused: bool,
+    /// Came in by the admin listener, which goes on until the last client has gone.
+    pub admin: bool,
     /// Handed to the driver for closing; the slot is free when it says so.
     pub gone: bool,
 }
@@ -106,6 +112,10 @@ pub struct Http {
     pub peer_is_loopback: bool,
     /// The listener's address is a loopback address.
     pub listener_is_loopback: bool,
+    /// Counts the requests, so that an answer which comes after its request was given up finds no other.
+    pub requests: u16,
+    /// A request was answered, and the next one has not begun.
+    pub between_requests: bool,
     /// When the head or body that is being read must be complete, or the next request begun.
     pub due: Tick,
 }
@@ -115,6 +125,8 @@ pub struct Http {
 pub struct Pending {
     /// What to do when its body is complete.
     pub action: Do,
+    /// Which request of the connection it is.
+    pub number: u16,
     /// How its answer is written.
     pub answering: http1::Answering,
     /// Header lines that go on its answer.
@@ -139,12 +151,12 @@ pub enum Do {
 }
 
 impl Connection {
-    /// A connection that speaks HTTP.
+    /// A connection with an empty outbox.
     #[must_use]
-    pub fn new(token: Token, http: Box<Http>, id: u32, address: u32) -> Self {
+    pub fn new(token: Token, protocol: Protocol, id: u32, address: u32) -> Self {
         Self {
             token,
-            protocol: Protocol::Http(http),
+            protocol,
             outbox: Outbox::new(),
             residual: None,
             id,
@@ -160,20 +172,9 @@ impl Connection {
     /// A free slot.
     #[must_use]
     pub fn vacant() -> Self {
-        let token = Token { slot: 0, generation: 0 };
-        Self {
-            token,
-            protocol: Protocol::Vacant,
-            outbox: Outbox::new(),
-            residual: None,
-            id: 0,
-            address: 0,
-            window_taken: 0,
-            window_needed: 0,
-            unconfirmed: 0,
-            cause: None,
-            flags: Flags { gone: true, ..Flags::default() },
-        }
+        let mut vacant = Self::new(Token { slot: 0, generation: 0 }, Protocol::Vacant, 0, 0);
+        vacant.flags.gone = true;
+        vacant
     }
 
     /// The label its bytes and messages are counted under.

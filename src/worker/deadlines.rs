@@ -55,6 +55,12 @@ impl Deadlines {
         }
     }
 
+    /// What the table takes, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.due.capacity() * size_of::<u32>()
+    }
+
     /// Forgets the slots from `slots` on, and gives memory back once three quarters of it are unused.
     pub fn truncate(&mut self, slots: usize) {
         self.due.truncate(slots);

@@ -1,10 +1,14 @@
 //! Stopping in order: nobody queued is reset, nothing accepted is lost, and nobody comes back in a crowd.
 //!
 //! ```text
-//! Serving ─> Emptying ─> Quieting ─> Handing ─> Closing ─> Done
-//!            accept what  answer      fan out    one close after the other,
-//!            is queued    everything  the rest   over the drain window
+//! Serving ─> Emptying ─> Quieting ─> Handing ─> Closing ─> Waiting ─> Done
+//!            accept what  answer      fan out    one close  for the
+//!            is queued    everything  the rest   after the  other
+//!                                                other      workers
 //! ```
+//!
+//! The closes are spread over the drain window. The admin listener goes on until no worker has a client: whoever watches the stop
+//! can see its end.
 //!
 //! The barrier between Quieting and Handing: a worker reports quiet when it has no request under way. A home worker puts deliveries
 //! into the rings before the answer, so when all are quiet everything accepted is in a ring; Handing ends when the rings are empty.
@@ -27,6 +31,7 @@ enum Stage {
     Quieting,
     Handing,
     Closing,
+    Waiting,
     Done,
 }
 
@@ -38,13 +43,15 @@ pub(super) struct Drain {
     /// When closing began and how many connections there were, in nanoseconds of the driver's clock.
     began_ns: u64,
     slots: usize,
-    /// Slots below this one were told to close.
+    /// Slots below this one were looked at.
     next: usize,
+    /// Slots that had a request under way when they were looked at.
+    again: Vec<u32>,
 }
 
 impl Drain {
     pub(super) const fn new() -> Self {
-        Self { stage: Stage::Serving, quiet: false, began_ns: 0, slots: 0, next: 0 }
+        Self { stage: Stage::Serving, quiet: false, began_ns: 0, slots: 0, next: 0, again: Vec::new() }
     }
 
     /// The worker must look at the clock more often than its deadlines ask for.
@@ -71,17 +78,19 @@ impl<D: Driver> Core<D> {
         let handed_out = !self.hub.has_open_fanouts() && !self.has_deliveries();
         match self.drain.stage {
             Stage::Serving if self.shared.phase() >= Phase::Draining => {
-                driver.close_listeners();
+                driver.close_listeners(self.listeners.iter().position(|listener| listener.admin));
                 self.drain.stage = Stage::Emptying;
             }
             Stage::Quieting => self.report_quiet(),
             Stage::Handing if handed_out => {
-                self.drain =
-                    Drain { stage: Stage::Closing, began_ns: self.now, slots: self.connections.len(), next: 0, ..self.drain };
+                self.drain.stage = Stage::Closing;
+                self.drain.began_ns = self.now;
+                self.drain.slots = self.connections.len();
                 self.close_some(driver.store());
             }
             Stage::Closing => self.close_some(driver.store()),
-            Stage::Serving | Stage::Emptying | Stage::Handing | Stage::Done => {}
+            Stage::Waiting if self.shared.all_empty() => self.drain.stage = Stage::Done,
+            Stage::Serving | Stage::Emptying | Stage::Handing | Stage::Waiting | Stage::Done => {}
         }
     }
 
@@ -101,39 +110,49 @@ impl<D: Driver> Core<D> {
         let window = self.options.drain_window.as_nanos() as u64;
         let due = if passed >= window { usize::MAX } else { (self.drain.slots as u64 * passed / window) as usize + 1 };
         let end = due.min(self.connections.len());
-        while self.drain.next < end {
-            self.close_for_drain(store, self.drain.next as u32);
-            self.drain.next += 1;
-        }
+        let mut again = std::mem::take(&mut self.drain.again);
+        again.extend(self.drain.next as u32..end as u32);
+        self.drain.next = end;
+        again.retain(|slot| !self.close_slot(store, *slot));
+        self.drain.again = again;
         let patience = u64::from(self.options.close_timeout) * crate::limits::TICK_MS * 1_000_000;
         if passed > window + patience {
             for slot in 0..self.connections.len() as u32 {
-                self.reset(store, slot, Cause::Drain);
+                if !self.connections[slot as usize].flags.admin {
+                    self.reset(store, slot, Cause::Drain);
+                }
             }
         }
-        if self.live == 0 && self.closing.is_empty() && self.connections.iter().all(|connection| connection.token.generation == 0)
-        {
-            self.drain.stage = Stage::Done;
+        if self.held == self.admins {
+            self.drain.stage = Stage::Waiting;
+            self.shared.report_empty();
         }
     }
 
-    fn close_for_drain(&mut self, store: &mut Store, slot: u32) {
-        let connection = &self.connections[slot as usize];
-        if connection.flags.gone {
-            return;
+    /// Has a connection end; false if it is to be asked again.
+    fn close_slot(&mut self, store: &mut Store, slot: u32) -> bool {
+        let Some(connection) = self.connections.get(slot as usize) else { return true };
+        if connection.flags.gone || connection.flags.admin {
+            return true;
         }
-        let window_ms = u32::try_from(self.options.drain_window.as_millis()).unwrap_or(u32::MAX);
         match &connection.protocol {
-            Protocol::Topics(websocket) | Protocol::Echo(websocket) if !websocket.socket.is_closing() => {
-                let retry_after_ms = RETRY_MS_MIN.saturating_add(fastrand::u32(0..=window_ms));
-                self.close_in_handshake(store, slot, Cause::Drain, Some(retry_after_ms));
-            }
-            Protocol::Http(http) if http.parser.is_idle() && connection.outbox.is_empty() => {
-                self.finish(store, slot, Cause::Drain, Close::InOrder);
-            }
-            // Its request is answered with `Connection: close`, or its time runs out.
-            Protocol::Http(_) | Protocol::Lingering(_) | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Vacant => {}
+            Protocol::Topics(_) | Protocol::Echo(_) => self.close_for_drain(store, slot),
+            Protocol::Http(http) if http.parser.is_idle() && http.pending.is_none() => match connection.outbox.is_empty() {
+                true => self.finish(store, slot, Cause::Drain, Close::InOrder),
+                false => self.last_word(slot, Cause::Drain),
+            },
+            // Its request is answered with `Connection: close`, or becomes a WebSocket first.
+            Protocol::Http(_) => return false,
+            Protocol::Lingering(_) | Protocol::Vacant => {}
         }
+        true
+    }
+
+    /// Closes a WebSocket, and tells it when to come back.
+    pub(super) fn close_for_drain(&mut self, store: &mut Store, slot: u32) {
+        let window_ms = u32::try_from(self.options.drain_window.as_millis()).unwrap_or(u32::MAX);
+        let retry_after_ms = RETRY_MS_MIN.saturating_add(self.random.u32(0..=window_ms));
+        self.close_in_handshake(store, slot, Cause::Drain, Some(retry_after_ms));
     }
 
     /// The latest moment this worker must look at its drain again.

@@ -3,7 +3,7 @@
 //! ```text
 //! fail, answer+close ──> last word queued ──flushed──> write side shut, input dropped ──> closed
 //! close_in_handshake ──> close frame queued ──> the peer's close ──> flushed, closed
-//! peer_closed ─────────> its echo queued ──flushed──> closed
+//! peer_closed ─────────> its echo queued ──flushed──> write side shut, input dropped ──> closed
 //! finish, reset ───────> closed at once
 //! ```
 //!
@@ -22,7 +22,7 @@ use super::Core;
 use super::connection::Protocol;
 
 /// Input read and dropped behind a last word, in bytes, so that closing does not reset the connection under it.
-const LINGER_BYTES_MAX: u32 = 64 * 1024;
+pub(super) const LINGER_BYTES_MAX: u32 = 64 * 1024;
 /// How long that goes on, in ticks: one second.
 const LINGER_TICKS: u32 = (1000 / TICK_MS) as u32;
 
@@ -94,22 +94,14 @@ impl<D: Driver> Core<D> {
 
     /// The peer has closed: its code goes back, and the connection ends behind it (RFC 6455 section 5.5.1).
     pub(super) fn peer_closed(&mut self, store: &mut Store, slot: u32, cause: Cause, code: Option<CloseCode>) {
-        let close_due = self.tick.after(self.options.close_timeout);
         let Self { connections, entries, pool, .. } = self;
         let connection = &mut connections[slot as usize];
-        if connection.websocket().is_none() {
-            return;
-        }
         if !std::mem::replace(&mut connection.flags.close_queued, true) {
             connection.outbox.append_owned(entries, store, pool, |out| {
                 ws::write_close(&code.map_or_else(ClosePayload::empty, ClosePayload::bare), out)
             });
         }
-        connection.cause.get_or_insert(cause);
-        connection.flags.close_when_flushed = true;
-        self.hub.unsubscribe_all(slot);
-        self.deadlines.set(slot as usize, close_due);
-        self.mark_dirty(slot);
+        self.last_word(slot, cause);
     }
 
     /// The last word is queued: once it is out, the write side is shut, and what the peer still sends is dropped for a while.
@@ -118,11 +110,8 @@ impl<D: Driver> Core<D> {
         let connection = &mut self.connections[slot as usize];
         connection.cause.get_or_insert(cause);
         connection.flags.waiting = false;
-        if connection.flags.read_closed {
-            connection.flags.close_when_flushed = true;
-        } else {
-            connection.flags.linger_when_flushed = true;
-        }
+        connection.flags.close_when_flushed = connection.flags.read_closed;
+        connection.flags.linger_when_flushed = !connection.flags.read_closed;
         self.hub.unsubscribe_all(slot);
         self.deadlines.set(slot as usize, due);
         self.mark_dirty(slot);
@@ -176,6 +165,12 @@ impl<D: Driver> Core<D> {
         let connection = &mut self.connections[slot as usize];
         connection.release(&mut self.pool);
         connection.flags.gone = true;
+        if connection.flags.refused {
+            connection.protocol = Protocol::Vacant;
+            self.closing.push((connection.token, how));
+            self.refused -= 1;
+            return;
+        }
         let (token, id, address, transport) = (connection.token, connection.id, connection.address, connection.transport());
         let cause = connection.cause.unwrap_or(cause);
         connection.protocol = Protocol::Vacant;
@@ -192,16 +187,19 @@ impl<D: Driver> Core<D> {
 
     /// The driver has closed the socket; its slot is free.
     pub(super) fn closed(&mut self, token: Token) {
-        self.connections[token.slot as usize] = super::connection::Connection::vacant();
-        if self.live == 0 && self.connections.capacity() > Self::IDLE_CONNECTIONS_MAX && self.closing.is_empty() {
+        let connection = &mut self.connections[token.slot as usize];
+        self.admins -= usize::from(connection.flags.admin);
+        *connection = super::connection::Connection::vacant();
+        self.held -= 1;
+        if self.held == 0 && self.connections.capacity() > Self::IDLE_CONNECTIONS_MAX {
             self.connections = Vec::new();
             self.deadlines.truncate(0);
             self.write_windows.truncate(0);
         }
     }
 
-    /// Without connections, room for this many is kept; what a crowd took beyond it is given back.
-    const IDLE_CONNECTIONS_MAX: usize = 4096;
+    /// Without connections, room for this many is kept; what a crowd took beyond it is given back. Tests have no crowds.
+    const IDLE_CONNECTIONS_MAX: usize = if cfg!(test) { 2 } else { 4096 };
 
     /// Throws the queue away and counts the publications in it as cut off with their connection.
     pub(super) fn drop_queue(&mut self, store: &mut Store, slot: u32) {

@@ -62,8 +62,10 @@ impl<D: Driver> Core<D> {
     /// Works on open fan-outs until this turn has begun to write to enough connections.
     pub(super) fn fan_out(&mut self, driver: &mut D) {
         let mut left = DELIVERIES_MAX;
-        while left > 0 && self.dirty.len() < self.options.fanout_slice {
-            let max = left.min(self.options.fanout_slice - self.dirty.len());
+        // Connections that have something to write for another reason are not held against the fan-outs.
+        let dirty_max = self.dirty.len() + self.options.fanout_slice;
+        while left > 0 && self.dirty.len() < dirty_max {
+            let max = left.min(dirty_max - self.dirty.len());
             let Some(mut slice) = self.hub.next_slice(max) else { break };
             self.slice.clear();
             self.slice.extend_from_slice(slice.subscribers);
@@ -97,6 +99,9 @@ impl<D: Driver> Core<D> {
         let slot = subscriber.slot;
         if self.options.slow_consumer == SlowConsumer::Latest {
             self.replace_older(driver, slot, topic);
+            if self.connections[slot as usize].flags.gone {
+                return;
+            }
         }
         if self.queue(driver.store(), slot, block, length, topic) {
             return self.mark_dirty(slot);
@@ -118,7 +123,10 @@ impl<D: Driver> Core<D> {
     /// Queues the publication if there is room for it.
     fn queue(&mut self, store: &mut Store, slot: u32, block: Block, length: usize, topic: TopicId) -> bool {
         let outbox = &mut self.connections[slot as usize].outbox;
-        if !outbox.is_empty() && self.entries.queued_bytes() + length as u64 > self.options.worker_outbox_bytes_max {
+        let (worker_max, waiting) = (self.options.worker_outbox_bytes_max, outbox.bytes() as u64 + length as u64);
+        // Over the worker's limit those pay who hold more than their share of it.
+        let is_worker_full = self.entries.queued_bytes() + length as u64 > worker_max;
+        if is_worker_full && !outbox.is_empty() && waiting > worker_max / self.live.max(1) as u64 {
             return false;
         }
         let queued = outbox.push_publication(&mut self.entries, block, length, topic, self.options.outbox_bytes_max).is_ok();
@@ -130,6 +138,14 @@ impl<D: Driver> Core<D> {
 
     /// Policy `latest`: the older publication of this topic goes, the newer one will stand at its own place.
     fn replace_older(&mut self, driver: &mut D, slot: u32, topic: TopicId) {
+        let connection = &self.connections[slot as usize];
+        if !connection.outbox.holds(&self.entries, topic) {
+            return;
+        }
+        // What this turn brought goes to the kernel first: who takes it is not slow.
+        if !connection.flags.blocked && !connection.flags.corked {
+            self.flush_one(driver, slot);
+        }
         let Self { connections, entries, pool, .. } = self;
         while let Some(dropped) = connections[slot as usize].outbox.drop_topic(entries, driver.store(), pool, topic) {
             self.shared.metrics(self.index).messages_dropped.of(DropReason::Latest).add(dropped.messages);

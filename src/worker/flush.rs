@@ -127,7 +127,9 @@ impl<D: Driver> Core<D> {
             self.write_windows.clear(slot as usize);
         }
         let connection = &mut self.connections[slot as usize];
-        if connection.flags.close_when_flushed {
+        if connection.flags.parked {
+            self.unpark(driver.store(), slot);
+        } else if connection.flags.close_when_flushed {
             let cause = connection.cause.unwrap_or(Cause::ClientClose);
             self.finish(driver.store(), slot, cause, crate::io::Close::InOrder);
         } else if connection.flags.linger_when_flushed {

@@ -1,183 +1,29 @@
-//! Requests to home workers and their answers, and the home worker's own duties: number, keep, hand out.
+//! The home worker's duties: number, keep, hand out.
 //!
-//! A worker is its own home for its share of the topics; a request to itself takes the same path without a ring. A request needs a
-//! credit; who gets none waits in line for the next one. The home worker takes a request only while every interested worker has
-//! room for what follows from it, so accepting never outruns handing out.
+//! It takes a request only while every interested worker has room for what follows from it, so accepting never outruns handing out.
+//! Deliveries are taken in every turn, because they end in an outbox that has a policy; only where too many fan-outs are open already
+//! do they wait in their ring, and with them whoever publishes so fast.
 
 use std::sync::Arc;
 
-use crate::engine::{Append, AppendError, Engine, EngineEvent, Extent};
-use crate::frame::{Forms, Payload, Position, Publication, Topic};
-use crate::hub::Interest;
-use crate::io::{Driver, Store, Token};
-use crate::metrics::{Cause, Source};
-use crate::routes::{self, refusals};
+use crate::engine::{Append, AppendError, Engine, EngineEvent};
+use crate::frame::{Forms, Payload, Publication, Topic};
+use crate::io::Driver;
 
 use super::Core;
-use super::accept::Origin;
-use super::connection::{Connection, Do, Http, Pending};
 use super::fanout::{FANOUTS_OPEN_MAX, Fanned};
-
-/// What one worker asks of another.
-#[derive(Debug)]
-pub enum Request<S> {
-    /// Number this and hand it out.
-    Publish {
-        /// Who gets the answer.
-        asker: Asker,
-        /// The topic.
-        topic: Topic,
-        /// The payload, checked and framed.
-        payload: Payload,
-    },
-    /// These are the forms my subscribers of the topic need.
-    Interest {
-        /// The worker whose subscribers they are.
-        worker: usize,
-        /// The topic.
-        topic: Topic,
-        /// Their forms; none when the last has left.
-        forms: Forms,
-        /// How many they are.
-        subscribers: u64,
-        /// Which state this is, for the answer.
-        version: u32,
-    },
-    /// Where does this topic stand?
-    Information {
-        /// Who gets the answer.
-        asker: Asker,
-        /// The topic.
-        topic: Topic,
-    },
-    /// Take this connection.
-    Adopt {
-        /// The socket.
-        socket: S,
-        /// What is known of it.
-        origin: Origin,
-    },
-}
-
-/// Which request of which connection waits for an answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Asker {
-    /// The worker.
-    pub worker: usize,
-    /// Its connection.
-    pub token: Token,
-    /// How the publication came in.
-    pub source: Source,
-}
-
-/// What a worker gets from another.
-#[derive(Debug)]
-pub enum Delivery {
-    /// A publication for its subscribers.
-    Publication(Arc<Publication>),
-    /// The answer to [`Request::Publish`].
-    Published {
-        /// Who asked.
-        asker: Asker,
-        /// The topic.
-        topic: Topic,
-        /// Where the publication stands, and how many subscribers the home worker knew; or why it was refused.
-        result: Result<(Position, u64), AppendError>,
-    },
-    /// The answer to [`Request::Interest`]: it is in force.
-    InterestKnown(Topic, u32),
-    /// The other answer: the topic has no room.
-    InterestRefused(Topic, AppendError),
-    /// The answer to [`Request::Information`].
-    Information {
-        /// Who asked.
-        asker: Asker,
-        /// The topic.
-        topic: Topic,
-        /// Its life and what is kept of it, if it lives.
-        extent: Option<Extent>,
-        /// Its subscribers, on all workers.
-        subscribers: u64,
-    },
-    /// The answer to [`Request::Adopt`].
-    Adopted,
-}
-
-/// Who waits for a credit.
-#[derive(Debug)]
-pub enum Waiter {
-    /// A POST to this home worker, whose publication waits in the connection until its time is up.
-    Post(Token, usize),
-    /// A message, which is sent even if its sender has gone.
-    Message(Token, Topic, Payload),
-}
+use super::letters::{Asker, Delivery, Request};
 
 impl<D: Driver> Core<D> {
-    /// Sends a request to a worker, itself included.
-    ///
-    /// # Errors
-    /// Gives the request back if there is no credit.
-    pub(super) fn request(&mut self, home: usize, request: Request<D::Socket>) -> Result<(), Request<D::Socket>> {
-        if home != self.index {
-            self.mailbox.lane(home).try_request(request)?;
-            self.to_wake[home] = true;
-            return Ok(());
-        }
-        if !self.own_credits.take() {
-            return Err(request);
-        }
-        self.own_requests.push_back(request);
-        Ok(())
-    }
-
-    /// Asks the topic's home worker to publish.
-    ///
-    /// # Errors
-    /// Gives topic and payload back if there is no credit.
-    pub(super) fn request_publish(
-        &mut self,
-        token: Token,
-        source: Source,
-        topic: Topic,
-        payload: Payload,
-    ) -> Result<(), (Topic, Payload)> {
-        let home = self.home_of(topic.as_str());
-        let asker = Asker { worker: self.index, token, source };
-        self.request(home, Request::Publish { asker, topic, payload }).map_err(|request| match request {
-            Request::Publish { topic, payload, .. } => (topic, payload),
-            _ => unreachable!("a refused request comes back as it was"),
-        })
-    }
-
-    /// Puts a publication in line for the next credit of its home worker.
-    pub(super) fn wait_for_credit(&mut self, waiter: Waiter) {
-        let home = match &waiter {
-            Waiter::Post(_, home) => *home,
-            Waiter::Message(_, topic, _) => self.home_of(topic.as_str()),
-        };
-        self.metrics().mailbox_full.add(1);
-        self.waiting[home].push_back(waiter);
-    }
-
-    /// Asks the home worker where a topic stands.
-    pub(super) fn ask_information(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic, origin: String) {
-        let asker = Asker { worker: self.index, token: self.connections[slot as usize].token, source: Source::Post };
-        let home = self.home_of(topic.as_str());
-        if self.request(home, Request::Information { asker, topic }).is_err() {
-            return self.answer(store, slot, refusals::publish_timeout(), &pending);
-        }
-        pending.action = Do::Inform(origin);
-        let due = self.tick.after(self.options.publish_timeout);
-        self.wait_for_answer(slot, pending, due);
-    }
-
     /// The mailbox's part of the turn: what was delivered, then requests, each as far as there is room.
     pub(super) fn take_mail(&mut self, driver: &mut D) {
         let itself = self.index;
         for other in (0..self.shared.workers()).filter(|other| *other != itself) {
-            while self.may_open_fanouts()
-                && let Some(delivery) = self.mailbox.lane(other).take_delivery()
-            {
+            // No more than a ring holds, lest workers that fill it again keep this one from its other work.
+            for _ in 0..self.options.mailbox_requests + self.options.mailbox_deliveries {
+                let Some(delivery) = self.may_open_fanouts().then(|| self.mailbox.lane(other).take_delivery()).flatten() else {
+                    break;
+                };
                 self.delivered(driver, other, delivery);
             }
             if self.mailbox.lane(other).take_room_request() {
@@ -187,37 +33,6 @@ impl<D: Driver> Core<D> {
         for other in 0..self.shared.workers() {
             self.take_requests(driver, other);
         }
-    }
-
-    /// Tells home workers what changed in this worker's interest since they were told last.
-    pub(super) fn tell_interest(&mut self, store: &mut Store) {
-        while let Some(Interest { topic, id, forms, subscribers, version }) = self.hub.poll_interest() {
-            let home = self.home_of(topic.as_str());
-            let request = Request::Interest { worker: self.index, topic, forms, subscribers, version };
-            if home == self.index {
-                // Its own interest needs no credit: it is a step of this same turn.
-                if let Request::Interest { topic, .. } = &request {
-                    match self.set_interest(self.index, topic, forms, subscribers, version) {
-                        Ok(()) => self.hub.acknowledge_interest(topic, version),
-                        Err(error) => self.interest_refused(store, topic, error),
-                    }
-                }
-            } else if self.request(home, request).is_err() {
-                self.hub.interest_told_again(id);
-                break;
-            }
-        }
-        while let Some(slot) = self.hub.poll_confirmed() {
-            self.confirmed(store, slot);
-        }
-    }
-
-    /// Whether nothing of this worker's is under way to a home worker, and nothing of others' waits here.
-    pub(super) fn has_nothing_under_way(&mut self) -> bool {
-        self.own_requests.is_empty()
-            && self.waiting.iter().all(std::collections::VecDeque::is_empty)
-            && self.own_credits.outstanding() == 0
-            && self.mailbox.lanes().all(|(_, lane)| lane.outstanding() == 0 && lane.is_empty())
     }
 
     /// Whether one more publication may begin its way to this worker's subscribers.
@@ -231,18 +46,8 @@ impl<D: Driver> Core<D> {
     }
 
     fn take_requests(&mut self, driver: &mut D, other: usize) {
-        self.stuck[other] = false;
-        loop {
-            let topic = match self.peek_request(other) {
-                None => return,
-                Some(Request::Publish { topic, .. }) => Some(topic.clone()),
-                Some(_) => None,
-            };
-            if topic.is_some_and(|topic| !self.has_room_for(&topic)) {
-                self.stuck[other] = true;
-                return;
-            }
-            let Some(request) = self.take_request(other) else { return };
+        for _ in 0..self.options.mailbox_requests {
+            let Some(request) = self.can_take(other).then(|| self.take_request(other)).flatten() else { return };
             match request {
                 Request::Publish { asker, topic, payload } => self.append(driver, asker, topic, payload),
                 Request::Interest { worker, topic, forms, subscribers, version } => {
@@ -263,6 +68,16 @@ impl<D: Driver> Core<D> {
                 }
             }
         }
+    }
+
+    /// Whether a worker's next request can be served now. If it must wait for room in some mailbox, the room wakes this worker.
+    pub(super) fn can_take(&mut self, other: usize) -> bool {
+        let topic = match self.peek_request(other) {
+            None => return false,
+            Some(Request::Publish { topic, .. }) => topic.clone(),
+            Some(_) => return true,
+        };
+        self.has_room_for(&topic)
     }
 
     fn peek_request(&mut self, other: usize) -> Option<&Request<D::Socket>> {
@@ -288,7 +103,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Notes a worker's interest, and with it that the topic lives.
-    fn set_interest(
+    pub(super) fn set_interest(
         &mut self,
         worker: usize,
         topic: &Topic,
@@ -298,17 +113,6 @@ impl<D: Driver> Core<D> {
     ) -> Result<(), AppendError> {
         let anyone = self.interests.update(worker, topic, forms, subscribers, version);
         self.engine.set_interest(topic, anyone, self.tick)
-    }
-
-    /// A topic has no room: the connections that wait for it are told so.
-    fn interest_refused(&mut self, store: &mut Store, topic: &Topic, error: AppendError) {
-        let AppendError::TooManyTopics { topics_max } = error;
-        for slot in 0..self.connections.len() as u32 {
-            let waits = self.connections[slot as usize].flags.corked;
-            if waits && self.hub.topics_of(slot).any(|id| self.hub.topic(id) == topic) {
-                self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
-            }
-        }
     }
 
     fn append(&mut self, driver: &mut D, asker: Asker, topic: Topic, payload: Payload) {
@@ -357,80 +161,6 @@ impl<D: Driver> Core<D> {
         } else {
             self.mailbox.lane(asker).reply(answer);
             self.to_wake[asker] = true;
-        }
-    }
-
-    /// Takes a delivery or an answer in. With an answer a credit came back, for the next in line.
-    fn delivered(&mut self, driver: &mut D, home: usize, delivery: Delivery) {
-        match delivery {
-            Delivery::Publication(publication) => {
-                let topic = publication.topic.clone();
-                let _ = self.hub.publish(topic.as_str(), Fanned::new(publication));
-                return;
-            }
-            Delivery::Published { asker, topic, result } => self.published(driver.store(), asker, &topic, result),
-            Delivery::InterestKnown(topic, version) => self.hub.acknowledge_interest(&topic, version),
-            Delivery::InterestRefused(topic, error) => self.interest_refused(driver.store(), &topic, error),
-            Delivery::Information { asker, topic, extent, subscribers } => {
-                self.informed(driver.store(), asker.token, &topic, extent, subscribers);
-            }
-            Delivery::Adopted => {}
-        }
-        self.next_in_line(home);
-    }
-
-    /// A publication was numbered, or refused.
-    fn published(&mut self, store: &mut Store, asker: Asker, topic: &Topic, result: Result<(Position, u64), AppendError>) {
-        if result.is_ok() {
-            self.metrics().messages_published.of(asker.source).add(1);
-        }
-        if asker.source == Source::WebSocket {
-            return self.message_confirmed(store, asker.token, result.err());
-        }
-        let Some(pending) = self.connection(asker.token).and_then(Connection::http).and_then(Http::take_pending) else { return };
-        let response = match result {
-            Ok((position, subscribers)) => routes::published(topic, position, subscribers),
-            Err(AppendError::TooManyTopics { topics_max }) => refusals::too_many_topics(topics_max as u64),
-        };
-        self.answer(store, asker.token.slot, response, &pending);
-        self.resume_later(asker.token);
-    }
-
-    fn informed(&mut self, store: &mut Store, token: Token, topic: &Topic, extent: Option<Extent>, subscribers: u64) {
-        let Some(pending) = self.connection(token).and_then(Connection::http).and_then(Http::take_pending) else { return };
-        let Do::Inform(origin) = &pending.action else { return };
-        let (epoch, first, last) = extent.map_or((None, 1, 0), |extent| (Some(extent.epoch), extent.first, extent.last));
-        let response = routes::information(topic, epoch, first, last, subscribers, origin);
-        self.answer(store, token.slot, response, &pending);
-        self.resume_later(token);
-    }
-
-    /// Sends what waited longest for a credit of `home`; what has given up meanwhile is passed over.
-    fn next_in_line(&mut self, home: usize) {
-        while let Some(waiter) = self.waiting[home].pop_front() {
-            let (token, source, publication) = match waiter {
-                Waiter::Message(token, topic, payload) => (token, Source::WebSocket, Some((topic, payload))),
-                Waiter::Post(token, _) => (token, Source::Post, self.take_posted(token)),
-            };
-            let Some((topic, payload)) = publication else { continue };
-            let sent = self.request_publish(token, source, topic, payload);
-            assert!(sent.is_ok(), "a credit has just come back");
-            if source == Source::WebSocket {
-                self.message_sent(token);
-            }
-            return;
-        }
-    }
-
-    /// The publication of a POST that still waits.
-    fn take_posted(&mut self, token: Token) -> Option<(Topic, Payload)> {
-        let pending = self.connection(token)?.http()?.pending.as_mut()?;
-        match std::mem::replace(&mut pending.action, Do::Asked) {
-            Do::Publish(topic, payload) => Some((topic, payload)),
-            other => {
-                pending.action = other;
-                None
-            }
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::metrics::{Cause, Handler, ProcessFacts, Source, WorkerMetrics, render
 use crate::routes::{self, Action, AdminAction, Cors, Drain, Routed, refusals};
 
 use super::Core;
+use super::asking::Waiter;
 use super::connection::{Do, Http, Pending};
-use super::home::Waiter;
 use super::input::{Took, protocol_step};
 use super::shared::Phase;
 
@@ -24,7 +24,12 @@ enum Came {
 impl<D: Driver> Core<D> {
     /// One step of an HTTP connection.
     pub(super) fn step_http(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> Took {
-        match protocol_step(|| self.read_http(slot, input)) {
+        let step = protocol_step(|| {
+            #[cfg(test)]
+            super::tests::fail_on_request(input);
+            self.read_http(slot, input)
+        });
+        match step {
             Err(cause) => {
                 self.refuse(store, slot, refusals::internal(), cause);
                 Took::All
@@ -53,11 +58,11 @@ impl<D: Driver> Core<D> {
             Phase::Leaving => Drain::Announced,
             Phase::Draining | Phase::Stopped => Drain::Refusing,
         };
-        let idle_due = self.tick.after(self.options.head_timeout);
+        let head_due = self.tick.after(self.options.head_timeout);
         let body_due = self.tick.after(self.options.body_timeout);
         let Some(http) = self.connections[slot as usize].http() else { return (0, Came::Nothing) };
-        if http.parser.is_idle() && http.pending.is_none() && !input.is_empty() {
-            http.due = idle_due;
+        if !input.is_empty() && std::mem::take(&mut http.between_requests) {
+            http.due = head_due;
         }
         let step = match http.parser.handle_input(input, &self.options.http, &mut self.pool) {
             Ok(step) => step,
@@ -73,7 +78,8 @@ impl<D: Driver> Core<D> {
                     Err(error) => return (consumed, Came::Broken(error)),
                 };
                 let facts = Facts { admin: http.admin, peer: http.peer_is_loopback, listener: http.listener_is_loopback, drain };
-                let pending = understand(&head, facts, &self.options.routes);
+                http.requests = http.requests.wrapping_add(1);
+                let pending = understand(&head, http.requests, facts, &self.options.routes);
                 let plan = match pending.action {
                     Do::Public(Action::Publish { .. }) => BodyPlan::Collect,
                     _ => BodyPlan::Discard,
@@ -126,6 +132,10 @@ impl<D: Driver> Core<D> {
 
     /// The request is complete.
     fn act(&mut self, store: &mut Store, slot: u32, mut pending: Pending, payload: Option<Result<Payload, PayloadError>>) {
+        let upgrades = matches!(pending.action, Do::Public(Action::Subscribe(_) | Action::Echo(_)));
+        if upgrades && !self.connections[slot as usize].outbox.is_empty() {
+            return self.park(slot, pending);
+        }
         match std::mem::replace(&mut pending.action, Do::Asked) {
             Do::Public(Action::Respond(response)) => self.answer(store, slot, response, &pending),
             Do::Public(Action::Publish { topic, .. }) => match payload {
@@ -142,6 +152,24 @@ impl<D: Driver> Core<D> {
             }
             Do::Publish(..) | Do::Inform(_) | Do::Asked => {}
         }
+    }
+
+    /// Puts an upgrade off until the answers before it are written, so that its 101 can go ahead of everything behind it.
+    fn park(&mut self, slot: u32, pending: Pending) {
+        self.connections[slot as usize].flags.parked = true;
+        let due = self.tick.after(self.options.write_timeout);
+        self.wait_for_answer(slot, pending, due);
+    }
+
+    /// Earlier answers are written: the upgrade begins.
+    pub(super) fn unpark(&mut self, store: &mut Store, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.parked = false;
+        connection.flags.waiting = false;
+        let token = connection.token;
+        let Some(pending) = connection.http().and_then(Http::take_pending) else { return };
+        self.act(store, slot, pending, None);
+        self.resume_later(token);
     }
 
     fn admin(&self, action: AdminAction) -> Response {
@@ -162,12 +190,15 @@ impl<D: Driver> Core<D> {
         if self.shared.phase() >= Phase::Draining {
             return self.answer(store, slot, refusals::draining(), &pending);
         }
-        let token = self.connections[slot as usize].token;
+        if self.is_line_full(self.home_of(topic.as_str())) {
+            return self.answer(store, slot, refusals::publish_timeout(), &pending);
+        }
+        let asker = self.asker(slot, pending.number, Source::Post);
         let due = self.tick.after(self.options.publish_timeout);
-        pending.action = match self.request_publish(token, Source::Post, topic, payload) {
+        pending.action = match self.request_publish(asker, topic, payload) {
             Ok(()) => Do::Asked,
             Err((topic, payload)) => {
-                self.wait_for_credit(Waiter::Post(token, self.home_of(topic.as_str())));
+                self.wait_for_credit(Waiter::Post(asker, self.home_of(topic.as_str())));
                 Do::Publish(topic, payload)
             }
         };
@@ -197,9 +228,11 @@ impl<D: Driver> Core<D> {
         let response = pending.cors.apply(response);
         connection.outbox.append_owned(&mut self.entries, store, &mut self.pool, |out| response.write(date, answering, out));
         connection.flags.waiting = false;
+        connection.flags.parked = false;
         if keep_alive {
             if let Some(http) = self.connections[slot as usize].http() {
                 http.parser.next_request(&mut self.pool);
+                http.between_requests = true;
                 http.due = idle_due;
             }
         } else {
@@ -214,6 +247,7 @@ impl<D: Driver> Core<D> {
         let Some(http) = self.connections[slot as usize].http() else { return };
         let pending = http.pending.take().unwrap_or_else(|| Pending {
             action: Do::Asked,
+            number: 0,
             answering: Answering { head_only: false, keep_alive: false, http11: true },
             cors: Cors::default(),
             handler: Handler::Other,
@@ -232,11 +266,12 @@ struct Facts {
 }
 
 /// From a head to what it asks for.
-fn understand(head: &Head<'_>, facts: Facts, options: &routes::Options) -> Pending {
+fn understand(head: &Head<'_>, number: u16, facts: Facts, options: &routes::Options) -> Pending {
     let answering = Answering { head_only: head.method == http1::Method::Head, keep_alive: head.keep_alive, http11: head.http11 };
     if facts.admin {
         return Pending {
             action: Do::Admin(routes::route_admin(head)),
+            number,
             answering,
             cors: Cors::default(),
             handler: Handler::Admin,
@@ -245,12 +280,17 @@ fn understand(head: &Head<'_>, facts: Facts, options: &routes::Options) -> Pendi
     let request =
         routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, drain: facts.drain };
     let Routed { action, cors, handler } = routes::route(&request, options);
-    Pending { action: Do::Public(action), answering, cors, handler }
+    Pending { action: Do::Public(action), number, answering, cors, handler }
 }
 
 impl Http {
     /// The request under way, taken out.
     pub(super) fn take_pending(&mut self) -> Option<Pending> {
         self.pending.take()
+    }
+
+    /// The request of this number, taken out, if it still waits for an answer.
+    pub(super) fn take_asked(&mut self, number: u16) -> Option<Pending> {
+        self.pending.take_if(|pending| pending.number == number && matches!(pending.action, Do::Asked | Do::Inform(_)))
     }
 }

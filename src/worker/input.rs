@@ -30,11 +30,13 @@ impl<D: Driver> Core<D> {
     /// Takes bytes in that the driver lent; afterwards the driver is told to pause if the connection must wait.
     pub(super) fn received(&mut self, driver: &mut D, token: Token, received: crate::io::Received) {
         self.metrics().received_bytes.add(received.len() as u64);
-        if self.connection(token).is_none() {
-            return;
-        }
+        let Some(connection) = self.connection(token) else { return };
         let (bytes, store) = driver.lend(received);
-        self.feed(store, token.slot, bytes);
+        match &mut connection.residual {
+            // A receive that was under way when reading paused: what came before it has not been taken in yet.
+            Some(residual) => residual.extend_from_slice(bytes),
+            None => self.feed(store, token.slot, bytes),
+        }
         self.pause_if_waiting(driver, token);
     }
 
@@ -81,14 +83,13 @@ impl<D: Driver> Core<D> {
                 Cause::EndOfStream
             }
         };
-        let answers_wait = matches!(connection.protocol, Protocol::Http(_)) && !connection.outbox.is_empty();
-        if answers_wait {
-            connection.cause.get_or_insert(cause);
-            connection.flags.close_when_flushed = true;
-            self.mark_dirty(token.slot);
-            return;
+        let cause = known.unwrap_or(cause);
+        // A peer that has shut its side may still read what it asked for; publications alone are no answer to anything.
+        let answers_wait = !matches!(connection.protocol, Protocol::Topics(_)) || connection.flags.close_queued;
+        if answers_wait && !connection.outbox.is_empty() {
+            return self.last_word(token.slot, cause);
         }
-        self.finish(store, token.slot, known.unwrap_or(cause), crate::io::Close::InOrder);
+        self.finish(store, token.slot, cause, crate::io::Close::InOrder);
     }
 
     fn feed(&mut self, store: &mut Store, slot: u32, bytes: &mut [u8]) {
@@ -99,7 +100,8 @@ impl<D: Driver> Core<D> {
                 return;
             }
             // Replies and echoes never count as slow: who does not read them is not read either.
-            connection.flags.choked = connection.outbox.bytes() > self.options.outbox_bytes_max / 2 && !connection.flags.corked;
+            let replies = matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_)) && !connection.flags.corked;
+            connection.flags.choked = replies && connection.outbox.bytes() > self.options.outbox_bytes_max / 2;
             if connection.flags.waiting || connection.flags.choked {
                 break;
             }

@@ -16,7 +16,8 @@
 //! | `connection`, `outbox` | the state of one socket, and its queue |
 //! | `input` | bytes to the protocol, and what must wait |
 //! | `http`, `websocket` | what the events of the protocols do |
-//! | `home` | requests to the home workers, and the home worker's own duties |
+//! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
+//! | `home` | the home worker's duties: number, keep, hand out |
 //! | `fanout` | a publication to its subscribers, and who is slow |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
@@ -29,6 +30,7 @@
 //! connection's protocol step ends that connection; any other panic ends the process, because its state can't be trusted.
 
 mod accept;
+mod asking;
 mod connection;
 mod deadlines;
 mod drain;
@@ -38,6 +40,7 @@ mod flush;
 mod home;
 mod http;
 mod input;
+mod letters;
 mod options;
 mod outbox;
 mod shared;
@@ -60,15 +63,15 @@ use crate::mailbox::{Credits, Mailbox};
 use crate::metrics::WorkerMetrics;
 
 pub use accept::Listener;
-pub use home::{Asker, Delivery, Request};
+pub use letters::{Asker, Delivery, Request};
 pub use options::{Options, SlowConsumer};
 pub use shared::{Phase, Shared};
 
+use asking::Waiter;
 use connection::Connection;
 use deadlines::Deadlines;
 use drain::Drain;
 use fanout::Fanned;
-use home::Waiter;
 use outbox::Entries;
 use turn::Busy;
 
@@ -101,6 +104,12 @@ struct Core<D: Driver> {
     connections: Vec<Connection>,
     /// Connections that are not gone.
     live: usize,
+    /// Connections by the admin listener among them.
+    admins: usize,
+    /// Sockets that were refused and hear why.
+    refused: usize,
+    /// Connections whose slot is not free yet.
+    held: usize,
     next_id: u32,
     entries: Entries,
     pool: BufferPool,
@@ -126,8 +135,6 @@ struct Core<D: Driver> {
     own_credits: Credits,
     /// For each home worker, who waits for a credit.
     waiting: Vec<VecDeque<Waiter>>,
-    /// Workers whose next request waits until somebody else has room; room wakes this worker.
-    stuck: Vec<bool>,
     /// Scratch: answers that go out behind the publications they answer.
     answers: Vec<(Asker, Topic, Result<Position, AppendError>)>,
     /// Other workers that have mail from this turn.
@@ -136,6 +143,9 @@ struct Core<D: Driver> {
     accept_bucket: Option<TokenBucket>,
     accept_again: Option<Tick>,
     drain: Drain,
+    random: fastrand::Rng,
+    /// Some home worker gave no credit for an interest; the next answer brings one.
+    interest_waits: bool,
     ended: ending::Ended,
 }
 
@@ -162,6 +172,9 @@ impl<D: Driver> Worker<D> {
             listeners,
             connections: Vec::new(),
             live: 0,
+            admins: 0,
+            refused: 0,
+            held: 0,
             next_id: 0,
             entries: Entries::new(),
             pool: BufferPool::new(POOL_BYTES_MAX),
@@ -180,12 +193,13 @@ impl<D: Driver> Worker<D> {
             own_requests: VecDeque::new(),
             own_credits: Credits::new(options.mailbox_requests),
             waiting: (0..workers).map(|_| VecDeque::new()).collect(),
-            stuck: vec![false; workers],
             answers: Vec::new(),
             to_wake: vec![false; workers],
             accept_bucket: options.accept_rate.map(|rate| TokenBucket::new(rate / workers as f64)),
             accept_again: None,
             drain: Drain::new(),
+            random: fastrand::Rng::with_seed(shared.seed(index)),
+            interest_waits: false,
             ended: ending::Ended::default(),
             options,
             shared,
@@ -217,5 +231,18 @@ impl<D: Driver> Core<D> {
             flags.dirty = true;
             self.dirty.push(slot);
         }
+    }
+}
+
+#[cfg(test)]
+impl<D: Driver> Worker<D> {
+    /// Checks what must hold between two turns.
+    fn check(&self) {
+        let core = &self.core;
+        core.hub.check_invariants();
+        let live = core.connections.iter().filter(|connection| !connection.flags.gone).count();
+        assert_eq!(live, core.live + core.refused);
+        let queued: u64 = core.connections.iter().map(|connection| connection.outbox.bytes() as u64).sum();
+        assert_eq!(queued, core.entries.queued_bytes());
     }
 }

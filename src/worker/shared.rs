@@ -35,6 +35,8 @@ pub struct Shared<B: Bell> {
     connections: AtomicUsize,
     /// Workers that have nothing under way any more while draining.
     quiet: AtomicUsize,
+    /// Workers whose clients have all gone.
+    empty: AtomicUsize,
     addresses: Option<Box<[AtomicU32]>>,
 }
 
@@ -45,6 +47,14 @@ struct Peer<B> {
     live: AtomicUsize,
     bell: OnceLock<B>,
     metrics: WorkerMetrics,
+}
+
+/// Whose address it is: an IPv4 address is the same by any listener, and an IPv6 client has a network of 64 bits to choose from.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+        v4 => v4,
+    }
 }
 
 /// A worker makes a turn each second even when it has nothing to do.
@@ -67,6 +77,7 @@ impl<B: Bell> Shared<B> {
             phase: AtomicU8::new(Phase::Running as u8),
             connections: AtomicUsize::new(0),
             quiet: AtomicUsize::new(0),
+            empty: AtomicUsize::new(0),
             addresses: limit_addresses.then(|| (0..ADDRESSES).map(|_| AtomicU32::new(0)).collect()),
         }
     }
@@ -97,7 +108,8 @@ impl<B: Bell> Shared<B> {
     /// A seed of its own for each worker.
     #[must_use]
     pub fn seed(&self, worker: usize) -> u64 {
-        self.hash(&(self.seed, worker))
+        // Not by the table's hash, which has this same key: it would cancel out.
+        fastrand::Rng::with_seed(self.seed.wrapping_add(worker as u64)).u64(..)
     }
 
     /// Whether the worker sleeps.
@@ -192,7 +204,7 @@ impl<B: Bell> Shared<B> {
     /// Counts a connection of `address`, unless it has `max` already. The entry to give back with the connection.
     pub fn try_address(&self, address: IpAddr, max: u32) -> Option<u32> {
         let Some(table) = &self.addresses else { return Some(0) };
-        let entry = self.hash(&address) as usize % ADDRESSES;
+        let entry = self.hash(&client_of(address)) as usize % ADDRESSES;
         if table[entry].fetch_add(1, Ordering::Relaxed) < max {
             return Some(entry as u32);
         }
@@ -219,7 +231,45 @@ impl<B: Bell> Shared<B> {
         self.quiet.load(Ordering::Acquire) == self.peers.len()
     }
 
+    /// One more worker has no client any more.
+    pub fn report_empty(&self) {
+        self.empty.fetch_add(1, Ordering::AcqRel);
+        self.ring_all();
+    }
+
+    /// No worker has a client any more.
+    #[must_use]
+    pub fn all_empty(&self) -> bool {
+        self.empty.load(Ordering::Acquire) == self.peers.len()
+    }
+
     fn hash(&self, value: &(impl Hash + ?Sized)) -> u64 {
         self.hasher.hash_one(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::scripted::ScriptedBell;
+
+    #[test]
+    fn workers_and_starts_have_seeds_of_their_own() {
+        let seeds: std::collections::HashSet<u64> = (0..4)
+            .flat_map(|seed| (0..4).map(move |worker| Shared::<ScriptedBell>::new(4, seed << 32, false).seed(worker)))
+            .collect();
+        assert_eq!(seeds.len(), 16);
+    }
+
+    #[test]
+    fn an_address_is_counted_as_one_client() {
+        let shared = Shared::<ScriptedBell>::new(1, 7, true);
+        let [v4, mapped, v6, neighbour, other] =
+            ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|ip| ip.parse().unwrap());
+        let entry = shared.try_address(v4, 1).unwrap();
+        assert_eq!(shared.try_address(mapped, 1), None);
+        shared.leave_address(entry);
+        assert!(shared.try_address(mapped, 1).is_some() && shared.try_address(v6, 1).is_some());
+        assert!(shared.try_address(neighbour, 1).is_none() && shared.try_address(other, 1).is_some());
     }
 }

@@ -67,29 +67,43 @@ impl<D: Driver> Core<D> {
 
     fn request_timed_out(&mut self, store: &mut Store, slot: u32) {
         if self.connections[slot as usize].flags.corked {
-            return self.refuse_upgrade(store, slot, refusals::publish_timeout(), Cause::Overloaded);
+            return self.refuse_upgrade(store, slot, refusals::busy(), Cause::Overloaded);
         }
-        let waiting = self.connections[slot as usize].flags.waiting;
+        let unwritten = !self.connections[slot as usize].outbox.is_empty();
+        let idle_due = self.tick.after(self.options.idle_timeout);
         let Some(http) = self.connections[slot as usize].http() else { return };
         if http.parser.is_idle() && http.pending.is_none() {
+            if unwritten {
+                // The last answer is still on its way; the write window sees to it that it moves.
+                http.due = idle_due;
+                return self.arm(slot);
+            }
             // Nothing was asked, so nothing is answered: a client that sends its next request just now must see the close,
             // not take a 408 for the answer to it.
             return self.finish(store, slot, Cause::HandshakeTimeout, Close::InOrder);
         }
-        match http.pending.as_ref().map(|pending| &pending.action) {
-            Some(Do::Publish(..) | Do::Asked | Do::Inform(_)) if waiting => {
-                let Some(pending) = self.connections[slot as usize].http().and_then(|http| http.take_pending()) else { return };
-                let token = self.connections[slot as usize].token;
-                self.answer(store, slot, refusals::publish_timeout(), &pending);
-                self.resume_later(token);
+        let response = match http.pending.as_ref().map(|pending| &pending.action) {
+            Some(Do::Publish(..)) => refusals::publish_timeout(),
+            Some(Do::Asked) => refusals::unanswered(),
+            Some(Do::Inform(_)) => refusals::busy(),
+            Some(Do::Public(_) | Do::Admin(_)) | None => {
+                return self.refuse(store, slot, HttpError::Timeout.into_response(), Cause::HandshakeTimeout);
             }
-            _ => self.refuse(store, slot, HttpError::Timeout.into_response(), Cause::HandshakeTimeout),
-        }
+        };
+        let Some(pending) = self.connections[slot as usize].http().and_then(|http| http.take_pending()) else { return };
+        let token = self.connections[slot as usize].token;
+        self.answer(store, slot, response, &pending);
+        self.resume_later(token);
     }
 
     fn websocket_timed_out(&mut self, store: &mut Store, slot: u32) {
         let Self { connections, options, entries, tick, .. } = self;
         let connection = &mut connections[slot as usize];
+        if connection.flags.paused && !connection.flags.close_queued {
+            // It is not heard because it is not read. What it must do meanwhile is read, and the write window looks after that.
+            return self.deadlines.set(slot as usize, self.tick.after(options.close_timeout));
+        }
+        let unwritten = !connection.outbox.is_empty();
         let Some(websocket) = connection.websocket() else { return };
         match websocket.socket.handle_timeout(&options.ws, *tick) {
             Timeout::None => {}
@@ -99,6 +113,8 @@ impl<D: Driver> Core<D> {
             }
             Timeout::NoPong => return self.reset(store, slot, Cause::NoPong),
             Timeout::MessageTimeout => return self.fail(store, slot, Cause::MessageTimeout, None),
+            // The close frame has not left yet: what is queued before it still moves, or the write window ends it.
+            Timeout::CloseTimeout if unwritten => websocket.socket.close_sent(*tick),
             Timeout::CloseTimeout => return self.reset(store, slot, Cause::NoPong),
         }
         self.arm(slot);

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::io::{Driver, Event};
 use crate::limits::{TICK_MS, Tick};
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{MemoryKind, WorkerMetrics};
 
+use super::connection::Connection;
 use super::shared::Phase;
 use super::{Core, Worker};
 
@@ -23,9 +24,14 @@ impl<D: Driver> Worker<D> {
 
     /// One pass: wait, read, mailbox, interest, fan-out, deadlines, drain, flush, wake others.
     pub fn turn(&mut self) {
+        let timeout = self.core.sleep_time();
+        self.driver.wait(timeout);
+        self.work();
+    }
+
+    /// The rest of a turn: everything but falling asleep and waking up.
+    pub(super) fn work(&mut self) {
         let Self { driver, core } = self;
-        let timeout = core.sleep_time();
-        driver.wait(timeout);
         core.shared.sleep(core.index).woke();
         core.begin_turn(driver);
         while let Some(event) = driver.poll() {
@@ -56,13 +62,16 @@ impl Busy {
         Self { since_ns: now_ns, worked_ns: 0 }
     }
 
-    fn count(&mut self, metrics: &WorkerMetrics, began_ns: u64, ended_ns: u64) {
+    /// Counts a turn. True once a second, when it has told the share.
+    fn count(&mut self, metrics: &WorkerMetrics, began_ns: u64, ended_ns: u64) -> bool {
         self.worked_ns += ended_ns - began_ns;
         let whole = ended_ns - self.since_ns;
-        if whole >= SLEEP_MAX.as_nanos() as u64 {
+        let told = whole >= SLEEP_MAX.as_nanos() as u64;
+        if told {
             metrics.busy_ratio.set(self.worked_ns, whole);
             *self = Self::new(ended_ns);
         }
+        told
     }
 }
 
@@ -105,17 +114,31 @@ impl<D: Driver> Core<D> {
         let ended = driver.now();
         metrics.last_turn_ns.set(ended);
         metrics.turn.observe_ns(ended - self.now);
-        self.busy.count(metrics, self.now, ended);
+        if self.busy.count(metrics, self.now, ended) {
+            self.tell_memory();
+        }
+    }
+
+    /// What the tables and buffers of this worker take.
+    fn tell_memory(&self) {
+        let connections =
+            self.connections.capacity() * size_of::<Connection>() + self.deadlines.bytes() + self.write_windows.bytes();
+        let buffers = self.options.io.recv_buffer_bytes + self.pool.spare_bytes();
+        let memory = &self.metrics().memory_bytes;
+        memory.of(MemoryKind::Connections).set(connections as u64);
+        memory.of(MemoryKind::Buffers).set(buffers as u64);
+        memory.of(MemoryKind::Hub).set(self.hub.bytes() as u64);
     }
 
     /// How long the next turn may wait: not at all while there is work, else until the next deadline. Announces the sleep.
-    fn sleep_time(&mut self) -> Option<Duration> {
+    pub(super) fn sleep_time(&mut self) -> Option<Duration> {
         let busy = self.unfinished
             || !self.resumed.is_empty()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
             || self.hub.has_open_fanouts()
-            || self.has_work_from_itself();
+            || (self.hub.has_dirty_interest() && !self.interest_waits)
+            || self.can_take(self.index);
         if busy {
             return Some(Duration::ZERO);
         }
@@ -132,14 +155,8 @@ impl<D: Driver> Core<D> {
         Some(due.map_or(SLEEP_MAX, |due| due.min(SLEEP_MAX)))
     }
 
-    /// A request of its own can be served: it came up after this turn's look at the mailbox.
-    fn has_work_from_itself(&mut self) -> bool {
-        !self.own_requests.is_empty() && !self.stuck[self.index]
-    }
-
     /// Another worker sent something that can be taken now.
     fn has_mail(&mut self) -> bool {
-        let Self { mailbox, stuck, .. } = self;
-        mailbox.lanes().any(|(other, lane)| lane.has_delivery() || (lane.peek_request().is_some() && !stuck[other]))
+        self.mailbox.lanes().any(|(_, lane)| lane.has_delivery()) || (0..self.shared.workers()).any(|other| self.can_take(other))
     }
 }

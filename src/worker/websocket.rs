@@ -10,8 +10,8 @@ use crate::routes::{Action, Subscribe, refusals};
 use crate::ws::{self, CloseCode, Event, MessageKind};
 
 use super::Core;
+use super::asking::Waiter;
 use super::connection::{Connection, Do, Pending, Protocol, WebSocket};
-use super::home::Waiter;
 use super::input::{Took, protocol_step};
 use super::shared::Phase;
 
@@ -81,7 +81,11 @@ impl<D: Driver> Core<D> {
 
     /// One step of a WebSocket.
     pub(super) fn step_websocket(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> Took {
-        let step = protocol_step(|| self.read_websocket(store, slot, input));
+        let step = protocol_step(|| {
+            #[cfg(test)]
+            super::tests::fail_on_request(input);
+            self.read_websocket(store, slot, input)
+        });
         let (consumed, came) = match step {
             Ok(step) => step,
             Err(cause) => {
@@ -150,7 +154,7 @@ impl<D: Driver> Core<D> {
     /// Publishes a message on the socket's topic, or makes the socket wait for a credit: it is never dropped.
     pub(super) fn publish_message(&mut self, store: &mut Store, slot: u32, payload: Payload) {
         if self.shared.phase() >= Phase::Draining {
-            return self.close_in_handshake(store, slot, Cause::Drain, None);
+            return self.close_for_drain(store, slot);
         }
         let mut topics = self.hub.topics_of(slot);
         let (Some(id), None) = (topics.next(), topics.next()) else {
@@ -159,12 +163,15 @@ impl<D: Driver> Core<D> {
         };
         drop(topics);
         let topic = self.hub.topic(id).clone();
-        let token = self.connections[slot as usize].token;
-        let sent = self.request_publish(token, Source::WebSocket, topic, payload);
+        if self.is_line_full(self.home_of(topic.as_str())) {
+            return self.fail(store, slot, Cause::Overloaded, None);
+        }
+        let asker = self.asker(slot, 0, Source::WebSocket);
+        let sent = self.request_publish(asker, topic, payload);
         let flags = &mut self.connections[slot as usize].flags;
         flags.unsent = sent.is_err();
         if let Err((topic, payload)) = sent {
-            self.wait_for_credit(Waiter::Message(token, topic, payload));
+            self.wait_for_credit(Waiter::Message(asker, topic, payload));
         }
         let connection = &mut self.connections[slot as usize];
         connection.unconfirmed += 1;
@@ -204,8 +211,10 @@ impl<D: Driver> Core<D> {
         let connection = &mut self.connections[slot as usize];
         connection.protocol = protocol;
         let to = connection.transport();
-        self.metrics().connections.of(from).sub(1);
-        self.metrics().connections.of(to).add(1);
+        if from != to {
+            self.metrics().connections.of(from).sub(1);
+            self.metrics().connections.of(to).add(1);
+        }
         self.deadlines.clear(slot as usize);
         self.arm(slot);
         self.mark_dirty(slot);

@@ -4,7 +4,8 @@ import { after, before, test } from "node:test";
 import { chats, enter, eventually, launch, send, serve, shows, visit } from "./support.js";
 
 let browser, server;
-before(async () => { [browser, server] = await Promise.all([launch(), serve()]); });
+// The server first: where it can't start, no browser is left behind that would keep the run from ending.
+before(async () => { server = await serve(); browser = await launch(); });
 after(async () => { await browser?.close(); await server?.stop(); });
 
 for (const [one, other] of [["/", "/"], ["/chat.html", "/chat.html"], ["/", "/chat.html"]]) {
@@ -53,6 +54,19 @@ test("a topic that is not allowed is refused in the server's own words", async (
   const problem = await (await fetch(`${server.url}topics/meta/secret`)).json();
   assert.ok((await page.locator("#why-text").textContent()).startsWith(problem.detail));
   await page.context().close();
+});
+
+test("both pages work below a base path", async () => {
+  const below = await serve(0, "--base-path", "/push");
+  assert.equal(new URL(below.url).pathname, "/push/");
+  const pages = await Promise.all(Object.keys(chats).map((kind) => enter(browser, below, kind)));
+  await send(pages[0], "below a path");
+  await Promise.all(pages.map((page) => shows(page, "below a path")));
+  for (const page of pages) {
+    assert.deepEqual(page.faults, []);
+    await page.context().close();
+  }
+  await below.stop();
 });
 
 test("keyboard only: switch the topic, write, send, leave", async () => {

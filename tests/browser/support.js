@@ -28,18 +28,17 @@ export async function serve(port = 0, ...flags) {
   const listen = ["--listen", `127.0.0.1:${port}`, "--admin", "127.0.0.1:0", "--drain-window", "1s"];
   const child = spawn(BIN, ["serve", ...listen, ...flags], { stdio: ["ignore", "pipe", "pipe"] });
   const exited = once(child, "exit");
-  const { page, admin } = await ports(child);
+  const { url, admin } = await banner(child);
   return {
-    port: page,
-    url: `http://127.0.0.1:${page}/`,
+    url,
+    port: Number(new URL(url).port),
     /** Publishes as curl would. */
     publish: (topic, body, type = "application/x-www-form-urlencoded") =>
-      fetch(`http://127.0.0.1:${page}/topics/${topic}`, { method: "POST", body, headers: { "Content-Type": type } }),
+      fetch(`${url}topics/${topic}`, { method: "POST", body, headers: { "Content-Type": type } }),
     /** How many connections have ended for `cause` so far. */
-    async closed(cause) {
-      const metrics = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text();
-      return Number(metrics.match(new RegExp(`^fantail_connections_closed_total\\{cause="${cause}"\\} (\\d+)`, "m"))?.[1] ?? 0);
-    },
+    closed: (cause) => metric(admin, `fantail_connections_closed_total{cause="${cause}"}`),
+    /** How many subscriptions are in force. */
+    subscriptions: () => metric(admin, "fantail_subscriptions"),
     /** Ends the server by `signal`; gives its exit status, null if the signal killed it. */
     async stop(signal = "SIGKILL") {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);
@@ -49,20 +48,20 @@ export async function serve(port = 0, ...flags) {
   };
 }
 
-/** Reads the banner until it has named the page's port and the admin listener's. */
-function ports(child) {
+/** Reads the banner until it has named the address served and that of the metrics. */
+function banner(child) {
   let seen = "";
   return new Promise((found, failed) => {
-    const timer = setTimeout(() => failed(new Error(`no ports in the banner after ${START_MS} ms:\n${seen}`)), START_MS);
+    const timer = setTimeout(() => failed(new Error(`no addresses in the banner after ${START_MS} ms:\n${seen}`)), START_MS);
     child.on("exit", (status) => failed(new Error(`the server ended with status ${status}:\n${seen}`)));
     child.on("error", failed);
     const read = (bytes) => {
       seen += bytes;
-      const page = seen.match(/http:\/\/127\.0\.0\.1:(\d+)\/(?=\s)/);
-      const admin = seen.match(/127\.0\.0\.1:(\d+)\/(?:metrics|readyz)/) ?? seen.match(/admin\b.*?127\.0\.0\.1:(\d+)(?=[\s/])/i);
-      if (!page || !admin) return;
+      const [, url] = seen.match(/listening\s+(http:\S+\/)\s/) ?? [];
+      const [, admin] = seen.match(/admin\s+(http:\S+\/metrics)\s/) ?? [];
+      if (!url || !admin) return;
       clearTimeout(timer);
-      found({ page: Number(page[1]), admin: Number(admin[1]) });
+      found({ url, admin });
     };
     // Both stay read to the end: a full pipe would stall the server's log.
     child.stdout.on("data", read);
@@ -88,6 +87,12 @@ export async function visit(browser, url, options = {}) {
   return page;
 }
 
+/** The value of one series; 0 where it is not there. */
+async function metric(admin, series) {
+  const lines = (await (await fetch(admin)).text()).split("\n");
+  return Number(lines.find((line) => line.startsWith(`${series} `))?.slice(series.length + 1) ?? 0);
+}
+
 /** Waits until `probe` gives something true, and gives it. */
 export async function eventually(what, probe, patience_ms = PATIENCE_MS) {
   for (const deadline = Date.now() + patience_ms; Date.now() < deadline; await sleep(50)) {
@@ -97,11 +102,13 @@ export async function eventually(what, probe, patience_ms = PATIENCE_MS) {
   throw new Error(`not in ${patience_ms} ms: ${what}`);
 }
 
-/** The two pages differ in where they live and in how they say that they are connected. */
+/** The two pages differ in where they live, how they say that they are connected, and how many sockets they hold. */
 export const chats = {
-  "/": { path: "", connected: (page) => page.locator("#state", { hasText: /^Connected$/ }).waitFor() },
+  // One for the chat, one that measures latency.
+  "/": { path: "", sockets: 2, connected: (page) => page.locator("#state", { hasText: /^Connected$/ }).waitFor() },
   "/chat.html": {
     path: "chat.html",
+    sockets: 1,
     connected: (page) => page.getByRole("status").filter({ hasText: /^Connected\.$/ }).waitFor(),
   },
 };
@@ -118,6 +125,10 @@ export async function enter(browser, server, kind, options) {
   await chats[kind].connected(page);
   return page;
 }
+
+/** Waits until `count` sockets are open: one that is cut while it connects has never been a WebSocket, and ends for another cause. */
+export const opened = (server, count) =>
+  eventually(`${count} sockets are open`, async () => await server.subscriptions() === count);
 
 export const shows = (page, text) => page.getByRole("log").getByText(text).first().waitFor();
 export const leave = (page) => page.getByRole("button", { name: "Leave" }).click();

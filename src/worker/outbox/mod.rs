@@ -13,45 +13,22 @@
 //!
 //! It never decides who is slow: it says [`Full`], and the worker applies the policy.
 
+mod entries;
+#[cfg(test)]
+mod tests;
+
 use crate::frame::OpCode;
 use crate::hub::TopicId;
 use crate::io::{Block, Released, Segment, Store};
 use crate::limits::BufferPool;
 
+pub use entries::{Class, Entries};
+use entries::{Entry, NONE};
+
 /// Owned bytes grow in one block up to this size, then a new one is begun: large enough for one send, small enough to be pooled.
 const OWNED_BYTES_MAX: usize = 64 * 1024;
 /// Pongs that wait are collected up to this size: some hundred, more than any client sends pings at a time.
 const PONG_BYTES_MAX: usize = 4 * 1024;
-/// No entry.
-const NONE: u32 = u32::MAX;
-
-/// What an entry is, and with that what may be done to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// A publication of this topic: may be dropped by policy, counts as a message.
-    Publication(TopicId),
-    /// Bytes of this connection alone: answers, echoes, the close frame. Never dropped.
-    Owned,
-    /// Pings or pongs: go ahead of data, never dropped; a newer one may replace those that wait.
-    Control(OpCode),
-}
-
-/// The entries of all outboxes of a worker.
-#[derive(Debug)]
-pub struct Entries {
-    list: Vec<Entry>,
-    free: u32,
-    used: usize,
-    queued_bytes: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    block: Block,
-    length: u32,
-    next: u32,
-    class: Class,
-}
 
 /// One connection's queue.
 #[derive(Debug)]
@@ -78,46 +55,6 @@ pub struct Finished {
 /// The queue is at its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
-
-impl Entries {
-    /// No entries.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { list: Vec::new(), free: NONE, used: 0, queued_bytes: 0 }
-    }
-
-    /// Bytes queued in all outboxes; a shared frame counts for each subscriber.
-    #[must_use]
-    pub fn queued_bytes(&self) -> u64 {
-        self.queued_bytes
-    }
-
-    fn insert(&mut self, entry: Entry) -> u32 {
-        self.used += 1;
-        self.queued_bytes += u64::from(entry.length);
-        if self.free == NONE {
-            self.list.push(entry);
-            return (self.list.len() - 1) as u32;
-        }
-        let index = self.free;
-        let place = &mut self.list[index as usize];
-        self.free = place.next;
-        *place = entry;
-        index
-    }
-
-    fn remove(&mut self, index: u32) {
-        self.list[index as usize].next = self.free;
-        self.free = index;
-        self.used -= 1;
-        if self.used == 0 && self.list.capacity() > Self::IDLE_ENTRIES_MAX {
-            (self.list, self.free) = (Vec::new(), NONE);
-        }
-    }
-
-    /// With all outboxes empty, room for this many entries is kept; what a burst took beyond it is given back.
-    const IDLE_ENTRIES_MAX: usize = 16 * 1024;
-}
 
 impl Outbox {
     /// An empty queue.
@@ -181,37 +118,33 @@ impl Outbox {
         self.push(entries, block, length, Class::Owned);
     }
 
-    /// Puts the head of an answer before everything that is queued, and keeps it there.
+    /// Puts the head of an answer before everything that is queued, which is publications that came since it was asked for. The
+    /// caller has seen to it that all earlier answers are written.
     pub fn push_first(&mut self, entries: &mut Entries, store: &mut Store, bytes: Vec<u8>) {
-        debug_assert!(self.pinned == 0 && self.written == 0, "nothing is written before an answer's head");
+        debug_assert!(self.pinned == 0 && self.written == 0, "earlier answers are written before an upgrade begins");
         let length = bytes.len();
         let next = self.head;
-        let index = entries.insert(Entry { block: store.own(bytes), length: length as u32, next, class: Class::Owned });
+        let index = entries.insert(Entry { block: store.own(bytes), length: length as u32, next, class: Class::Head });
         self.head = index;
         if next == NONE {
             self.tail = index;
         }
         self.bytes += length as u32;
-        self.pinned = 1;
     }
 
     /// Queues a ping or pong ahead of the data. Pongs that wait are collected up to [`PONG_BYTES_MAX`], then the newest replaces
     /// them: an answer to the latest ping is enough (RFC 6455 section 5.5.3), so pings whose pongs are never read cost no memory.
     pub fn push_control(&mut self, entries: &mut Entries, store: &mut Store, opcode: OpCode, frame: &[u8]) {
-        let mut before = NONE;
-        let mut at = self.head;
-        for _ in 0..self.pinned {
-            before = at;
-            at = entries.list[at as usize].next;
-        }
-        while at != NONE
-            && let Class::Control(waiting) = entries.list[at as usize].class
-        {
-            if waiting == opcode {
-                return self.collect(entries, store, at, opcode, frame);
+        let (mut before, mut at, mut place) = (NONE, self.head, 0);
+        while let Some(entry) = entries.list.get(at as usize) {
+            match entry.class {
+                _ if place < self.pinned => {}
+                Class::Head => {}
+                Class::Control(waiting) if waiting == opcode => return self.collect(entries, store, at, opcode, frame),
+                Class::Control(_) => {}
+                Class::Publication(_) | Class::Owned => break,
             }
-            before = at;
-            at = entries.list[at as usize].next;
+            (before, at, place) = (at, entry.next, place.saturating_add(1));
         }
         let entry =
             Entry { block: store.own(frame.to_vec()), length: frame.len() as u32, next: at, class: Class::Control(opcode) };
@@ -224,6 +157,18 @@ impl Outbox {
             self.tail = index;
         }
         self.bytes += frame.len() as u32;
+    }
+
+    /// Whether a publication of `topic` waits that may be dropped.
+    pub fn holds(&self, entries: &Entries, topic: TopicId) -> bool {
+        let (mut at, mut place) = (self.head, 0);
+        while let Some(entry) = entries.list.get(at as usize) {
+            if place >= self.pinned && entry.class == Class::Publication(topic) {
+                return true;
+            }
+            (at, place) = (entry.next, place.saturating_add(1));
+        }
+        false
     }
 
     /// Fills `segments` with what a send should offer: at most `segments_max` entries and, but for the first, `bytes_max` bytes.
@@ -379,153 +324,5 @@ fn numbered(released: Released) -> Option<u64> {
     match released {
         Released::Shared { numbered_ns } => Some(numbered_ns),
         Released::Owned | Released::Held => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::{Form, Topic};
-    use crate::hub::Hub;
-
-    struct Bench {
-        entries: Entries,
-        store: Store,
-        pool: BufferPool,
-        outbox: Outbox,
-        topics: [TopicId; 2],
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let mut hub = Hub::<()>::new();
-            let topics = ["a", "b"].map(|name| hub.subscribe(0, &Topic::new(name).unwrap(), Form::WsRaw));
-            Self {
-                entries: Entries::new(),
-                store: Store::default(),
-                pool: BufferPool::new(1 << 20),
-                outbox: Outbox::new(),
-                topics,
-            }
-        }
-
-        fn publish(&mut self, topic: usize, text: &str, bytes_max: usize) -> Result<(), Full> {
-            let block = self.store.own(text.as_bytes().to_vec());
-            self.outbox.push_publication(&mut self.entries, block, text.len(), self.topics[topic], bytes_max)
-        }
-
-        fn control(&mut self, opcode: OpCode, text: &str) {
-            self.outbox.push_control(&mut self.entries, &mut self.store, opcode, text.as_bytes());
-        }
-
-        fn append(&mut self, text: &str) {
-            self.outbox.append_owned(&mut self.entries, &mut self.store, &mut self.pool, |bytes| {
-                bytes.extend_from_slice(text.as_bytes())
-            });
-        }
-
-        fn take(&mut self, bytes: usize) -> u64 {
-            self.outbox.taken(&mut self.entries, &mut self.store, &mut self.pool, bytes).messages
-        }
-
-        fn text(&self) -> String {
-            let mut segments = Vec::new();
-            let offered = self.outbox.offer(&self.entries, &mut segments, usize::MAX, usize::MAX);
-            let text: Vec<u8> = segments
-                .iter()
-                .flat_map(|part| &self.store.bytes(part.block)[part.start as usize..part.end as usize])
-                .copied()
-                .collect();
-            assert_eq!((offered, self.entries.queued_bytes()), (text.len(), text.len() as u64));
-            assert_eq!(self.outbox.bytes(), offered);
-            String::from_utf8(text).unwrap()
-        }
-    }
-
-    #[test]
-    fn an_empty_queue_takes_any_frame_and_a_full_one_says_so() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.publish(0, "0123456789", 4), Ok(()));
-        assert_eq!(bench.publish(0, "x", 4), Err(Full));
-        assert_eq!(bench.take(10), 1);
-        assert!(bench.outbox.is_empty());
-    }
-
-    #[test]
-    fn control_goes_ahead_of_data_but_never_into_a_frame() {
-        let mut bench = Bench::new();
-        bench.publish(0, "aaaa", 100).unwrap();
-        bench.publish(0, "bbbb", 100).unwrap();
-        bench.control(OpCode::Pong, "1");
-        assert_eq!(bench.text(), "1aaaabbbb");
-        assert_eq!(bench.take(3), 0);
-        bench.control(OpCode::Ping, "2");
-        bench.control(OpCode::Pong, "3");
-        bench.control(OpCode::Pong, "4");
-        bench.control(OpCode::Ping, "5");
-        assert_eq!(bench.text(), "aa534bbbb");
-        assert_eq!(bench.take(9), 2);
-        assert_eq!(bench.text(), "");
-    }
-
-    #[test]
-    fn pongs_that_nobody_reads_are_bounded_and_the_newest_stays() {
-        let mut bench = Bench::new();
-        for number in 0..10_000 {
-            bench.control(OpCode::Pong, &format!(" {number}"));
-            assert!(bench.outbox.bytes() <= PONG_BYTES_MAX);
-        }
-        assert!(bench.text().ends_with(" 9998 9999"));
-        assert_eq!(bench.store.blocks(), 1);
-    }
-
-    #[test]
-    fn replies_share_a_block_until_it_is_in_flight() {
-        let mut bench = Bench::new();
-        bench.append("one ");
-        bench.append("two ");
-        assert_eq!(bench.store.blocks(), 1);
-        bench.publish(0, "P ", 100).unwrap();
-        bench.append("three");
-        assert_eq!(bench.text(), "one two P three");
-        assert_eq!(bench.store.blocks(), 3);
-    }
-
-    #[test]
-    fn an_answers_head_stays_first() {
-        let mut bench = Bench::new();
-        bench.publish(0, "early", 100).unwrap();
-        bench.outbox.push_first(&mut bench.entries, &mut bench.store, b"101 ".to_vec());
-        bench.control(OpCode::Pong, "pong ");
-        assert_eq!(bench.text(), "101 pong early");
-    }
-
-    #[test]
-    fn what_is_pinned_is_not_dropped() {
-        let mut bench = Bench::new();
-        for text in ["aa", "bb", "cc"] {
-            bench.publish(0, text, 100).unwrap();
-        }
-        bench.take(1);
-        let Bench { entries, store, pool, outbox, topics } = &mut bench;
-        assert_eq!(outbox.drop_oldest(entries, store, pool).unwrap().messages, 1);
-        assert_eq!(outbox.drop_topic(entries, store, pool, topics[1]), None);
-        assert!(outbox.drop_topic(entries, store, pool, topics[0]).is_some());
-        assert_eq!(outbox.drop_oldest(entries, store, pool), None);
-        assert_eq!(bench.text(), "a");
-        bench.append("z");
-        assert_eq!(bench.text(), "az");
-    }
-
-    #[test]
-    fn a_cleared_queue_gives_everything_back() {
-        let mut bench = Bench::new();
-        bench.publish(0, "aa", 100).unwrap();
-        bench.append("bb");
-        bench.take(1);
-        let Bench { entries, store, pool, outbox, .. } = &mut bench;
-        let mut messages = 0;
-        outbox.clear(entries, store, pool, |finished| messages += finished.messages);
-        assert_eq!((messages, store.blocks(), bench.text().as_str()), (1, 0, ""));
     }
 }

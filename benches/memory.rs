@@ -1,0 +1,103 @@
+//! User memory of an idle subscribed WebSocket: the slope of the server's resident memory between 2,000 and 10,000 held.
+//!
+//! `cargo bench --bench memory`. Resident memory counts what is touched, in whole pages, so it is the slope that means something:
+//! what the server needs without anybody is in both figures. `RssAnon` leaves out the program's own text.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const FEW: usize = 2_000;
+const MANY: usize = 10_000;
+/// What DESIGN allows for an idle subscriber, in bytes.
+const SUBSCRIBER_BYTES_MAX: usize = 256;
+
+fn main() {
+    // `cargo test --benches` and `cargo clippy --all-targets` only want it to build and start.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    for workers in ["1", "2"] {
+        let mut server = Server::start(workers);
+        let mut held = Vec::with_capacity(MANY);
+        let empty = server.settled_bytes();
+        subscribe(&server.address, &mut held, FEW);
+        let few = server.settled_bytes();
+        subscribe(&server.address, &mut held, MANY);
+        let many = server.settled_bytes();
+        drop(held);
+        let after = server.settled_bytes();
+        let slope = (many - few) as f64 / (MANY - FEW) as f64;
+        println!(
+            "{workers} worker(s): {slope:.0} bytes per idle subscriber (at most {SUBSCRIBER_BYTES_MAX}); \
+             resident {} KiB empty, {} KiB with {FEW}, {} KiB with {MANY}, {} KiB after they left",
+            empty / 1024,
+            few / 1024,
+            many / 1024,
+            after / 1024
+        );
+        server.stop();
+    }
+}
+
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(workers: &str) -> Self {
+        let flags = ["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--workers", workers, "--log-level", "warn"];
+        let mut child =
+            Command::new(env!("CARGO_BIN_EXE_fantail")).args(flags).stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut banner = Vec::new();
+        let mut stdout = child.stdout.take().expect("a pipe");
+        let mut piece = [0; 1024];
+        let address = loop {
+            let length = stdout.read(&mut piece).expect("the banner");
+            assert!(length > 0, "the server ended");
+            banner.extend_from_slice(&piece[..length]);
+            let text = String::from_utf8_lossy(&banner);
+            let found = text.split("listening  http://").nth(1).and_then(|rest| rest.split_once('/'));
+            if let Some((address, _)) = found {
+                break address.to_owned();
+            }
+        };
+        Self { child, address }
+    }
+
+    /// Resident anonymous memory once it has stopped moving.
+    fn settled_bytes(&self) -> usize {
+        std::thread::sleep(Duration::from_millis(1500));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().expect("the server is ours to end");
+        self.child.wait().expect("the server ends");
+    }
+}
+
+/// Opens subscribers of one topic until `count` are held.
+fn subscribe(address: &str, held: &mut Vec<TcpStream>, count: usize) {
+    let request = format!(
+        "GET /topics/chat HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    while held.len() < count {
+        let mut socket = TcpStream::connect(address).expect("a connection");
+        socket.write_all(request.as_bytes()).expect("the request goes out");
+        let mut head = Vec::new();
+        let mut piece = [0; 512];
+        while !head.ends_with(b"\r\n\r\n") {
+            let length = socket.read(&mut piece).expect("an answer");
+            assert!(length > 0, "the server closed");
+            head.extend_from_slice(&piece[..length]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        held.push(socket);
+    }
+}

@@ -1,0 +1,230 @@
+//! What this worker asks of home workers: to publish, to note interest, to say where a topic stands; and what the answers do.
+//!
+//! A request needs a credit, which comes back with its answer; who gets none waits in line for the next one. A worker is its own
+//! home for its share of the topics: a request to itself takes the same path without a ring.
+
+use std::collections::VecDeque;
+
+use crate::engine::{AppendError, Extent};
+use crate::frame::{Payload, Position, Topic};
+use crate::hub::Interest;
+use crate::io::{Driver, Store};
+use crate::metrics::{Cause, Source};
+use crate::routes::{self, refusals};
+
+use super::Core;
+use super::connection::{Do, Pending};
+use super::fanout::Fanned;
+use super::letters::{Asker, Delivery, Request};
+
+/// Who waits for a credit.
+#[derive(Debug)]
+pub enum Waiter {
+    /// A POST to this home worker, whose publication waits in the connection until its time is up.
+    Post(Asker, usize),
+    /// A message, which is sent even if its sender has gone.
+    Message(Asker, Topic, Payload),
+}
+
+/// One in so many credits is left to interest.
+const INTEREST_SHARE: usize = 8;
+
+/// Publications that may wait for a credit of one home worker. A message waits here even if its sender has gone, so without a bound
+/// senders that come and go could pile them up.
+const WAITING_MAX: usize = 16 * 1024;
+
+impl<D: Driver> Core<D> {
+    /// Sends a request to a worker, itself included.
+    ///
+    /// # Errors
+    /// Gives the request back if there is no credit.
+    pub(super) fn request(&mut self, home: usize, request: Request<D::Socket>) -> Result<(), Request<D::Socket>> {
+        if home != self.index {
+            self.mailbox.lane(home).try_request(request)?;
+            self.to_wake[home] = true;
+            return Ok(());
+        }
+        if !self.own_credits.take() {
+            return Err(request);
+        }
+        self.own_requests.push_back(request);
+        Ok(())
+    }
+
+    /// Asks the topic's home worker to publish.
+    ///
+    /// # Errors
+    /// Gives topic and payload back if there is no credit.
+    pub(super) fn request_publish(&mut self, asker: Asker, topic: Topic, payload: Payload) -> Result<(), (Topic, Payload)> {
+        let home = self.home_of(topic.as_str());
+        if !self.has_credit(home) {
+            return Err((topic, payload));
+        }
+        self.request(home, Request::Publish { asker, topic, payload }).map_err(|request| match request {
+            Request::Publish { topic, payload, .. } => (topic, payload),
+            _ => unreachable!("a refused request comes back as it was"),
+        })
+    }
+
+    /// Who asks: a request of the connection in `slot`, or with number 0 a message of it.
+    pub(super) fn asker(&self, slot: u32, number: u16, source: Source) -> Asker {
+        Asker { worker: self.index, token: self.connections[slot as usize].token, number, source }
+    }
+
+    /// Whether a publication or a question may be sent to this worker. Some credits are left to interest, which must get through
+    /// however many publish: without it nobody's subscription comes into force.
+    fn has_credit(&mut self, home: usize) -> bool {
+        let outstanding = if home == self.index { self.own_credits.outstanding() } else { self.mailbox.lane(home).outstanding() };
+        outstanding + self.options.mailbox_requests.div_ceil(INTEREST_SHARE) < self.options.mailbox_requests
+    }
+
+    /// Whether so many publications wait for a credit of this home worker that one more is not accepted.
+    pub(super) fn is_line_full(&self, home: usize) -> bool {
+        self.waiting[home].len() >= WAITING_MAX
+    }
+
+    /// Puts a publication in line for the next credit of its home worker.
+    pub(super) fn wait_for_credit(&mut self, waiter: Waiter) {
+        let home = match &waiter {
+            Waiter::Post(_, home) => *home,
+            Waiter::Message(_, topic, _) => self.home_of(topic.as_str()),
+        };
+        self.metrics().mailbox_full.add(1);
+        self.waiting[home].push_back(waiter);
+    }
+
+    /// Asks the home worker where a topic stands.
+    pub(super) fn ask_information(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic, origin: String) {
+        let asker = self.asker(slot, pending.number, Source::Post);
+        let home = self.home_of(topic.as_str());
+        if !self.has_credit(home) || self.request(home, Request::Information { asker, topic }).is_err() {
+            return self.answer(store, slot, refusals::busy(), &pending);
+        }
+        pending.action = Do::Inform(origin);
+        let due = self.tick.after(self.options.publish_timeout);
+        self.wait_for_answer(slot, pending, due);
+    }
+
+    /// Tells home workers what changed in this worker's interest since they were told last.
+    pub(super) fn tell_interest(&mut self, store: &mut Store) {
+        while let Some(Interest { topic, id, forms, subscribers, version }) = self.hub.poll_interest() {
+            let home = self.home_of(topic.as_str());
+            let request = Request::Interest { worker: self.index, topic, forms, subscribers, version };
+            if home == self.index {
+                // Its own interest needs no credit: it is a step of this same turn.
+                if let Request::Interest { topic, .. } = &request {
+                    match self.set_interest(self.index, topic, forms, subscribers, version) {
+                        Ok(()) => self.hub.acknowledge_interest(topic, version),
+                        Err(error) => self.interest_refused(store, topic, error),
+                    }
+                }
+            } else if self.request(home, request).is_err() {
+                self.hub.interest_told_again(id);
+                self.interest_waits = true;
+            }
+        }
+        while let Some(slot) = self.hub.poll_confirmed() {
+            self.confirmed(store, slot);
+        }
+    }
+
+    /// A topic has no room: the connections that wait for it are told so.
+    fn interest_refused(&mut self, store: &mut Store, topic: &Topic, error: AppendError) {
+        let AppendError::TooManyTopics { topics_max } = error;
+        let refused: Vec<u32> = self.hub.subscribers(topic.as_str()).iter().map(|subscriber| subscriber.slot).collect();
+        for slot in refused {
+            if self.connections[slot as usize].flags.corked {
+                self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
+            }
+        }
+    }
+
+    /// Whether nothing of this worker's is under way to a home worker, and nothing of others' waits here.
+    pub(super) fn has_nothing_under_way(&mut self) -> bool {
+        self.own_requests.is_empty()
+            && self.waiting.iter().all(VecDeque::is_empty)
+            && self.own_credits.outstanding() == 0
+            && self.mailbox.lanes().all(|(_, lane)| lane.outstanding() == 0 && lane.is_empty())
+    }
+
+    /// Takes a delivery or an answer in. With an answer a credit came back, for the next in line.
+    pub(super) fn delivered(&mut self, driver: &mut D, home: usize, delivery: Delivery) {
+        match delivery {
+            Delivery::Publication(publication) => {
+                let topic = publication.topic.clone();
+                let _ = self.hub.publish(topic.as_str(), Fanned::new(publication));
+                return;
+            }
+            Delivery::Published { asker, topic, result } => self.published(driver.store(), asker, &topic, result),
+            Delivery::InterestKnown(topic, version) => self.hub.acknowledge_interest(&topic, version),
+            Delivery::InterestRefused(topic, error) => self.interest_refused(driver.store(), &topic, error),
+            Delivery::Information { asker, topic, extent, subscribers } => {
+                self.informed(driver.store(), asker, &topic, extent, subscribers);
+            }
+            Delivery::Adopted => {}
+        }
+        self.interest_waits = false;
+        self.next_in_line(home);
+    }
+
+    /// A publication was numbered, or refused.
+    fn published(&mut self, store: &mut Store, asker: Asker, topic: &Topic, result: Result<(Position, u64), AppendError>) {
+        if result.is_ok() {
+            self.metrics().messages_published.of(asker.source).add(1);
+        }
+        if asker.source == Source::WebSocket {
+            return self.message_confirmed(store, asker.token, result.err());
+        }
+        let Some(pending) = self.asked(asker) else { return };
+        let response = match result {
+            Ok((position, subscribers)) => routes::published(topic, position, subscribers),
+            Err(AppendError::TooManyTopics { topics_max }) => refusals::too_many_topics(topics_max as u64),
+        };
+        self.answer(store, asker.token.slot, response, &pending);
+        self.resume_later(asker.token);
+    }
+
+    fn informed(&mut self, store: &mut Store, asker: Asker, topic: &Topic, extent: Option<Extent>, subscribers: u64) {
+        let Some(pending) = self.asked(asker) else { return };
+        let Do::Inform(origin) = &pending.action else { return };
+        let (epoch, first, last) = extent.map_or((None, 1, 0), |extent| (Some(extent.epoch), extent.first, extent.last));
+        let response = routes::information(topic, epoch, first, last, subscribers, origin);
+        self.answer(store, asker.token.slot, response, &pending);
+        self.resume_later(asker.token);
+    }
+
+    /// The request an answer is for, if it was not given up meanwhile.
+    fn asked(&mut self, asker: Asker) -> Option<Pending> {
+        self.connection(asker.token)?.http()?.take_asked(asker.number)
+    }
+
+    /// Sends what waited longest for a credit of `home`; what has given up meanwhile is passed over.
+    fn next_in_line(&mut self, home: usize) {
+        while self.has_credit(home)
+            && let Some(waiter) = self.waiting[home].pop_front()
+        {
+            let (asker, publication) = match waiter {
+                Waiter::Message(asker, topic, payload) => (asker, Some((topic, payload))),
+                Waiter::Post(asker, _) => (asker, self.take_posted(asker)),
+            };
+            let Some((topic, payload)) = publication else { continue };
+            let sent = self.request_publish(asker, topic, payload);
+            assert!(sent.is_ok(), "there was a credit, and the topic has one home");
+            if asker.source == Source::WebSocket {
+                self.message_sent(asker.token);
+            }
+        }
+    }
+
+    /// The publication of a POST that still waits.
+    fn take_posted(&mut self, asker: Asker) -> Option<(Topic, Payload)> {
+        let pending = self.connection(asker.token)?.http()?.pending.as_mut().filter(|pending| pending.number == asker.number)?;
+        match std::mem::replace(&mut pending.action, Do::Asked) {
+            Do::Publish(topic, payload) => Some((topic, payload)),
+            other => {
+                pending.action = other;
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What workers write to one another.
+
+use std::sync::Arc;
+
+use crate::engine::{AppendError, Extent};
+use crate::frame::{Forms, Payload, Position, Publication, Topic};
+use crate::io::Token;
+use crate::metrics::Source;
+
+use super::accept::Origin;
+
+/// What one worker asks of another.
+#[derive(Debug)]
+pub enum Request<S> {
+    /// Number this and hand it out.
+    Publish {
+        /// Who gets the answer.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+        /// The payload, checked and framed.
+        payload: Payload,
+    },
+    /// These are the forms my subscribers of the topic need.
+    Interest {
+        /// The worker whose subscribers they are.
+        worker: usize,
+        /// The topic.
+        topic: Topic,
+        /// Their forms; none when the last has left.
+        forms: Forms,
+        /// How many they are.
+        subscribers: u64,
+        /// Which state this is, for the answer.
+        version: u32,
+    },
+    /// Where does this topic stand?
+    Information {
+        /// Who gets the answer.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+    },
+    /// Take this connection.
+    Adopt {
+        /// The socket.
+        socket: S,
+        /// What is known of it.
+        origin: Origin,
+    },
+}
+
+/// Which request of which connection waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The worker.
+    pub worker: usize,
+    /// Its connection.
+    pub token: Token,
+    /// The number of the request; 0 for a message.
+    pub number: u16,
+    /// How the publication came in.
+    pub source: Source,
+}
+
+/// What a worker gets from another.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A publication for its subscribers.
+    Publication(Arc<Publication>),
+    /// The answer to [`Request::Publish`].
+    Published {
+        /// Who asked.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+        /// Where the publication stands, and how many subscribers the home worker knew; or why it was refused.
+        result: Result<(Position, u64), AppendError>,
+    },
+    /// The answer to [`Request::Interest`]: it is in force.
+    InterestKnown(Topic, u32),
+    /// The other answer: the topic has no room.
+    InterestRefused(Topic, AppendError),
+    /// The answer to [`Request::Information`].
+    Information {
+        /// Who asked.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+        /// Its life and what is kept of it, if it lives.
+        extent: Option<Extent>,
+        /// Its subscribers, on all workers.
+        subscribers: u64,
+    },
+    /// The answer to [`Request::Adopt`].
+    Adopted,
+}

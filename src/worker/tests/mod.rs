@@ -1,0 +1,12 @@
+//! Workers on scripted drivers: whole servers in one thread, seeded, with a virtual clock.
+
+/// Stands for a fault of ours in a protocol step: panics when the input asks for it.
+pub(super) fn fail_on_request(input: &[u8]) {
+    assert!(!input.windows(FAULT.len()).any(|window| window == FAULT), "a fault asked for by a test");
+}
+
+const FAULT: &[u8] = b"fail-on-request";
+
+mod cluster;
+mod scenarios;
+mod simulation;
