@@ -115,16 +115,16 @@ fn pub_publishes_an_argument_or_each_line_of_its_input() {
     assert!(once.stdout.trim().contains('.'), "a cursor is printed: {once:?}");
     assert_eq!(subscriber.message(), "hello");
     // Without an argument as with `-` each line of stdin is a message.
+    let url = url(&server);
     for data in [&["-"][..], &[]] {
-        let at = url(&server);
-        let arguments = [&["pub", "--url", &at, "chat"], data].concat();
+        let arguments = [&["pub", "--url", &url, "chat"], data].concat();
         let lines = begin(&arguments, &[], "one\ntwo\nthrée".as_bytes()).end();
         assert_eq!((lines.status, lines.stdout.lines().count()), (Some(0), 3), "{lines:?}");
         for line in ["one", "two", "thrée"] {
             assert_eq!(subscriber.message(), line);
         }
     }
-    let by_variable = begin(&["pub", "chat", "by variable"], &[("FANTAIL_URL", &url(&server))], b"").end();
+    let by_variable = begin(&["pub", "chat", "by variable"], &[("FANTAIL_URL", &url)], b"").end();
     assert_eq!(by_variable.status, Some(0), "{by_variable:?}");
     assert_eq!(subscriber.message(), "by variable");
 }

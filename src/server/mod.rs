@@ -15,18 +15,21 @@ mod error;
 mod listeners;
 mod machine;
 mod signals;
+mod supervisor;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::io::{Epoll, EventBell};
 use crate::mailbox::mesh;
 use crate::worker::{self, Listener, Phase, Shared, Worker};
+
+use supervisor::{Happened, Supervisor};
 
 pub use error::ServeError;
 
@@ -37,17 +40,9 @@ pub struct Server {
     admin: Option<SocketAddr>,
     connections_max: usize,
     shared: Arc<Shared<EventBell>>,
-    threads: Vec<JoinHandle<()>>,
-    happened: Receiver<Happened>,
     tell: Sender<Happened>,
-    drain_delay: Duration,
-}
-
-/// What the main thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Happened {
-    Signal,
-    WorkerEnded { panicked: bool },
+    /// The thread that holds the workers; none once it has been waited for.
+    supervisor: Option<JoinHandle<Result<(), ServeError>>>,
 }
 
 /// The listening sockets of one worker.
@@ -70,18 +65,12 @@ impl Server {
         let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
         let options = Arc::new(config.worker_options(connections_max));
         let (tell, happened) = mpsc::channel();
-        let mut server = Self {
-            addresses,
-            admin,
-            connections_max,
-            shared,
-            threads: Vec::new(),
-            happened,
-            tell,
-            drain_delay: config.drain_delay.into(),
-        };
-        server.start_workers(config, &options, listening)?;
-        Ok(server)
+        let mut supervisor =
+            Supervisor { shared: Arc::clone(&shared), threads: Vec::new(), happened, drain_delay: config.drain_delay.into() };
+        start_workers(&mut supervisor, &tell, config, &options, listening)?;
+        let run = || supervisor.run();
+        let supervisor = thread::Builder::new().name("supervisor".into()).spawn(run).map_err(ServeError::Thread)?;
+        Ok(Self { addresses, admin, connections_max, shared, tell, supervisor: Some(supervisor) })
     }
 
     /// Where clients connect, ports resolved, in the order of `--listen`.
@@ -117,7 +106,7 @@ impl Server {
     /// Begins to stop: readiness says no, and after `--drain-delay` everybody is closed in order. Returns at once;
     /// [`Server::wait`] returns when it is done.
     pub fn drain(&self) {
-        // The receiver is this server's own.
+        // Nobody listens any more when the server has stopped already.
         let _ = self.tell.send(Happened::Signal);
     }
 
@@ -141,94 +130,61 @@ impl Server {
     /// [`ServeError::WorkerPanicked`] when a worker's state could not be trusted any more; [`ServeError::Interrupted`] when a second
     /// signal ended the drain.
     pub fn wait(mut self) -> Result<(), ServeError> {
-        let mut left = self.threads.len();
-        let mut asked = 0;
-        let mut drain_at = None;
-        while left > 0 {
-            match self.next(drain_at) {
-                None => {
-                    drain_at = None;
-                    self.shared.advance(Phase::Draining);
-                }
-                Some(Happened::WorkerEnded { panicked: true }) => {
-                    self.shared.advance(Phase::Stopped);
-                    return Err(ServeError::WorkerPanicked);
-                }
-                Some(Happened::WorkerEnded { panicked: false }) => left -= 1,
-                Some(Happened::Signal) if asked == 0 => {
-                    asked += 1;
-                    tracing::info!("stopping: no longer ready");
-                    self.shared.advance(Phase::Leaving);
-                    drain_at = Some(Instant::now() + self.drain_delay);
-                }
-                Some(Happened::Signal) => {
-                    self.shared.advance(Phase::Stopped);
-                    return Err(ServeError::Interrupted);
-                }
-            }
+        match self.supervisor.take().map(JoinHandle::join) {
+            Some(Ok(stopped)) => stopped,
+            // Nothing in the supervisor panics; if it did, its workers would have ended with it.
+            Some(Err(_)) => Err(ServeError::WorkerPanicked),
+            None => Ok(()),
         }
-        for thread in self.threads.drain(..) {
-            // A panic was told by its own message above.
-            let _ = thread.join();
-        }
-        tracing::info!("stopped");
-        Ok(())
-    }
-
-    /// The next thing that happened; `None` when it is time to drain.
-    fn next(&self, drain_at: Option<Instant>) -> Option<Happened> {
-        match drain_at {
-            None => self.happened.recv().ok(),
-            Some(at) => self.happened.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
-        }
-    }
-
-    fn start_workers(
-        &mut self,
-        config: &Config,
-        options: &Arc<worker::Options>,
-        listening: Vec<Listening>,
-    ) -> Result<(), ServeError> {
-        let workers = listening.len();
-        let cores = machine::cores(&config.pin_cores, workers);
-        let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
-        let (ready, started) = mpsc::channel();
-        let clock = Instant::now();
-        for (index, (listening, mailbox)) in listening.into_iter().zip(mailboxes).enumerate() {
-            let (shared, options, tell, ready) =
-                (Arc::clone(&self.shared), Arc::clone(options), self.tell.clone(), ready.clone());
-            let core = cores.get(index).copied();
-            let run = move || {
-                machine::pin(core);
-                // The driver is made on the thread that uses it: an io_uring belongs to its thread.
-                let driver = match Epoll::new(listening.sockets, options.io.clone(), clock) {
-                    Ok(driver) => driver,
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
-                let worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
-                drop(ready.send(Ok(())));
-                let panicked = catch_unwind(AssertUnwindSafe(|| worker.run())).is_err();
-                // Nobody listens any more when the server has ended first.
-                let _ = tell.send(Happened::WorkerEnded { panicked });
-            };
-            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(ServeError::Thread)?;
-            self.threads.push(thread);
-        }
-        drop(ready);
-        for _ in 0..workers {
-            started.recv().map_err(|_| ServeError::WorkerPanicked)?.map_err(ServeError::Driver)?;
-        }
-        Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.advance(Phase::Stopped);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        if let Some(supervisor) = self.supervisor.take() {
+            self.stop();
+            let _ = supervisor.join();
         }
     }
+}
+
+/// Starts one thread a worker, and returns when all of them serve.
+fn start_workers(
+    supervisor: &mut Supervisor,
+    tell: &Sender<Happened>,
+    config: &Config,
+    options: &Arc<worker::Options>,
+    listening: Vec<Listening>,
+) -> Result<(), ServeError> {
+    let workers = listening.len();
+    let cores = machine::cores(&config.pin_cores, workers);
+    let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
+    let (ready, started) = mpsc::channel();
+    let clock = Instant::now();
+    for (index, (listening, mailbox)) in listening.into_iter().zip(mailboxes).enumerate() {
+        let (shared, options, tell, ready) = (Arc::clone(&supervisor.shared), Arc::clone(options), tell.clone(), ready.clone());
+        let core = cores.get(index).copied();
+        let run = move || {
+            machine::pin(core);
+            // The driver is made on the thread that uses it: an io_uring belongs to its thread.
+            let driver = match Epoll::new(listening.sockets, options.io.clone(), clock) {
+                Ok(driver) => driver,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
+            drop(ready.send(Ok(())));
+            let panicked = catch_unwind(AssertUnwindSafe(|| worker.run())).is_err();
+            // Nobody listens any more when the server has ended first.
+            let _ = tell.send(Happened::WorkerEnded { panicked });
+        };
+        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(ServeError::Thread)?;
+        supervisor.threads.push(thread);
+    }
+    drop(ready);
+    for _ in 0..workers {
+        started.recv().map_err(|_| ServeError::WorkerPanicked)?.map_err(ServeError::Driver)?;
+    }
+    Ok(())
 }
 
 type Bound = (Vec<Listening>, Vec<SocketAddr>, Option<SocketAddr>);
