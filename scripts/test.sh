@@ -25,7 +25,7 @@ times=()
 stage_setup() {
   # The command decides, not the package: a machine may have it from elsewhere.
   local need missing=()
-  for need in chromium:chromium promtool:prometheus faketime:faketime python3:python3 node:nodejs npm:npm; do
+  for need in cc:gcc make:make chromium:chromium promtool:prometheus faketime:faketime python3:python3 node:nodejs npm:npm; do
     command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
