@@ -89,7 +89,7 @@ pub struct Config {
     /// Most bytes waiting for all connections of a worker
     #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value = "256MiB")]
     pub worker_outbox_size: ByteSize,
-    /// Most topics at a time
+    /// Most topics at a time; each worker takes its share
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "1000000")]
     pub max_topics: u32,
     /// Most topics one connection may subscribe to

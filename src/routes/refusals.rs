@@ -29,10 +29,10 @@ pub fn draining() -> Response {
         .close()
 }
 
-/// 503: `--max-topics` is reached, and the topic is not among those that live.
+/// 503: the home worker has its share of `--max-topics`, and the topic is not among those that live.
 #[must_use]
 pub fn too_many_topics(topics_max: u64) -> Response {
-    let detail = format!("There are {topics_max} topics, which is the limit.");
+    let detail = format!("The worker of this topic has {topics_max} topics, which is its share of --max-topics.");
     let fix = "Use a topic that exists, wait until one is forgotten, or raise --max-topics.";
     let limits = vec![("limit_topics", topics_max)];
     refuse_with("too-many-topics", 503, "There are too many topics", &detail, fix, limits)
@@ -287,6 +287,10 @@ mod tests {
             (draining(), "draining", true),
             (too_many_topics(10), "too-many-topics", false),
             (too_many_connections(10), "too-many-connections", true),
+            (too_many_of_one_address(10), "too-many-of-one-address", true),
+            (too_fast(10.0), "too-fast", true),
+            (unanswered(), "unanswered", false),
+            (busy(), "busy", false),
             (payload_error(&PayloadError::NoMemory), "no-memory", false),
         ] {
             assert_eq!((response.status, response.close), (503, closes), "{kind}");
@@ -330,6 +334,10 @@ mod tests {
             internal(),
             too_many_topics(1),
             too_many_connections(1),
+            too_many_of_one_address(1),
+            too_fast(1.0),
+            unanswered(),
+            busy(),
             payload_error(&PayloadError::NotUtf8),
             payload_error(&PayloadError::NotJson(String::new())),
             payload_error(&PayloadError::NoMemory),

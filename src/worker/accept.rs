@@ -107,8 +107,7 @@ impl<D: Driver> Core<D> {
             Err(error) => {
                 tracing::warn!(%error, "the kernel cannot watch one more socket");
                 self.metrics().connections_rejected.of(RejectReason::Descriptors).add(1);
-                self.shared.disconnect();
-                self.shared.leave_address(origin.address);
+                self.leave(origin.admin, origin.address);
                 return;
             }
         };
@@ -136,19 +135,28 @@ impl<D: Driver> Core<D> {
     /// Whether one more connection may come in; its entry in the table of addresses. The admin listener is exempt: an operator
     /// must get through when nobody else does.
     fn admit(&mut self, peer: SocketAddr, admin: bool) -> Result<u32, RejectReason> {
+        if admin {
+            return Ok(0);
+        }
         let now = self.now;
-        if !admin && self.accept_bucket.as_mut().is_some_and(|bucket| !bucket.take(now)) {
+        if self.accept_bucket.as_mut().is_some_and(|bucket| !bucket.take(now)) {
             return Err(RejectReason::AcceptRate);
         }
-        let max = if admin { usize::MAX } else { self.options.connections_max };
-        if !self.shared.try_connect(max) {
+        if !self.shared.try_connect(self.options.connections_max) {
             return Err(RejectReason::MaxConnections);
         }
-        let max = if admin { u32::MAX } else { self.options.connections_per_address_max };
-        self.shared.try_address(peer.ip(), max).ok_or_else(|| {
+        self.shared.try_address(peer.ip(), self.options.connections_per_address_max).ok_or_else(|| {
             self.shared.disconnect();
             RejectReason::PerIp
         })
+    }
+
+    /// Uncounts a connection that was admitted.
+    pub(super) fn leave(&self, admin: bool, address: u32) {
+        if !admin {
+            self.shared.disconnect();
+            self.shared.leave_address(address);
+        }
     }
 
     fn insert(&mut self, token: Token, origin: Origin) {

@@ -171,15 +171,15 @@ impl<D: Driver> Core<D> {
             self.refused -= 1;
             return;
         }
-        let (token, id, address, transport) = (connection.token, connection.id, connection.address, connection.transport());
+        let (token, id, transport) = (connection.token, connection.id, connection.transport());
+        let (admin, address) = (connection.flags.admin, connection.address);
         let cause = connection.cause.unwrap_or(cause);
         connection.protocol = Protocol::Vacant;
         self.closing.push((token, how));
         self.live -= 1;
         self.ended.count(cause, self.tick);
         self.shared.set_live(self.index, self.live);
-        self.shared.disconnect();
-        self.shared.leave_address(address);
+        self.leave(admin, address);
         self.metrics().connections.of(transport).sub(1);
         self.metrics().connections_closed.of(cause).add(1);
         tracing::debug!(worker = self.index, id, cause = cause.name(), "ended");
