@@ -12,7 +12,8 @@ pub(crate) const IO_NAME: &str = "epoll";
 
 impl Config {
     /// The workers' settings. `connections_max` is what the machine allows, or what was asked for.
-    pub(crate) fn worker_options(&self, connections_max: usize) -> worker::Options {
+    #[must_use]
+    pub fn worker_options(&self, connections_max: usize) -> worker::Options {
         worker::Options {
             io: io::Options {
                 accept_batch: self.accept_batch as usize,

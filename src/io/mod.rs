@@ -147,6 +147,12 @@ pub struct Received {
 }
 
 impl Received {
+    /// For drivers: this many bytes, at least one.
+    #[must_use]
+    pub fn new(length: usize) -> Self {
+        Self { length }
+    }
+
     /// How many bytes arrived; at least one.
     #[must_use]
     pub fn len(&self) -> usize {
