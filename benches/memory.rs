@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const FEW: usize = 2_000;
 const MANY: usize = 10_000;
-/// What DESIGN allows for an idle subscriber, in bytes.
+/// What docs/architecture.md allows for an idle subscriber ("Memory"), in bytes.
 const SUBSCRIBER_BYTES_MAX: usize = 256;
 
 fn main() {

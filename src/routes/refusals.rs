@@ -137,7 +137,7 @@ pub(super) fn delete_not_yet(allow: &'static str) -> Response {
 
 /// 406: a way to subscribe that is not there yet.
 pub(super) fn transport_not_yet(what: &str) -> Response {
-    let detail = format!("{what} is not available in this version.");
+    let detail = format!("This version has no {what}.");
     refuse(NOT_YET, 406, NOT_YET_TITLE, &detail, "Open a WebSocket on the same URL.")
 }
 
