@@ -65,6 +65,12 @@ impl<R> MemoryEngine<R> {
         }
     }
 
+    /// What the topics take, in bytes, without their names.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.topics.capacity() * size_of::<(Topic, Life)>() + self.endings.capacity() * size_of::<Ending>()
+    }
+
     /// How many topics live.
     #[must_use]
     pub fn topics(&self) -> usize {

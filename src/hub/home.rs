@@ -81,6 +81,12 @@ impl Interests {
         self.entries(topic).iter().map(|entry| (usize::from(entry.worker), entry.forms))
     }
 
+    /// What is known of the topics, in bytes, without their names.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.topics.capacity() * size_of::<(Topic, Workers)>()
+    }
+
     /// Every form that some worker needs.
     #[must_use]
     pub fn forms(&self, topic: &str) -> Forms {

@@ -49,6 +49,8 @@ labels! {
         Http = "http",
         /// A WebSocket of topics.
         WebSocket = "websocket",
+        /// HTTP on the admin listener; apart from the others, because whoever watches the clients is none.
+        Admin = "admin",
         /// A WebSocket of `/echo`; apart from the others, because what it sends was not published.
         Echo = "echo",
     }
@@ -85,8 +87,10 @@ labels! {
         Connections = "connections",
         /// Receive buffers and pooled spare ones.
         Buffers = "buffers",
-        /// Topics, subscriptions and lists of subscribers.
+        /// Subscriptions and lists of subscribers.
         Hub = "hub",
+        /// What the home worker keeps of each topic, without the names.
+        Topics = "topics",
     }
     /// What answered a request.
     Handler {

@@ -24,7 +24,8 @@ fn about<W: Borrow<WorkerMetrics>>(text: &mut Text, sums: &Sums<'_, W>, process:
     text.gauge("fantail_build_info", "Always 1; the labels tell the version and the driver in use.")
         .labelled_twice([("version", env!("CARGO_PKG_VERSION")), ("io", process.io)], 1);
     text.gauge("fantail_draining", "1 while the server is stopping, else 0.").value(u8::from(process.draining));
-    let open = Transport::ALL.iter().map(|&transport| sums.gauge(|worker| worker.connections.of(transport)));
+    let clients = Transport::ALL.iter().filter(|transport| **transport != Transport::Admin);
+    let open = clients.map(|&transport| sums.gauge(|worker| worker.connections.of(transport)));
     let remaining: u64 = if process.draining { open.sum() } else { 0 };
     text.gauge("fantail_drain_remaining_connections", "Connections that a stopping server still has to close.").value(remaining);
 }

@@ -18,7 +18,6 @@ mod signals;
 mod supervisor;
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -173,9 +172,7 @@ fn start_workers(
             };
             let worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
             drop(ready.send(Ok(())));
-            let panicked = catch_unwind(AssertUnwindSafe(|| worker.run())).is_err();
-            // Nobody listens any more when the server has ended first.
-            let _ = tell.send(Happened::WorkerEnded { panicked });
+            supervisor::tell_the_end(&tell, || worker.run());
         };
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(ServeError::Thread)?;
         supervisor.threads.push(thread);

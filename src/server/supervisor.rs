@@ -6,8 +6,9 @@
 //!    └──a worker panics, in any phase──> stopped: WorkerPanicked
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ impl Supervisor {
             match self.next(drain_at) {
                 None => {
                     drain_at = None;
+                    tracing::info!(connections = self.shared.connections(), "closing in order; a second signal ends at once");
                     self.shared.advance(Phase::Draining);
                 }
                 Some(Happened::WorkerEnded { panicked: true }) => return Err(ServeError::WorkerPanicked),
@@ -85,5 +87,39 @@ impl Drop for Supervisor {
             // A panic has been told by its own message.
             let _ = thread.join();
         }
+    }
+}
+
+/// Runs a worker and tells how it ended. A panic has made its state untrustworthy, and with it what it shares.
+pub(super) fn tell_the_end(tell: &Sender<Happened>, work: impl FnOnce()) {
+    let panicked = catch_unwind(AssertUnwindSafe(work)).is_err();
+    // Nobody listens any more when the server has ended first.
+    let _ = tell.send(Happened::WorkerEnded { panicked });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_worker_that_panics_ends_the_server() {
+        let shared = Arc::new(Shared::new(2, 1, false));
+        let (tell, happened) = mpsc::channel();
+        let sound = Arc::clone(&shared);
+        let wait_for_the_stop = move || {
+            while sound.phase() != Phase::Stopped {
+                std::thread::yield_now();
+            }
+        };
+        let work: [Box<dyn FnOnce() + Send>; 2] = [Box::new(|| panic!("a fault of ours")), Box::new(wait_for_the_stop)];
+        let start = |work: Box<dyn FnOnce() + Send>| {
+            let tell = tell.clone();
+            std::thread::spawn(move || tell_the_end(&tell, work))
+        };
+        let threads = work.into_iter().map(start).collect();
+        let supervisor = Supervisor { shared: Arc::clone(&shared), threads, happened, drain_delay: Duration::ZERO };
+        assert!(matches!(supervisor.run(), Err(ServeError::WorkerPanicked)));
+        assert_eq!(shared.phase(), Phase::Stopped);
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::http1::{self, Answering, Response};
 use crate::io::{Close, Driver, Token};
 use crate::limits::Tick;
-use crate::metrics::{Cause, RejectReason, Transport};
+use crate::metrics::{Cause, RejectReason};
 use crate::routes::refusals;
 
 use super::connection::{Connection, Http, Protocol};
@@ -177,7 +177,7 @@ impl<D: Driver> Core<D> {
         self.admins += usize::from(origin.admin);
         self.live += 1;
         self.shared.set_live(self.index, self.live);
-        self.metrics().connections.of(Transport::Http).add(1);
+        self.metrics().connections.of(self.connections[token.slot as usize].transport()).add(1);
         self.deadlines.set(token.slot as usize, due);
         tracing::debug!(worker = self.index, id = self.next_id, peer = %origin.peer, "connected");
     }

@@ -183,6 +183,7 @@ impl Connection {
         match self.protocol {
             Protocol::Topics(_) => Transport::WebSocket,
             Protocol::Echo(_) => Transport::Echo,
+            _ if self.flags.admin => Transport::Admin,
             Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => Transport::Http,
         }
     }

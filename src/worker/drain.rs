@@ -7,11 +7,13 @@
 //!                                                other      workers
 //! ```
 //!
-//! The closes are spread over the drain window. The admin listener goes on until no worker has a client: whoever watches the stop
+//! The closes are spread over the drain window, or over 10 ms each where they are few: a handful is no crowd. The admin listener goes on until no worker has a client: whoever watches the stop
 //! can see its end.
 //!
 //! The barrier between Quieting and Handing: a worker reports quiet when it has no request under way. A home worker puts deliveries
 //! into the rings before the answer, so when all are quiet everything accepted is in a ring; Handing ends when the rings are empty.
+
+use std::time::Duration;
 
 use crate::io::{Close, Driver, Store};
 use crate::limits::Tick;
@@ -23,6 +25,11 @@ use super::shared::Phase;
 
 /// Nobody is asked to come back sooner, in milliseconds: a restart takes that long.
 const RETRY_MS_MIN: u32 = 500;
+
+/// Closes of a worker are spread over this many milliseconds each, until that makes the drain window.
+const CLOSE_PACE_MS: u64 = 10;
+/// How long a new connection may take to send its request.
+const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -107,7 +114,7 @@ impl<D: Driver> Core<D> {
     /// Closes as many connections as the time that has passed allows, and resets what is left when all time has passed.
     fn close_some(&mut self, store: &mut Store) {
         let passed = self.now - self.drain.began_ns;
-        let window = self.options.drain_window.as_nanos() as u64;
+        let window = self.window_ns();
         let due = if passed >= window { usize::MAX } else { (self.drain.slots as u64 * passed / window) as usize + 1 };
         let end = due.min(self.connections.len());
         let mut again = std::mem::take(&mut self.drain.again);
@@ -129,6 +136,12 @@ impl<D: Driver> Core<D> {
         }
     }
 
+    /// Over how long this worker's closes are spread: the drain window, or less where so few would come back that it is no crowd.
+    fn window_ns(&self) -> u64 {
+        let pace = Duration::from_millis(CLOSE_PACE_MS) * u32::try_from(self.drain.slots).unwrap_or(u32::MAX);
+        self.options.drain_window.min(pace).as_nanos() as u64
+    }
+
     /// Has a connection end; false if it is to be asked again.
     fn close_slot(&mut self, store: &mut Store, slot: u32) -> bool {
         let Some(connection) = self.connections.get(slot as usize) else { return true };
@@ -137,6 +150,8 @@ impl<D: Driver> Core<D> {
         }
         match &connection.protocol {
             Protocol::Topics(_) | Protocol::Echo(_) => self.close_for_drain(store, slot),
+            // Its first request may be on its way.
+            Protocol::Http(http) if !http.between_requests && self.is_fresh(http.due) => return false,
             Protocol::Http(http) if http.parser.is_idle() && http.pending.is_none() => match connection.outbox.is_empty() {
                 true => self.finish(store, slot, Cause::Drain, Close::InOrder),
                 false => self.last_word(slot, Cause::Drain),
@@ -146,6 +161,11 @@ impl<D: Driver> Core<D> {
             Protocol::Lingering(_) | Protocol::Vacant => {}
         }
         true
+    }
+
+    /// Whether a connection whose head is due at `due` came less than a second ago.
+    fn is_fresh(&self, due: Tick) -> bool {
+        due.since(self.tick) + Tick::count(FRESH) > self.options.head_timeout
     }
 
     /// Closes a WebSocket, and tells it when to come back.

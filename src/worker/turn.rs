@@ -20,6 +20,10 @@ impl<D: Driver> Worker<D> {
         while !self.core.drain.is_done() && self.core.shared.phase() != Phase::Stopped {
             self.turn();
         }
+        // The last second's ends are counted as well.
+        if self.core.ended.due().is_some() {
+            self.core.ended.log(self.core.index);
+        }
     }
 
     /// One pass: wait, read, mailbox, interest, fan-out, deadlines, drain, flush, wake others.
@@ -128,6 +132,7 @@ impl<D: Driver> Core<D> {
         memory.of(MemoryKind::Connections).set(connections as u64);
         memory.of(MemoryKind::Buffers).set(buffers as u64);
         memory.of(MemoryKind::Hub).set(self.hub.bytes() as u64);
+        memory.of(MemoryKind::Topics).set((self.engine.bytes() + self.interests.bytes()) as u64);
     }
 
     /// How long the next turn may wait: not at all while there is work, else until the next deadline. Announces the sleep.
@@ -147,7 +152,14 @@ impl<D: Driver> Core<D> {
             self.shared.sleep(self.index).woke();
             return Some(Duration::ZERO);
         }
-        let dues = [self.deadlines.next(), self.write_windows.next(), self.accept_again, self.drain_due(), self.ended.due()];
+        let dues = [
+            self.deadlines.next(),
+            self.write_windows.next(),
+            self.accept_again,
+            self.drain_due(),
+            self.ended.due(),
+            self.engine.poll_timeout(),
+        ];
         let due = dues.into_iter().flatten().min().map(|due| {
             let due_ns = u64::from(due.0) * TICK_MS * 1_000_000;
             Duration::from_nanos(due_ns.saturating_sub(self.now))

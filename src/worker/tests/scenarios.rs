@@ -456,3 +456,21 @@ fn a_slow_reader_that_speaks_is_heard() {
         assert_eq!(closed(cluster, 1), None);
     });
 }
+
+#[test]
+fn topics_that_nobody_has_any_more_end_on_a_quiet_server() {
+    let mut cluster = Cluster::new(2, Mode::Readiness, 1, &Config::default());
+    cluster.connect(0, 1, WINDOW);
+    for number in 0..6000 {
+        cluster.write(1, &post(&format!("/topics/t{number}"), "x"));
+        if number % 100 == 0 {
+            cluster.settle();
+            cluster.read(1);
+        }
+    }
+    cluster.settle();
+    cluster.pass(Duration::from_secs(55));
+    assert_eq!(cluster.workers.iter().map(|worker| worker.core.engine.topics()).sum::<usize>(), 6000);
+    cluster.pass(Duration::from_secs(6));
+    assert_eq!(cluster.workers.iter().map(|worker| worker.core.engine.topics()).sum::<usize>(), 0);
+}
