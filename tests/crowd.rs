@@ -116,7 +116,7 @@ fn many_who_never_read_are_cut_and_cost_the_healthy_nothing() {
     let never_read: Vec<_> = (0..slow).map(|_| Socket::open_narrow(server.address, "/topics/beside")).collect();
     let beside = publish_to(&server, "beside", healthy, messages, MESSAGE_BYTES);
     println!("figure: {healthy} healthy ones beside {slow} that never read: p99 {:.1?}, alone {:.1?}", beside.p99, alone.p99);
-    // FAULTS
+    // Where the machine is slow already without them, twice that.
     figure("p99 beside those who never read", beside.p99, (alone.p99 * 2).max(Duration::from_millis(20)));
     let grown = beside.memory_bytes_max.saturating_sub(memory);
     println!("figure: memory grew by {} KiB", grown / 1024);
