@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{env, panic, thread};
 
 use super::{Failure, Status};
-use crate::config::Config;
+use crate::config::{AllowAnonymous, Config};
 use crate::log;
 use crate::server::{ServeError, Server};
 
@@ -50,10 +50,16 @@ fn banner(config: &Config, server: &Server) -> String {
         config.max_message_size,
         config.outbox_size
     );
-    if let Some(reachable) = server.addresses().first().map(|address| reachable(*address)) {
-        let _ = writeln!(text, "  publish    curl -d hello http://{reachable}{base}/topics/chat");
+    let loopback = server.addresses().iter().find(|address| address.ip().is_loopback());
+    if let Some(reachable) = loopback.or(server.addresses().first()).map(|address| reachable(*address)) {
+        let may_publish = matches!(config.allow_anonymous, AllowAnonymous::Publish | AllowAnonymous::All);
+        if may_publish || (loopback.is_some() && config.allow_anonymous == AllowAnonymous::Local) {
+            let _ = writeln!(text, "  publish    curl -d hello http://{reachable}{base}/topics/chat");
+        } else {
+            let _ = writeln!(text, "  publish    nobody may here: listen on loopback as well, or see --allow-anonymous");
+        }
         let _ = writeln!(text, "  subscribe  {} sub chat --url http://{reachable}{base}", program());
-        if config.page || server.addresses().iter().any(|address| address.ip().is_loopback()) {
+        if config.page || loopback.is_some() {
             let _ = writeln!(text, "  page       http://{reachable}{base}/");
         }
     }
