@@ -11,6 +11,10 @@ use std::time::Duration;
 
 const FEW: usize = 2_000;
 const MANY: usize = 10_000;
+/// Memory has settled when this many samples in a row are the same; it is given ten seconds.
+const SAMPLES_STILL: usize = 5;
+const SAMPLE_EVERY: Duration = Duration::from_millis(400);
+const SAMPLES_MAX: usize = 25;
 /// What docs/architecture.md allows for an idle subscriber ("Memory"), in bytes.
 const SUBSCRIBER_BYTES_MAX: f64 = 256.0;
 
@@ -74,9 +78,23 @@ impl Server {
         Self { child, address }
     }
 
-    /// Resident anonymous memory once it has stopped moving.
+    /// Resident anonymous memory once it has stopped moving: the allocator gives pages back in the second after they were freed, and
+    /// later on a busy machine.
     fn settled_bytes(&self) -> usize {
-        std::thread::sleep(Duration::from_millis(1500));
+        let (mut bytes, mut still) = (self.resident_bytes(), 0);
+        for _ in 0..SAMPLES_MAX {
+            std::thread::sleep(SAMPLE_EVERY);
+            let now = self.resident_bytes();
+            still = if now == bytes { still + 1 } else { 0 };
+            bytes = now;
+            if still == SAMPLES_STILL {
+                break;
+            }
+        }
+        bytes
+    }
+
+    fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
