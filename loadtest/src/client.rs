@@ -270,7 +270,9 @@ mod tests {
         for wrong in [&[0x82_u8, 0x80, 0, 0, 0, 0][..], &[0x80, 0], &[0x01, 0, 0x81, 0], &[0xF0, 0]] {
             assert!(read(&[&opened, wrong]).unwrap_err().contains("RFC 6455"));
         }
-        let other_key = answer().to_ascii_lowercase();
+        let mut other_key = answer();
+        let last = other_key.len() - 6;
+        other_key[last] ^= 1;
         assert!(read(&[&other_key]).unwrap_err().contains("does not answer the key"));
         assert!(read(&[b"SSH-2.0\r\n\r\n"]).unwrap_err().contains("not HTTP"));
     }

@@ -72,11 +72,7 @@ struct Topic {
 
 /// Runs until it is killed.
 pub fn run(options: &Floor) -> Result<(), Failure> {
-    if let Some(cpu) = options.cpu
-        && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
-    {
-        return Err(Failure::Usage(format!("--cpu {cpu}: this process may not run on that CPU")));
-    }
+    options.cpu.map_or(Ok(()), kernel::pin)?;
     kernel::make_room_up_to(CONNECTIONS_MAX)?;
     serve(options.listen).map_err(|error| Failure::System("the floor", error))
 }

@@ -37,6 +37,16 @@ fn named(text: &str, name: &str) -> u64 {
     0
 }
 
+/// Keeps this thread on one CPU, so that the scheduler doesn't move it about while it measures.
+pub fn pin(cpu: usize) -> Result<(), Failure> {
+    // Only what this process may run on: the crate panics on numbers that no machine has.
+    let is_allowed = core_affinity::get_core_ids().is_some_and(|ids| ids.iter().any(|id| id.id == cpu));
+    if is_allowed && core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("--cpu {cpu}: this process may not run on that CPU")))
+}
+
 /// Makes room for so many connections, or says what number is needed.
 pub fn make_room(connections: usize) -> Result<(), Failure> {
     let needed = connections as u64 + DESCRIPTORS_BESIDE;

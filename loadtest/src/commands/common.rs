@@ -41,11 +41,7 @@ pub struct Common {
 impl Common {
     /// Pins the thread, makes room for the connections, resolves the URL.
     pub fn prepare(&self, connections: usize) -> Result<Engine, Failure> {
-        if let Some(cpu) = self.cpu
-            && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
-        {
-            return Err(Failure::Usage(format!("--cpu {cpu}: this process may not run on that CPU")));
-        }
+        self.cpu.map_or(Ok(()), kernel::pin)?;
         kernel::make_room(connections)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
