@@ -171,7 +171,11 @@ impl fmt::Display for Report {
         let Measured { listen_overflows, syn_retransmits, own_cpu_share, .. } = self.measured;
         writeln!(f, "  {:<18} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits", "kernel")?;
         let (percent, lag) = (100.0 * own_cpu_share, self.lag.quantile(0.99));
-        writeln!(f, "  {:<18} {percent:.0} % of a CPU, lag p99 {}", "load test itself", time(lag))?;
+        write!(f, "  {:<18} {percent:.0} % of a CPU, lag p99 {}", "load test itself", time(lag))?;
+        match &self.lateness {
+            Some(lateness) => writeln!(f, ", sent late p99 {}", time(lateness.quantile(0.99)))?,
+            None => writeln!(f)?,
+        }
         self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))?;
         self.invalid().iter().try_for_each(|reason| writeln!(f, "INVALID: {reason}"))
     }
