@@ -18,6 +18,8 @@ enum Fault {
     Twice,
     /// Comes after the next one.
     Behind,
+    /// Comes a fifth of a second later, and so does all that is behind it.
+    Late,
 }
 
 #[derive(Clone, Copy)]
@@ -102,6 +104,10 @@ fn publish_all(mut socket: &TcpStream, plan: Plan, subscribers: &Mutex<Vec<Subsc
 fn deliver(subscriber: &mut Subscriber, frame: &[u8], fault: Fault, cut: bool) {
     let mut bytes = match fault {
         Fault::None => frame.to_vec(),
+        Fault::Late => {
+            thread::sleep(Duration::from_millis(200));
+            frame.to_vec()
+        }
         Fault::Twice => frame.repeat(2),
         Fault::Drop => Vec::new(),
         Fault::Behind => {
@@ -154,6 +160,17 @@ fn every_message_behind_its_turn_is_found() {
     let plan =
         Plan { fault: |subscriber, index| if subscriber == 9 && index % 20 == 5 { Fault::Behind } else { Fault::None }, ..GOOD };
     assert_eq!(faults(&fanout(plan, &[])), [1000, 0, 0, 5]);
+}
+
+#[test]
+fn a_delay_is_late_and_nothing_else() {
+    let plan = Plan { fault: |subscriber, index| if subscriber == 9 && index == 99 { Fault::Late } else { Fault::None }, ..GOOD };
+    let json = fanout(plan, &[]);
+    assert_eq!(faults(&json), [1000, 0, 0, 0]);
+    for latency in ["delivery", "last_subscriber"] {
+        let slowest = json["latencies"][latency]["quantiles"]["max"].as_u64().unwrap();
+        assert!(slowest >= 200_000_000, "{latency}: {slowest}");
+    }
 }
 
 #[test]
