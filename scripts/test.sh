@@ -11,15 +11,18 @@
 #   blackbox   tests against the binary, over sockets on loopback
 #   loadtest   the load test against faulty servers, the real one and its floor
 #   autobahn   the 301 WebSocket cases of Autobahn
+#   memory     an idle subscriber costs at most 256 bytes
 #   browser    the pages in a headless Chromium
 #   full       all of these, which is also what no argument means
+#
+# The tests of crowds and faults at full size are a script of their own: scripts/robustness.sh.
 #
 # Stages run in the given order and end at the first failure. Environment: FANTAIL_IO (epoll) chooses the driver of every server
 # that is tested; FANTAIL_TEST_THREADS (half as many again as CPUs) how many black-box tests run at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-all_stages=(setup fmt clippy unit loom blackbox loadtest autobahn browser)
+all_stages=(setup fmt clippy unit loom blackbox loadtest autobahn memory browser)
 stage=none
 times=()
 
@@ -70,6 +73,10 @@ stage_loadtest() {
 stage_autobahn() {
   cargo build --locked --release
   scripts/autobahn.sh
+}
+
+stage_memory() {
+  cargo bench --locked --bench memory
 }
 
 stage_browser() {

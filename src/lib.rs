@@ -29,9 +29,11 @@
 //! hub engine http1 auth io
 //! frame limits        Topic, Publication, Position; ticks, buffers, tables
 //! mailbox metrics log
+//! words               values that are one of a few words
 //! ```
 //!
-//! All but `worker`, `server`, `io`, `mailbox` and `log` are sans-IO: no socket, no thread, no clock (`now` is an argument).
+//! All but `worker`, `server`, `io`, `mailbox`, `log`, the commands in `cli` and `metrics::ProcessFacts::read` are sans-IO: no socket,
+//! no file, no thread, no clock (`now` is an argument).
 
 pub mod auth;
 pub mod cli;

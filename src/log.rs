@@ -3,9 +3,7 @@
 //! A worker formats its line and puts it into a bounded queue; one thread writes. When whoever reads stderr stalls, the queue fills and
 //! further lines are dropped and counted ([`dropped_lines`]); once it flows again, one line says how many were lost.
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
@@ -14,42 +12,41 @@ use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::words::words;
+
 /// Lines that wait for a stalled reader before further ones are dropped: some minutes of info, some hundred KiB.
 pub const QUEUE_LINES_MAX: usize = 4096;
 
 /// How long the end of the process waits for the lines that are still queued.
 pub const FLUSH_MS_MAX: u64 = 1000;
 
-/// Least severe lines that are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Nothing.
-    Off,
-    /// What the server could not do.
-    Error,
-    /// What an operator should look at.
-    Warn,
-    /// Start, stop, and a line a second of counts.
-    Info,
-    /// Each connection's end.
-    Debug,
-    /// Everything.
-    Trace,
+words! {
+    /// Least severe lines that are written.
+    Level, "give off, error, warn, info, debug or trace", {
+        /// Nothing.
+        Off = "off",
+        /// What the server could not do.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// Start, stop, and a line a second of counts.
+        Info = "info",
+        /// Each connection's end.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
 }
 
-/// Form of the lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// For people; coloured on a terminal.
-    Text,
-    /// A JSON object a line.
-    Json,
+words! {
+    /// Form of the lines.
+    Format, "give text or json", {
+        /// For people; coloured on a terminal.
+        Text = "text",
+        /// A JSON object a line.
+        Json = "json",
+    }
 }
-
-/// A word that is no level or no format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("give {0}")]
-pub struct WordError(&'static str);
 
 /// Lines lost since the process started because stderr was not read.
 #[must_use]
@@ -185,15 +182,6 @@ fn dropped_notice(lines: u64, format: Format) -> String {
 }
 
 impl Level {
-    const ALL: [(&'static str, Self); 6] = [
-        ("off", Self::Off),
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-
     const fn filter(self) -> LevelFilter {
         match self {
             Self::Off => LevelFilter::OFF,
@@ -203,42 +191,6 @@ impl Level {
             Self::Debug => LevelFilter::DEBUG,
             Self::Trace => LevelFilter::TRACE,
         }
-    }
-}
-
-impl FromStr for Level {
-    type Err = WordError;
-
-    fn from_str(text: &str) -> Result<Self, WordError> {
-        let found = Self::ALL.iter().find(|(word, _)| *word == text);
-        found.map(|(_, level)| *level).ok_or(WordError("off, error, warn, info, debug or trace"))
-    }
-}
-
-impl FromStr for Format {
-    type Err = WordError;
-
-    fn from_str(text: &str) -> Result<Self, WordError> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(WordError("text or json")),
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(Self::ALL[*self as usize].0)
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
     }
 }
 
@@ -310,12 +262,11 @@ mod tests {
 
     #[test]
     fn words_read_back() {
-        for (word, level) in Level::ALL {
-            assert_eq!(word.parse(), Ok(level));
-            assert_eq!(level.to_string(), word);
+        for level in Level::ALL {
+            assert_eq!(level.to_string().parse(), Ok(*level));
         }
-        for format in [Format::Text, Format::Json] {
-            assert_eq!(format.to_string().parse(), Ok(format));
+        for format in Format::ALL {
+            assert_eq!(format.to_string().parse(), Ok(*format));
         }
         assert!("verbose".parse::<Level>().unwrap_err().to_string().contains("trace"));
     }

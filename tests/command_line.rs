@@ -71,6 +71,8 @@ fn wrong_usage_is_one_line_that_names_the_flag_and_status_2() {
         (&["sub"], "TOPIC"),
         (&["pub", "a/*", "x"], "*"),
         (&["pub", "a//b", "x"], "segment"),
+        (&["sub", "a", "--count", "0"], "at least 1"),
+        (&["--log-level", "debug", "serve"], "--log-level"),
     ] {
         let failed = run(arguments);
         assert_eq!((failed.status, failed.stdout.as_str()), (Some(2), ""), "{failed:?}");
@@ -103,7 +105,11 @@ fn a_variable_can_hold_a_list_and_a_switch() {
     let switch = first_line(&["serve", "--workers=0"], ("FANTAIL_ECHO", "1"));
     assert_eq!(switch, "fantail: --workers is 0", "1 is a switch that is on");
     let wrong = first_line(&["serve"], ("FANTAIL_ECHO", "perhaps"));
-    assert!(wrong.contains("'perhaps' for '--echo'"), "{wrong}");
+    assert_eq!(wrong, "fantail: invalid value 'perhaps' for FANTAIL_ECHO: give true or false, yes or no, on or off, 1 or 0");
+    let number = first_line(&["serve"], ("FANTAIL_MAX_TOPICS", "abc"));
+    assert_eq!(number, "fantail: invalid value 'abc' for FANTAIL_MAX_TOPICS: give a whole number, 0 to 4294967295");
+    let flag = first_line(&["serve", "--max-topics=abc"], ("FANTAIL_MAX_TOPICS", "abc"));
+    assert!(flag.contains("--max-topics"), "the flag wins: {flag}");
 }
 
 #[test]

@@ -140,12 +140,30 @@ fn fragments_come_in_their_order_or_not_at_all() {
     server.assert_well();
 }
 
+/// While a message comes in fragments, the server has at most twice the largest message for it, beside the few pages that an
+/// allocator takes at a time.
+#[track_caller]
+fn assert_cheap(server: &Server, before: u64) {
+    const PAGES_BYTES: u64 = 512 << 10;
+    let grown = server.vitals().memory_bytes.saturating_sub(before);
+    assert!(grown <= 2 * MESSAGE_BYTES_MAX as u64 + PAGES_BYTES, "{grown} bytes for a message of at most {MESSAGE_BYTES_MAX}");
+}
+
 #[test]
 fn many_tiny_fragments_are_one_message() {
     let server = Server::start(&[]);
     let mut socket = server.socket("/echo");
-    let middle = frame(CONTINUATION & !FIN, "x").repeat(MESSAGE_BYTES_MAX - 2);
-    socket.send([frame(BINARY & !FIN, "x"), middle, frame(CONTINUATION, "x")].concat());
+    let before = server.vitals().memory_bytes;
+    socket.send(frame(BINARY & !FIN, "x"));
+    // Whole buffers per fragment would be gigabytes, and even 16 bytes for each would be a mebibyte.
+    let some = frame(CONTINUATION & !FIN, "x").repeat(MESSAGE_BYTES_MAX / 64);
+    for _ in 0..63 {
+        socket.send(&some);
+        assert_cheap(&server, before);
+    }
+    socket.send(frame(CONTINUATION & !FIN, "x").repeat(MESSAGE_BYTES_MAX / 64 - 2));
+    socket.send(frame(CONTINUATION, "x"));
+    assert_cheap(&server, before);
     socket.expect(BINARY, vec![b'x'; MESSAGE_BYTES_MAX]);
     drop(socket);
     server.assert_well();
@@ -157,8 +175,9 @@ fn endless_empty_fragments_are_cut() {
     let mut socket = server.socket("/echo");
     socket.send(frame(TEXT & !FIN, ""));
     let empty = frame(CONTINUATION & !FIN, "").repeat(2000);
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), server.vitals().memory_bytes);
     while socket.wire.try_send(&empty) {
+        assert_cheap(&server, before);
         assert!(start.elapsed() < Duration::from_secs(20), "nothing ends a message that never ends");
     }
     figure("endless empty fragments cut", start.elapsed(), Duration::from_secs(2));

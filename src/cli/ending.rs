@@ -65,7 +65,7 @@ const fn row(code: u16, cause: &'static str, words: &'static str) -> Row {
     Row { cause, code, words }
 }
 
-/// The causes a server tells (WIRE section 4).
+/// The causes a server tells (docs/wire.md, "Why a connection ended").
 const CAUSES: &[Row] = &[
     row(1000, "client_close", "it is done"),
     row(1001, "drain", "it is stopping"),

@@ -1,11 +1,14 @@
 //! What a command ends with when it could not do what it was asked.
 
-use std::fmt;
+use std::error::Error as _;
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::{env, fmt, io};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::config::ConfigError;
+use crate::frame::TopicError;
 
 /// Exit statuses, as `fantail --help` lists them; success is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +84,16 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Prints help and version; turns wrong usage into one line.
-pub(super) fn from_clap(error: &clap::Error) -> Result<(), Failure> {
+/// Says that `server` can't be reached, the same from every command.
+pub(super) fn unreachable(server: &str, error: &io::Error) -> String {
+    let why = error.to_string();
+    // The kernel's number means nothing to the person.
+    let why = why.split_once(" (os error").map_or(why.as_str(), |(words, _)| words);
+    format!("{server} can't be reached: {why}")
+}
+
+/// Prints help and version; turns wrong usage of `words` into one line.
+pub(super) fn from_clap(error: &clap::Error, words: &[OsString]) -> Result<(), Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Whoever closed stdout does not want the help.
@@ -93,7 +104,40 @@ pub(super) fn from_clap(error: &clap::Error) -> Result<(), Failure> {
             let _ = error.print();
             Err(Failure::silent(Status::Usage))
         }
-        _ => Err(usage_line(&error.render().to_string())),
+        _ => Err(wrong_usage(error, words)),
+    }
+}
+
+fn wrong_usage(error: &clap::Error, words: &[OsString]) -> Failure {
+    let mut failure = usage_line(&error.render().to_string());
+    if let Some((argument, variable)) = wrong_variable(error, words) {
+        failure.message = failure.message.map(|message| message.replacen(&format!("'{argument}'"), &variable, 1));
+    }
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(error) => failure.with_fix(topic_fix(*error)),
+        None => failure,
+    }
+}
+
+/// The argument whose value is wrong, and its variable if that is where the value stands.
+fn wrong_variable<'a>(error: &'a clap::Error, words: &[OsString]) -> Option<(&'a str, String)> {
+    let (Some(ContextValue::String(argument)), Some(ContextValue::String(value))) =
+        (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+    else {
+        return None;
+    };
+    let flag = argument.split_whitespace().next()?;
+    let variable = format!("FANTAIL_{}", flag.strip_prefix("--")?.to_uppercase().replace('-', "_"));
+    let given = words.iter().any(|word| word.to_str().is_some_and(|word| word.split('=').next() == Some(flag)));
+    let stands_there = env::var(&variable).is_ok_and(|list| list == *value || list.split(',').any(|part| part == value));
+    (stands_there && !given).then_some((argument, variable))
+}
+
+const fn topic_fix(error: TopicError) -> &'static str {
+    match error {
+        TopicError::Wildcard => "Name the topics themselves: this version has no patterns.",
+        TopicError::Reserved => "Choose another first segment.",
+        _ => "Give 1 to 255 bytes without control characters: segments between single slashes, none of them \".\" or \"..\".",
     }
 }
 
@@ -103,7 +147,12 @@ fn usage_line(rendered: &str) -> Failure {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let message = words(paragraphs.next().unwrap_or_default());
     let tip = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: ").map(words));
-    let fix = tip.unwrap_or_else(|| "See what is accepted with --help.".to_owned());
+    let fix = match tip {
+        // What the parser says of a flag that stands before its command.
+        Some(tip) if tip.starts_with('\'') => format!("Flags stand behind their command: {}.", tip.trim_end_matches(" exists")),
+        Some(tip) => tip,
+        None => "See what is accepted with --help.".to_owned(),
+    };
     Failure::usage(message.strip_prefix("error: ").unwrap_or(&message)).with_fix(fix)
 }
 
@@ -119,6 +168,18 @@ mod tests {
         let failure = usage_line("error: the following are required:\n  <TOPIC>\n\nUsage: fantail sub");
         assert_eq!(failure.message.as_deref(), Some("the following are required: <TOPIC>"));
         assert_eq!(failure.fix.as_deref(), Some("See what is accepted with --help."));
+    }
+
+    #[test]
+    fn flags_before_their_command_are_told_where_they_belong() {
+        let failure = usage_line("error: unexpected argument '--echo' found\n\n  tip: 'serve --echo' exists\n\nUsage: x\n");
+        assert_eq!(failure.fix.as_deref(), Some("Flags stand behind their command: 'serve --echo'."));
+    }
+
+    #[test]
+    fn the_kernels_number_is_left_out() {
+        let refused = io::Error::from_raw_os_error(111);
+        assert_eq!(unreachable("a:1", &refused), "a:1 can't be reached: Connection refused");
     }
 
     #[test]

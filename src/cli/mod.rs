@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, RARELY_NEEDED};
 use publish::Publish;
 use subscribe::Subscribe;
 
@@ -47,12 +47,13 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
-    let parsed = command().try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let parsed = command(is_brief(&words)).try_get_matches_from(&words).and_then(|matches| Arguments::from_arg_matches(&matches));
     match parsed {
         Ok(Arguments { command: Command::Serve(config) }) => serve::run(*config),
         Ok(Arguments { command: Command::Publish(publish) }) => publish.run(),
         Ok(Arguments { command: Command::Subscribe(subscribe) }) => subscribe.run(),
-        Err(error) => failure::from_clap(&error),
+        Err(error) => failure::from_clap(&error, &words),
     }
 }
 
@@ -85,6 +86,7 @@ Exit status:
   130  ended by Ctrl-C (sub)";
 
 const SERVE_AFTER_HELP: &str = "\
+-h shows the flags that most need, --help all of them.
 Each flag has a variable: --max-topics is FANTAIL_MAX_TOPICS. The flag wins.
 Repeatable ones take a list: FANTAIL_LISTEN=127.0.0.1:8080,[::1]:8080
 
@@ -93,12 +95,18 @@ Exit status: 0 stopped in order, 1 failed, 2 wrong settings or address in use";
 /// Columns of the help, whatever the terminal's width: it fits 80 everywhere.
 const HELP_COLUMNS: usize = 79;
 
-/// The whole command line, with a variable for each flag of `serve`.
-fn command() -> clap::Command {
+/// Whether the help that is asked for, if any, is the short one.
+fn is_brief(words: &[OsString]) -> bool {
+    words.iter().any(|word| word == "-h")
+}
+
+/// The whole command line, with a variable for each flag of `serve`. The brief one accepts the same and shows what most need.
+fn command(brief: bool) -> clap::Command {
     Arguments::command().term_width(HELP_COLUMNS).mut_subcommand("serve", |serve| {
         serve.mut_args(|flag| {
             let variable = format!("FANTAIL_{}", flag.get_id().as_str().to_uppercase());
-            flag.env(variable).hide_env(true)
+            let rare = flag.get_help_heading().is_some_and(|heading| RARELY_NEEDED.contains(&heading));
+            flag.env(variable).hide_env(true).hide(brief && rare)
         })
     })
 }
@@ -108,8 +116,8 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
-        let words = ["fantail"].iter().chain(words);
-        command().try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches))
+        let words: Vec<_> = ["fantail"].iter().chain(words).map(OsString::from).collect();
+        command(is_brief(&words)).try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches))
     }
 
     fn config(flags: &[&str]) -> Config {
@@ -125,16 +133,20 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        command().debug_assert();
+        command(false).debug_assert();
     }
 
     #[test]
-    fn help_fits_80_columns_and_is_the_same_by_either_flag() {
+    fn help_fits_80_columns_and_is_shorter_by_the_short_flag_of_serve() {
         for words in [&[][..], &["serve"], &["pub"], &["sub"]] {
             let help = help_of(words);
             let short = parse(&[words, &["-h"]].concat()).unwrap_err().render().to_string();
-            assert_eq!(help, short);
-            for line in help.lines() {
+            if words == ["serve"] {
+                assert!(short.contains(" --listen ") && !short.contains(" --backlog "), "{short}");
+            } else {
+                assert_eq!(help, short);
+            }
+            for line in help.lines().chain(short.lines()) {
                 assert!(line.chars().count() < 80, "{line:?}");
                 assert!(!line.contains('`'), "{line:?}");
             }
@@ -149,7 +161,7 @@ mod tests {
     /// Walks the flags themselves, so that a new one cannot be forgotten.
     #[test]
     fn each_flag_states_its_default_and_has_a_variable_and_a_group() {
-        let mut command = command();
+        let mut command = command(false);
         command.build();
         let serve = command.find_subcommand("serve").unwrap();
         let help = help_of(&["serve"]);

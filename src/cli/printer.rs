@@ -38,7 +38,7 @@ pub(super) struct Printer<W> {
     left: Option<u64>,
 }
 
-/// A `message` object (WIRE section 2); an object of another type has only the type.
+/// A `message` object (docs/wire.md, "Subscribing"); an object of another type has only the type.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ureq::Agent;
 
 use super::target::Target;
-use super::{Failure, problem};
+use super::{Failure, failure, problem};
 use crate::frame::{Topic, TopicError};
 
 /// What to publish, and where.
@@ -94,6 +94,7 @@ impl Publish {
 /// The connection to the server, kept from one publication to the next.
 struct Post {
     agent: Agent,
+    server: String,
     url: String,
     content_type: ContentType,
 }
@@ -108,13 +109,18 @@ impl Post {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(ANSWER_TIMEOUT))
             .build();
-        Self { agent: config.into(), url: publish.url.publish_url(&publish.topic), content_type: publish.kind }
+        Self {
+            agent: config.into(),
+            server: publish.url.authority().to_owned(),
+            url: publish.url.publish_url(&publish.topic),
+            content_type: publish.kind,
+        }
     }
 
     /// The body of the answer that accepted `payload`.
     fn send(&self, payload: &[u8]) -> Result<Vec<u8>, Failure> {
         let unreachable = |error: ureq::Error| {
-            Failure::runtime(format!("{} can't be reached: {error}", self.url))
+            Failure::runtime(failure::unreachable(&self.server, &error.into_io()))
                 .with_fix("Start the server, or name it with --url.")
         };
         let mut answer =
@@ -246,7 +252,7 @@ mod tests {
     fn an_unreachable_server_is_named() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let failure = publish(&["chat", "x"], &format!("http://127.0.0.1:{port}"), b"").0.unwrap_err();
-        assert!(failure.message.unwrap().contains(&format!("127.0.0.1:{port}/topics/chat can't be reached")));
+        assert!(failure.message.unwrap().starts_with(&format!("127.0.0.1:{port} can't be reached: ")));
     }
 
     #[test]

@@ -20,8 +20,8 @@ use tungstenite::{Bytes, Error, Message, WebSocket, error::ProtocolError};
 use super::ending::{self, Ending};
 use super::interrupt::{Interrupt, LOOK_INTERVAL};
 use super::printer::{PrintError, Printer};
-use super::problem;
 use super::target::Target;
+use super::{failure, problem};
 
 /// A subscription in force.
 pub(super) struct Session {
@@ -33,7 +33,7 @@ pub(super) struct Session {
 impl Session {
     /// Connects and subscribes by the handshake to `url`, which is one of `target`'s.
     pub(super) fn open(target: &Target, url: &str) -> Result<Self, Ending> {
-        let unreachable = |error: io::Error| Ending::Unreachable(format!("{} can't be reached: {error}", target.authority()));
+        let unreachable = |error: io::Error| Ending::Unreachable(failure::unreachable(target.authority(), &error));
         let stream = target.connect(HANDSHAKE_TIMEOUT).map_err(unreachable)?;
         stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)).map_err(unreachable)?;
         // A second handle on the socket, to read a refusal's body to its end.

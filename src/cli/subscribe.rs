@@ -15,6 +15,7 @@ use super::session::Session;
 use super::target::Target;
 use super::{Failure, Status};
 use crate::frame::Topic;
+use crate::words::ChoiceError;
 
 /// What to subscribe to, and where.
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub(super) struct Subscribe {
     #[arg(long)]
     json: bool,
     /// End after this many messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     count: Option<NonZeroU64>,
     /// End with the connection, do not come back
     #[arg(long)]
@@ -38,6 +39,8 @@ pub(super) struct Subscribe {
 
 pub(super) const AFTER_HELP: &str = "\
 Prints a message a line; of several topics, each line as TOPIC, tab, message.
+A message that holds line ends prints as several lines: --json prints each
+message as one, whatever it holds.
 Comes back when the connection ends, after 0 to 0.5 s at first, at most 20 s.
 Exit status: 0 all of --count printed, or stdout closed, 1 refused,
 unreachable at the start, or ended with --once, 2 wrong usage, 130 Ctrl-C";
@@ -102,6 +105,10 @@ impl Subscribe {
             (false, _) => Form::TopicAndPayload,
         }
     }
+}
+
+fn parse_count(text: &str) -> Result<NonZeroU64, ChoiceError> {
+    text.parse().map_err(|_| ChoiceError { accepted: "give a whole number, at least 1" })
 }
 
 /// A line for the person; without a terminal there is nobody to miss it.

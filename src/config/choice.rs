@@ -47,6 +47,20 @@ impl fmt::Display for AutoCount {
     }
 }
 
+/// Reads a number that cannot be `auto`.
+pub(super) fn whole_number(text: &str) -> Result<u32, ChoiceError> {
+    text.parse().map_err(|_| ChoiceError { accepted: "give a whole number, 0 to 4294967295" })
+}
+
+/// Reads the variable of a flag that takes no value.
+pub(super) fn switch(text: &str) -> Result<bool, ChoiceError> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err(ChoiceError { accepted: "give true or false, yes or no, on or off, 1 or 0" }),
+    }
+}
+
 /// Which CPU each worker stays on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PinCores {
@@ -155,5 +169,15 @@ mod tests {
         assert_eq!("4".parse(), Ok(AutoCount::Exactly(4)));
         assert!("-4".parse::<WorkerCount>().is_err());
         assert_eq!(AutoCount::Exactly(4).to_string(), "4");
+    }
+
+    #[test]
+    fn numbers_and_switches_say_what_they_take() {
+        assert_eq!(whole_number("4294967295"), Ok(u32::MAX));
+        for text in ["", "-1", "abc", "4294967296"] {
+            assert!(whole_number(text).unwrap_err().accepted.contains("4294967295"), "{text:?}");
+        }
+        assert_eq!((switch("On"), switch("0")), (Ok(true), Ok(false)));
+        assert!(switch("perhaps").unwrap_err().accepted.contains("true or false"));
     }
 }

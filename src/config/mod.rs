@@ -52,10 +52,10 @@ pub struct Config {
     #[arg(long, help_heading = ACCESS, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<OriginPattern>,
     /// Serve the WebSocket echo /echo on every address, not on loopback alone
-    #[arg(long, help_heading = ACCESS, value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, help_heading = ACCESS, value_parser = choice::switch)]
     pub echo: bool,
     /// Serve the demo page / on every address, not on loopback alone
-    #[arg(long, help_heading = ACCESS, value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, help_heading = ACCESS, value_parser = choice::switch)]
     pub page: bool,
 
     /// Number of workers; auto is one for each CPU this process may use
@@ -72,10 +72,10 @@ pub struct Config {
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "auto")]
     pub max_connections: AutoCount,
     /// Most connections at a time from one IP address; 0 is no limit
-    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "0")]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "0", value_parser = choice::whole_number)]
     pub max_connections_per_ip: u32,
     /// Most new connections a second; 0 is no limit
-    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "0")]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "0", value_parser = choice::whole_number)]
     pub accept_rate: u32,
     /// Most bytes of a request's line and headers
     #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value = "16KiB")]
@@ -90,10 +90,10 @@ pub struct Config {
     #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value = "256MiB")]
     pub worker_outbox_size: ByteSize,
     /// Most topics at a time; each worker takes its share
-    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "1000000")]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "1000000", value_parser = choice::whole_number)]
     pub max_topics: u32,
     /// Most topics one connection may subscribe to
-    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "128")]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "128", value_parser = choice::whole_number)]
     pub max_subscriptions: u32,
 
     /// Time for a request's line and headers to arrive
@@ -132,25 +132,25 @@ pub struct Config {
     pub slow_consumer: SlowConsumer,
 
     /// Connections the kernel keeps waiting to be accepted, per worker and address
-    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "4096")]
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "4096", value_parser = choice::whole_number)]
     pub backlog: u32,
     /// Connections accepted in one turn, per address
-    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "64")]
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "64", value_parser = choice::whole_number)]
     pub accept_batch: u32,
     /// Bytes read from one connection in one turn
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "256KiB")]
     pub read_budget: ByteSize,
     /// Hand new connections to a worker with fewer, where the kernel spreads them unevenly
-    #[arg(long, help_heading = TUNING, value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, help_heading = TUNING, value_parser = choice::switch)]
     pub rebalance: bool,
     /// Bytes of a worker's receive buffer, 4KiB to 16MiB
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "64KiB")]
     pub recv_buffer_size: ByteSize,
     /// Subscribers a publication is handed to before other work gets its turn
-    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024")]
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024", value_parser = choice::whole_number)]
     pub fanout_slice: u32,
     /// Entries in each ring between two workers, 16 to 65536
-    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024")]
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024", value_parser = choice::whole_number)]
     pub mailbox_size: u32,
     /// Unsent bytes the kernel takes per socket (TCP_NOTSENT_LOWAT); 0 leaves it to the kernel
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "128KiB")]
@@ -178,6 +178,9 @@ const TIME: &str = "Time (TIME: 500ms, 10s, 5m, 1h)";
 const DELIVERY: &str = "Delivery";
 const TUNING: &str = "Tuning";
 const LOG: &str = "Log";
+
+/// Groups of flags that few need: the short help leaves them out.
+pub(crate) const RARELY_NEEDED: [&str; 3] = [LOOP, TIME, TUNING];
 
 impl Default for Config {
     fn default() -> Self {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A number of bytes: `64KiB`, `1MB` or `65536`. KiB, MiB and GiB count in 1024, KB, MB and GB in 1000.
+/// A number of bytes: `64KiB`, `1MB`, `10B` or `65536`. KiB, MiB and GiB count in 1024, KB, MB and GB in 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub usize);
 
@@ -16,7 +16,7 @@ pub struct TimeSpan(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// No whole number with a unit of bytes.
-    #[error("give bytes as a whole number with KiB, MiB, GiB, KB, MB, GB or no unit, such as 64KiB")]
+    #[error("give bytes as a whole number with B, KB, MB, GB, KiB, MiB, GiB or no unit, such as 64KiB")]
     NotBytes,
     /// No whole number with a unit of time.
     #[error("give a time as a whole number with us, ms, s, m or h, such as 10s or 500ms")]
@@ -89,8 +89,7 @@ impl FromStr for TimeSpan {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Powers of ten are read and never printed: one canonical text for each number.
-        print(formatter, self.0 as u64, &BYTE_UNITS[3..], "")
+        print(formatter, self.0 as u64, &BYTE_UNITS, "B")
     }
 }
 
@@ -100,9 +99,17 @@ impl fmt::Display for TimeSpan {
     }
 }
 
-/// Units of bytes: those of powers of ten, then those that are printed, smallest first.
-const BYTE_UNITS: [(&str, u64); 7] =
-    [("KB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+/// Units of bytes, smallest first. None at all means bytes, and is read but never printed: its twin behind it goes before.
+const BYTE_UNITS: [(&str, u64); 8] = [
+    ("", 1),
+    ("B", 1),
+    ("KB", 1000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+];
 
 /// Units of time in microseconds, smallest first.
 const TIME_UNITS: [(&str, u64); 5] = [("us", 1), ("ms", 1000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
@@ -133,17 +140,19 @@ mod tests {
     #[test]
     fn sizes_are_read_and_printed() {
         for (text, bytes, printed) in [
-            ("0", 0, "0"),
+            ("0", 0, "0B"),
+            ("10B", 10, "10B"),
             ("65536", 65536, "64KiB"),
             ("64KiB", 65536, "64KiB"),
             ("64kib", 65536, "64KiB"),
-            ("64KB", 64_000, "64000"),
+            ("64kb", 64_000, "64KB"),
             ("1MiB", 1 << 20, "1MiB"),
             ("1536KiB", 1536 << 10, "1536KiB"),
-            ("1MB", 1_000_000, "1000000"),
+            ("1MB", 1_000_000, "1MB"),
             ("2GiB", 2 << 30, "2GiB"),
-            ("1GB", 1_000_000_000, "1000000000"),
-            ("1000", 1000, "1000"),
+            ("1GB", 1_000_000_000, "1GB"),
+            ("1000", 1000, "1KB"),
+            ("1001", 1001, "1001B"),
         ] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, printed), "{text}");

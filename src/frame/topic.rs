@@ -46,7 +46,7 @@ impl Topic {
     /// Reads a name from the path of a URL: percent-decodes each segment, then checks it.
     ///
     /// # Errors
-    /// The first rule of WIRE section 1 that the name breaks.
+    /// The first rule that the name breaks (docs/wire.md, "Topics").
     pub fn from_path(encoded: &str) -> Result<Self, TopicError> {
         // A longer text cannot decode to an allowed name, so nothing sized by input is allocated.
         if encoded.len() > TOPIC_BYTES_MAX * 3 {
@@ -72,7 +72,7 @@ impl Topic {
     /// Checks a name that needs no decoding.
     ///
     /// # Errors
-    /// The first rule of WIRE section 1 that the name breaks.
+    /// The first rule that the name breaks (docs/wire.md, "Topics").
     pub fn new(name: &str) -> Result<Self, TopicError> {
         if name.is_empty() {
             return Err(TopicError::Empty);

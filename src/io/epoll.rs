@@ -41,7 +41,8 @@ pub struct Epoll {
     /// The listener that stays when the others are closed.
     keep: Option<usize>,
     accepting: bool,
-    closing_listeners: bool,
+    /// When the listeners close; until then no new handshake begins at them, and those that had begun are accepted.
+    closing: Option<Instant>,
     sockets: Slab<Watched>,
     generation: u32,
     /// Sockets to read in this turn; those whose budget ends go to the back and wait for the next.
@@ -102,7 +103,7 @@ impl Epoll {
             listeners: watched,
             keep: None,
             accepting: true,
-            closing_listeners: false,
+            closing: None,
             sockets: Slab::new(),
             generation: 0,
             ready: VecDeque::new(),
@@ -143,17 +144,16 @@ impl Epoll {
     /// Something can be reported without asking the kernel first.
     fn has_work(&self) -> bool {
         !(self.ready.is_empty() && self.sendable.is_empty() && self.closed.is_empty())
-            || self.closing_listeners
-            || (self.accepting && self.listeners.iter().flatten().any(|listener| listener.ready))
+            || ((self.accepting || self.closing.is_some()) && self.listeners.iter().flatten().any(|listener| listener.ready))
     }
 
     fn accept(&mut self) -> Option<Event<OwnedFd>> {
-        if !self.accepting && !self.closing_listeners {
+        if !self.accepting && self.closing.is_none() {
             return None;
         }
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             let Some(listener) = listener else { continue };
-            while listener.ready && (listener.accepted_in_turn < self.options.accept_batch || self.closing_listeners) {
+            while listener.ready && listener.accepted_in_turn < self.options.accept_batch {
                 match listener.socket.accept() {
                     Ok((socket, peer)) => {
                         listener.accepted_in_turn += 1;
@@ -171,7 +171,8 @@ impl Epoll {
                 }
             }
         }
-        if std::mem::take(&mut self.closing_listeners) {
+        let more_queued = self.listeners.iter().flatten().any(|listener| listener.ready);
+        if !more_queued && self.closing.take_if(|at| *at <= Instant::now()).is_some() {
             for (index, listener) in self.listeners.iter_mut().enumerate() {
                 listener.take_if(|_| Some(index) != self.keep);
             }
@@ -246,7 +247,8 @@ impl Driver for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
-        let timeout = if self.has_work() { Some(Duration::ZERO) } else { timeout };
+        let grace = self.closing.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = if self.has_work() { Some(Duration::ZERO) } else { [timeout, grace].into_iter().flatten().min() };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => self.sort_events(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -254,8 +256,10 @@ impl Driver for Epoll {
             Err(error) => panic!("epoll_wait: {error}"),
         }
         self.ready_in_turn = self.ready.len();
+        let is_over = self.closing.is_some_and(|at| at <= Instant::now());
         for listener in self.listeners.iter_mut().flatten() {
             listener.accepted_in_turn = 0;
+            listener.ready |= is_over;
         }
     }
 
@@ -377,12 +381,35 @@ impl Driver for Epoll {
     }
 
     fn close_listeners(&mut self, keep: Option<usize>) {
-        self.closing_listeners = true;
+        self.closing = Some(Instant::now() + LISTENER_GRACE);
         self.keep = keep;
-        for listener in self.listeners.iter_mut().flatten() {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(listener) = listener else { continue };
             listener.ready = true;
+            if Some(index) != keep {
+                // Where the kernel has no filters, a handshake that ends in the moment of the close is reset, as without this.
+                let _ = SockRef::from(&listener.socket).attach_filter(&no_new_handshakes());
+            }
         }
     }
+}
+
+/// How long handshakes that had begun when the listeners were to close may take to end: most round trips.
+const LISTENER_GRACE: Duration = Duration::from_millis(200);
+
+/// A filter of a listener that drops a segment with SYN and without ACK. A closed listener resets what it has queued, and a handshake can
+/// end between the last accept and the close; behind this filter none begins any more. Who begins one tries again after a second, and
+/// is refused then, or meets the server that came after this one.
+fn no_new_handshakes() -> [socket2::SockFilter; 5] {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [(LOAD_BYTE, 0, 0, FLAGS_AT), (AND, 0, 0, SYN | ACK), (JUMP_IF_EQUAL, 0, 1, SYN), (RETURN, 0, 0, 0), (RETURN, 0, 0, u32::MAX)]
+        .map(|(code, if_true, if_false, operand)| socket2::SockFilter::new(code, if_true, if_false, operand))
 }
 
 /// A peer that has gone must not kill the process by SIGPIPE.

@@ -107,7 +107,7 @@ pub trait Driver {
     fn pause_accept(&mut self);
     /// Accepts again, beginning with what is queued.
     fn resume_accept(&mut self);
-    /// Accepts what the kernel has queued, then closes the listeners, but for the one to `keep`, and reports
+    /// Lets no new handshake begin, accepts those that had begun, then closes the listeners, but for the one to `keep`, and reports
     /// [`Event::ListenersClosed`].
     fn close_listeners(&mut self, keep: Option<usize>);
 }

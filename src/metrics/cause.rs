@@ -1,4 +1,4 @@
-//! Why a connection ended: one vocabulary for log, metric, API and close reason (WIRE section 4).
+//! Why a connection ended: one vocabulary for log, metric, API and close reason (docs/wire.md, "Why a connection ended").
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +94,7 @@ impl Cause {
         }
     }
 
-    /// The close code a WebSocket is told (WIRE section 4). 0 where none is sent: the peer is gone.
+    /// The close code a WebSocket is told (docs/wire.md, "Why a connection ended"). 0 where none is sent: the peer is gone.
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {

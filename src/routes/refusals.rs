@@ -137,7 +137,7 @@ pub(super) fn delete_not_yet(allow: &'static str) -> Response {
 
 /// 406: a way to subscribe that is not there yet.
 pub(super) fn transport_not_yet(what: &str) -> Response {
-    let detail = format!("{what} is not available in this version.");
+    let detail = format!("This version has no {what}.");
     refuse(NOT_YET, 406, NOT_YET_TITLE, &detail, "Open a WebSocket on the same URL.")
 }
 
@@ -216,7 +216,8 @@ pub(super) fn origin_refused(origin: &str) -> Response {
 /// 403: nobody without credentials may do this from where the request comes.
 pub(super) fn forbidden(what: &str) -> Response {
     let detail = format!("This request may not {what}.");
-    let fix = "Send it from the server's own machine without a proxy, or start the server with another --allow-anonymous.";
+    let fix = "Send it from the server's own machine to a --listen on loopback, without a proxy, or start the server with another \
+               --allow-anonymous.";
     refuse("forbidden", 403, "This is not allowed", &detail, fix)
 }
 

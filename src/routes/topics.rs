@@ -109,15 +109,15 @@ fn refuse_other_transports(head: &Head<'_>) -> Result<(), Response> {
     let query = Query(head.query);
     let form = query.value("as");
     if form == Some("sse") || lists(head, "Accept", "text/event-stream") {
-        return Err(refusals::transport_not_yet("Server-sent events"));
+        return Err(refusals::transport_not_yet("server-sent events"));
     }
     match form {
         None => {}
-        Some("ndjson") => return Err(refusals::transport_not_yet("A stream of JSON lines")),
+        Some("ndjson") => return Err(refusals::transport_not_yet("stream of JSON lines")),
         Some(other) => return Err(refusals::bad_parameter("as", other, "Leave \"as\" out and open a WebSocket.")),
     }
     let polls = query.value("wait").or(query.value("since")).is_some() || lists(head, "Prefer", "wait");
-    if polls { Err(refusals::transport_not_yet("Long-polling")) } else { Ok(()) }
+    if polls { Err(refusals::transport_not_yet("long-polling")) } else { Ok(()) }
 }
 
 /// Whether a comma-separated list has `token`, with or without parameters (`;q=0.9`) or a value (`=30`, RFC 7240).

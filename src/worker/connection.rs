@@ -217,4 +217,4 @@ impl Connection {
     }
 }
 
-const _: () = assert!(size_of::<Connection>() <= 128, "two cache lines: DESIGN counts 256 bytes for all of an idle subscriber");
+const _: () = assert!(size_of::<Connection>() <= 128, "two cache lines (docs/architecture.md, \"Memory\")");

@@ -75,11 +75,15 @@ impl Ended {
 impl<D: Driver> Core<D> {
     /// Ends a WebSocket whose peer, or whose outbox, broke a rule: the close frame is the last word.
     pub(super) fn fail(&mut self, store: &mut Store, slot: u32, cause: Cause, detail: Option<&str>) {
-        if matches!(self.connections[slot as usize].protocol, Protocol::Http(_)) {
-            return self.refuse(store, slot, refusals::internal(), cause);
+        match self.connections[slot as usize].protocol {
+            Protocol::Topics(_) | Protocol::Echo(_) => {
+                self.queue_close(store, slot, cause, None, detail);
+                self.last_word(slot, cause);
+            }
+            Protocol::Http(_) => self.refuse(store, slot, refusals::internal(), cause),
+            // It has had its last word.
+            Protocol::Lingering(_) | Protocol::Vacant => {}
         }
-        self.queue_close(store, slot, cause, None, detail);
-        self.last_word(slot, cause);
     }
 
     /// Closes a WebSocket in order: what is queued goes first, then the close frame; the peer's answer ends it.

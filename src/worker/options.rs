@@ -6,7 +6,7 @@ use crate::words::words;
 use crate::{http1, io, routes, ws};
 
 words! {
-    /// What happens when a subscriber's outbox is full (WIRE section 6).
+    /// What happens when a subscriber's outbox is full (docs/wire.md, "Slow consumers").
     SlowConsumer, "give disconnect, drop-oldest or latest", {
         /// The connection ends with 1013: its close tells the gap.
         Disconnect = "disconnect",

@@ -19,6 +19,13 @@ pub const SLACK: u32 = 10;
 /// How long a test waits for what must come at once.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The size of a test: the usual one, or with `FANTAIL_FULL=1` the one at which the server is meant to hold
+/// (`scripts/robustness.sh`).
+#[must_use]
+pub fn scaled<T>(usual: T, full: T) -> T {
+    if std::env::var_os("FANTAIL_FULL").is_some_and(|value| value == "1") { full } else { usual }
+}
+
 /// Prints a measured time beside the figure it is held to, and fails beyond [`SLACK`] times the figure.
 #[track_caller]
 pub fn figure(what: &str, measured: Duration, limit: Duration) {

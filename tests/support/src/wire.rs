@@ -23,6 +23,8 @@ pub struct Connection {
     input: Vec<u8>,
     /// Where the bytes not yet looked at begin.
     start: usize,
+    /// How the stream ended. The kernel tells a reset only once, and the next read would look like an end in order.
+    end: Option<End>,
 }
 
 impl Connection {
@@ -31,6 +33,17 @@ impl Connection {
     #[track_caller]
     pub fn open(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts"))
+    }
+
+    /// Connects; `None` if nobody listens.
+    #[must_use]
+    #[track_caller]
+    pub fn try_open(address: SocketAddr) -> Option<Self> {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => Some(Self::new(stream)),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
+            Err(error) => panic!("connecting failed: {error}"),
+        }
     }
 
     /// Connects with the smallest receive window the kernel offers: a reader that soon takes nothing more.
@@ -45,7 +58,7 @@ impl Connection {
     fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
-        Self { stream, input: Vec::new(), start: 0 }
+        Self { stream, input: Vec::new(), start: 0, end: None }
     }
 
     /// Sends all bytes.
@@ -173,6 +186,17 @@ impl Connection {
 
     /// Reads once.
     fn fill(&mut self, deadline: Instant) -> Result<(), Ended> {
+        if let Some(end) = self.end {
+            return Err(Ended::Stream(end));
+        }
+        let result = self.read_once(deadline);
+        if let Err(Ended::Stream(end)) = result {
+            self.end = Some(end);
+        }
+        result
+    }
+
+    fn read_once(&mut self, deadline: Instant) -> Result<(), Ended> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(left)).expect("not zero");
         let mut bytes = [0; 65536];

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The tests of crowds at the size the server is meant for, one at a time, on a release build. Prints their figures.
+#
+# usage: scripts/robustness.sh [TEST...]
+#
+# Some three minutes on two CPUs. The largest test needs 10,100 descriptors in the server and as many in the client.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# file:test
+all_tests=(
+  crowd:a_storm_of_connections_through_the_stop_sees_no_reset
+  crowd:many_who_never_read_are_cut_and_cost_the_healthy_nothing
+  crowd:a_crowd_that_comes_back_at_once_is_let_in
+  process:a_drain_closes_each_connection_with_its_delay_to_return
+  process:what_was_acknowledged_before_the_end_is_delivered
+  resources:drip_feeders_are_cut_at_the_deadline_and_disturb_nobody
+  resources:connections_that_come_and_go_leave_nothing
+)
+
+descriptors=$(ulimit -Hn)
+if [ "$descriptors" != unlimited ] && [ "$descriptors" -lt 10200 ]; then
+  echo "a process may have $descriptors descriptors; the tests need 10,200 (ulimit -Hn)" >&2
+  exit 1
+fi
+
+tests=("$@")
+[ $# -gt 0 ] || tests=("${all_tests[@]}")
+export FANTAIL_FULL=1
+failed=()
+log=target/robustness.log
+for each in "${tests[@]}"; do
+  printf '\n==> %s\n' "${each#*:}"
+  # The log decides: in it stands whether the one test passed.
+  cargo test --locked --release --test "${each%%:*}" -- --exact "${each#*:}" --nocapture --test-threads 1 >"$log" 2>&1 || true
+  grep -oE 'figure: .*|.*panicked at.*|^assertion .*|^ +(left|right): .*' "$log" || true
+  grep -q '^test result: ok. 1 passed' "$log" || failed+=("${each#*:}")
+done
+
+[ ${#failed[@]} -eq 0 ] || { printf '\nrobustness.sh: FAILED\n'; printf '  %s\n' "${failed[@]}"; exit 1; } >&2
+printf '\nrobustness.sh: all passed\n'
