@@ -48,7 +48,7 @@ struct Slots {
     failures: Failures,
 }
 
-/// What went wrong while it was measured, by cause.
+/// What went wrong, warm-up included, by cause.
 #[derive(Default)]
 struct Failures {
     refused: u64,
