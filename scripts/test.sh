@@ -9,6 +9,7 @@
 #   unit       unit tests, examples in the documentation, benches compile
 #   loom       mailbox and wake-up under every interleaving
 #   blackbox   tests against the binary, over sockets on loopback
+#   loadtest   the load test against faulty servers, the real one and its floor
 #   autobahn   the 301 WebSocket cases of Autobahn
 #   memory     an idle subscriber costs at most 256 bytes
 #   browser    the pages in a headless Chromium
@@ -21,7 +22,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-all_stages=(setup fmt clippy unit loom blackbox autobahn memory browser)
+all_stages=(setup fmt clippy unit loom blackbox loadtest autobahn memory browser)
 stage=none
 times=()
 
@@ -62,6 +63,11 @@ stage_blackbox() {
   # Most of their time these tests wait for deadlines, so some more than CPUs may run together.
   local threads=${FANTAIL_TEST_THREADS:-$(($(nproc) * 3 / 2))}
   FANTAIL_TEST_TOOLS=all cargo test --locked --test '*' -- --test-threads "$threads"
+}
+
+stage_loadtest() {
+  cargo build --locked --workspace --bins
+  cargo test --locked -p fantail-loadtest
 }
 
 stage_autobahn() {

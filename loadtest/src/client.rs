@@ -1,0 +1,279 @@
+//! One connection's protocol, client role, sans IO: bytes in, events out.
+//!
+//! ```text
+//! Handshake --101 checked--> Open --close frame--> (the engine ends it)
+//!     |
+//!     +--another status--> Refused: the body is gathered, because it says why
+//! ```
+//!
+//! Payloads are lent from the input itself where a frame came whole. Only an unfinished tail is copied, into a buffer that the
+//! connection keeps, so a run in its stride allocates nothing.
+
+use std::mem;
+
+use fantail::frame::OpCode;
+
+use crate::ending::Ending;
+use crate::wire::{ACCEPT_BYTES, Header, PAYLOAD_BYTES_MAX};
+
+/// The longest head and the most of a refusal's body that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// How much of a refusal's body is shown, in characters.
+const REFUSAL_CHARS_MAX: usize = 300;
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'b> {
+    /// The 101, with the right key.
+    Opened,
+    /// A whole message.
+    Message(&'b [u8]),
+    /// A ping, which must be answered with the same payload.
+    Ping(&'b [u8]),
+    /// The server's close: code and reason.
+    Close(u16, &'b str),
+}
+
+/// The reading half of a connection.
+#[derive(Debug)]
+pub struct Reader {
+    state: State,
+    /// What came of a frame or head that isn't whole.
+    tail: Vec<u8>,
+    /// The fragments so far of a message (RFC 6455 section 5.4).
+    message: Vec<u8>,
+    fragmented: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Waiting for a 101 with this Sec-WebSocket-Accept.
+    Handshake([u8; ACCEPT_BYTES]),
+    /// Gathering the body of a refusal: its status, where the body begins, how long it is if that is known.
+    Refused {
+        status: u16,
+        body_at: usize,
+        body_bytes: Option<usize>,
+    },
+    Open,
+}
+
+impl Reader {
+    /// A connection whose request carries the key that `accept` answers.
+    pub const fn new(accept: [u8; ACCEPT_BYTES]) -> Self {
+        Self { state: State::Handshake(accept), tail: Vec::new(), message: Vec::new(), fragmented: false }
+    }
+
+    /// Hands `sink` every event that `input` completes.
+    pub fn handle_input(&mut self, input: &[u8], mut sink: impl FnMut(Event<'_>)) -> Result<(), Ending> {
+        if self.tail.is_empty() {
+            let used = self.consume(input, &mut sink)?;
+            self.tail.extend_from_slice(&input[used..]);
+            return Ok(());
+        }
+        self.tail.extend_from_slice(input);
+        let mut tail = mem::take(&mut self.tail);
+        let used = self.consume(&tail, &mut sink)?;
+        tail.drain(..used);
+        self.tail = tail;
+        Ok(())
+    }
+
+    /// What the end of the stream means where it came.
+    pub fn handle_end(&self) -> Ending {
+        match self.state {
+            State::Refused { status, body_at, .. } => refusal(status, self.tail.get(body_at..).unwrap_or_default()),
+            _ => Ending::EndOfStream,
+        }
+    }
+
+    fn consume(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
+        let mut used = 0;
+        if let State::Handshake(accept) = self.state {
+            used = self.read_answer(bytes, &accept)?;
+            if matches!(self.state, State::Open) {
+                sink(Event::Opened);
+            }
+        }
+        match self.state {
+            State::Handshake(_) => Ok(used),
+            State::Refused { status, body_at, body_bytes } => {
+                let body = &bytes[body_at..];
+                let is_whole = body.len() >= body_bytes.unwrap_or(usize::MAX) || bytes.len() >= ANSWER_BYTES_MAX;
+                if is_whole { Err(refusal(status, body)) } else { Ok(used) }
+            }
+            State::Open => {
+                while let Some(frame_bytes) = self.read_frame(&bytes[used..], sink).map_err(Ending::Protocol)? {
+                    used += frame_bytes;
+                }
+                Ok(used)
+            }
+        }
+    }
+
+    /// Checks the answer to the upgrade (RFC 6455 section 4.1, what the client must validate). Returns what the head took.
+    fn read_answer(&mut self, bytes: &[u8], accept: &[u8; ACCEPT_BYTES]) -> Result<usize, Ending> {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut answer = httparse::Response::new(&mut headers);
+        let head_bytes = match answer.parse(bytes) {
+            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
+            Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return Ok(0),
+            Ok(httparse::Status::Partial) => return Err(Ending::Handshake("its head has more than 16 KiB")),
+            Err(_) => return Err(Ending::Handshake("it is not HTTP/1.1")),
+        };
+        let header = |name: &str| {
+            answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
+        };
+        let status = answer.code.unwrap_or_default();
+        if status != 101 {
+            let length = header("content-length").and_then(|value| str::from_utf8(value).ok()?.parse().ok());
+            self.state = State::Refused { status, body_at: head_bytes, body_bytes: length };
+            return Ok(0);
+        }
+        if !header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
+            return Err(Ending::Handshake("its 101 has no Upgrade: websocket"));
+        }
+        if header("sec-websocket-accept") != Some(accept) {
+            return Err(Ending::Handshake("its Sec-WebSocket-Accept does not answer the key"));
+        }
+        self.state = State::Open;
+        Ok(head_bytes)
+    }
+
+    /// Takes one whole frame and returns its length; `None` while it isn't whole.
+    fn read_frame(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<usize>, &'static str> {
+        let Some(header) = Header::parse(bytes)? else { return Ok(None) };
+        if header.mask.is_some() {
+            return Err("a server must not mask (RFC 6455 section 5.1)");
+        }
+        let Some(payload) = bytes.get(header.bytes..header.frame_bytes()) else { return Ok(None) };
+        match header.opcode {
+            OpCode::Ping => sink(Event::Ping(payload)),
+            OpCode::Pong => {}
+            OpCode::Close => sink(close_of(payload)),
+            OpCode::Continuation if !self.fragmented => return Err("a continuation of nothing (RFC 6455 section 5.4)"),
+            OpCode::Text | OpCode::Binary if self.fragmented => return Err("a message inside a message (RFC 6455 section 5.4)"),
+            OpCode::Text | OpCode::Binary if header.fin => sink(Event::Message(payload)),
+            OpCode::Text | OpCode::Binary | OpCode::Continuation => self.take_fragment(payload, header.fin, sink)?,
+        }
+        Ok(Some(header.frame_bytes()))
+    }
+
+    fn take_fragment(&mut self, payload: &[u8], fin: bool, sink: &mut impl FnMut(Event<'_>)) -> Result<(), &'static str> {
+        if self.message.len() + payload.len() > PAYLOAD_BYTES_MAX {
+            return Err("a message of more than 64 MiB");
+        }
+        self.message.extend_from_slice(payload);
+        self.fragmented = !fin;
+        if fin {
+            sink(Event::Message(&self.message));
+            self.message.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Default for Reader {
+    /// What stands in for a reader while it is lent: it takes nothing for an answer.
+    fn default() -> Self {
+        Self::new([0; ACCEPT_BYTES])
+    }
+}
+
+/// Code and reason of a close frame (RFC 6455 section 5.5.1); 1005 stands for none.
+fn close_of(payload: &[u8]) -> Event<'_> {
+    match payload {
+        [high, low, reason @ ..] => {
+            Event::Close(u16::from_be_bytes([*high, *low]), str::from_utf8(reason).unwrap_or("(a reason that is not UTF-8)"))
+        }
+        _ => Event::Close(1005, ""),
+    }
+}
+
+/// The server's own words, on one line.
+fn refusal(status: u16, body: &[u8]) -> Ending {
+    let text: String = String::from_utf8_lossy(body)
+        .chars()
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .take(REFUSAL_CHARS_MAX)
+        .collect();
+    let text = if text.trim().is_empty() { "(no text)".to_owned() } else { text.trim().to_owned() };
+    Ending::Rejected { status, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::accept_of;
+
+    const KEY: &[u8] = b"dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn answer() -> Vec<u8> {
+        let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nSec-WebSocket-Accept: ".to_vec();
+        answer.extend_from_slice(&accept_of(KEY));
+        answer.extend_from_slice(b"\r\n\r\n");
+        answer
+    }
+
+    /// What the events were, with their payloads, or how it ended.
+    fn read(pieces: &[&[u8]]) -> Result<Vec<String>, String> {
+        let mut reader = Reader::new(accept_of(KEY));
+        let mut seen = Vec::new();
+        for piece in pieces {
+            reader
+                .handle_input(piece, |event| {
+                    seen.push(match event {
+                        Event::Message(payload) => {
+                            format!("message {} {}", payload.len(), payload.iter().map(|&b| u64::from(b)).sum::<u64>())
+                        }
+                        event => format!("{event:?}"),
+                    });
+                })
+                .map_err(|ending| ending.to_string())?;
+        }
+        Ok(seen)
+    }
+
+    #[test]
+    fn a_stream_cut_anywhere_tells_the_same() {
+        let mut stream = answer();
+        stream.extend_from_slice(&[0x82, 3, 1, 2, 3, 0x01, 1, 9, 0x89, 1, 5, 0x80, 2, 9, 9, 0x82, 126, 0, 200]);
+        stream.extend_from_slice(&[1; 200]);
+        stream.extend_from_slice(&[0x88, 4, 3, 0xE8, b'o', b'k']);
+        let whole = read(&[&stream]).unwrap();
+        assert_eq!(whole, ["Opened", "message 3 6", "Ping([5])", "message 3 27", "message 200 200", "Close(1000, \"ok\")"]);
+        for cut in 0..=stream.len() {
+            let (left, right) = stream.split_at(cut);
+            assert_eq!(read(&[left, right]).unwrap(), whole, "cut at {cut}");
+        }
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(read(&bytes).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_text_wherever_it_is_cut() {
+        let stream = b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\ntoo many\n";
+        for cut in 0..=stream.len() {
+            let (left, right) = stream.split_at(cut);
+            assert_eq!(read(&[left, right]).unwrap_err(), "the server refused the upgrade with 503: too many");
+        }
+        let mut reader = Reader::new(accept_of(KEY));
+        reader.handle_input(b"HTTP/1.1 404 Nothing\r\n\r\nnot ", |_| ()).unwrap();
+        reader.handle_input(b"here", |_| ()).unwrap();
+        assert_eq!(reader.handle_end().to_string(), "the server refused the upgrade with 404: not here");
+    }
+
+    #[test]
+    fn what_breaks_the_rules_ends_the_connection() {
+        let opened = answer();
+        for wrong in [&[0x82_u8, 0x80, 0, 0, 0, 0][..], &[0x80, 0], &[0x01, 0, 0x81, 0], &[0xF0, 0]] {
+            assert!(read(&[&opened, wrong]).unwrap_err().contains("RFC 6455"));
+        }
+        let mut other_key = answer();
+        let last = other_key.len() - 6;
+        other_key[last] ^= 1;
+        assert!(read(&[&other_key]).unwrap_err().contains("does not answer the key"));
+        assert!(read(&[b"SSH-2.0\r\n\r\n"]).unwrap_err().contains("not HTTP"));
+    }
+}

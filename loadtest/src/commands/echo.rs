@@ -1,0 +1,179 @@
+//! `echo`: messages a second and their round trips.
+//!
+//! Without `--rate` a closed loop: each connection keeps `--inflight` messages under way. With it an open loop: messages are due
+//! at fixed times, in turn over the connections, whatever has come back, and latency counts from when they were due.
+
+use std::collections::VecDeque;
+
+use clap::Args;
+use fantail::config::ByteSize;
+use fantail::frame::OpCode;
+
+use crate::clock::{self, Nanos};
+use crate::ending::Ending;
+use crate::engine::{Load, Net, Next};
+use crate::failure::Failure;
+use crate::histogram::Histogram;
+use crate::report::Report;
+use crate::schedule::Schedule;
+
+use super::common::Common;
+use super::payload::Payload;
+use super::stage::Stage;
+use super::{check_size, crowd};
+
+/// Flags of `echo`.
+#[derive(Args, Debug)]
+pub struct Echo {
+    #[command(flatten)]
+    common: Common,
+    /// How many connections
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// How many messages each connection has under way in the closed loop
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "rate")]
+    inflight: u32,
+    /// Messages a second over all connections: the open loop
+    #[arg(long, value_name = "PER_SECOND", value_parser = super::parse_rate)]
+    rate: Option<f64>,
+    /// Bytes of a message, at least 16
+    #[arg(long, default_value = "64", value_name = "SIZE")]
+    size: ByteSize,
+}
+
+struct Pairs {
+    schedule: Option<Schedule>,
+    inflight: u32,
+    /// Of each connection, number and due time of what has not come back.
+    under_way: Vec<VecDeque<(u64, Nanos)>>,
+    turn_of: usize,
+    payload: Payload,
+    stage: Stage,
+    timeout: Nanos,
+    started: bool,
+    sent: u64,
+    returned: u64,
+    skipped: u64,
+    foreign: u64,
+    lost_connections: u64,
+    first_ending: Option<String>,
+    latency: Histogram,
+    lateness: Histogram,
+}
+
+/// Runs `echo`.
+pub fn run(options: &Echo) -> Result<(Report, &Common), Failure> {
+    check_size(options.size)?;
+    let connections = options.connections as usize;
+    let mut engine = options.common.prepare(connections)?;
+    let gathered = crowd::gather(&mut engine, connections)?;
+    let start = clock::now();
+    let mut pairs = Pairs {
+        schedule: options.rate.map(|rate| Schedule::new(start, rate)),
+        inflight: options.inflight,
+        under_way: vec![VecDeque::new(); connections],
+        turn_of: 0,
+        payload: Payload::new(options.size.bytes()),
+        stage: Stage::new(&options.common, "echo", start),
+        timeout: options.common.timeout_ns(),
+        started: false,
+        sent: 0,
+        returned: 0,
+        skipped: 0,
+        foreign: 0,
+        lost_connections: 0,
+        first_ending: None,
+        latency: Histogram::new(),
+        lateness: Histogram::new(),
+    };
+    let interrupted = !gathered || engine.run(&mut pairs)?;
+    pairs.stage.finish(pairs.returned)?;
+    let mut report = Report::new("echo", "message", pairs.stage.measured(), engine.net.lag.clone());
+    let pending = pairs.under_way.iter().map(|queue| queue.len() as u64).sum::<u64>();
+    report.counts = vec![
+        ("sent", pairs.sent),
+        ("returned", pairs.returned),
+        ("lost", pairs.skipped + if interrupted { 0 } else { pending }),
+        ("foreign", pairs.foreign),
+        ("connections_lost", pairs.lost_connections),
+    ];
+    report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
+    if options.rate.is_none() {
+        report.notes.push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+    }
+    report.latencies = vec![("round_trip", pairs.latency)];
+    report.lateness = options.rate.map(|_| pairs.lateness);
+    report.interrupted = interrupted;
+    Ok((report, &options.common))
+}
+
+impl Pairs {
+    fn send(&mut self, net: &mut Net, id: usize, due: Nanos) {
+        net.send(id, OpCode::Text, self.payload.numbered(self.sent));
+        self.under_way[id].push_back((self.sent, due));
+        self.sent += 1;
+    }
+
+    fn start(&mut self, net: &mut Net) {
+        for id in 0..self.under_way.len() {
+            for _ in 0..self.inflight {
+                self.send(net, id, clock::now());
+            }
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.under_way.iter().all(VecDeque::is_empty)
+    }
+}
+
+impl Load for Pairs {
+    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+        self.stage.tick(net, now, self.returned)?;
+        if self.stage.is_over() && (self.is_settled() || now >= self.stage.until + self.timeout) {
+            return Ok(Next::Done);
+        }
+        let mut next = if now < self.stage.from { self.stage.from } else { self.stage.until };
+        if self.stage.is_over() {
+            next = self.stage.until + self.timeout;
+        } else if self.schedule.is_none() && !self.started {
+            self.started = true;
+            self.start(net);
+        }
+        while let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.take(now, self.stage.until)) {
+            if self.stage.is_measured(due) {
+                self.lateness.record(clock::now() - due);
+            }
+            self.send(net, self.turn_of, due);
+            self.turn_of = (self.turn_of + 1) % self.under_way.len();
+        }
+        let due = self.schedule.filter(|_| !self.stage.is_over()).map_or(Nanos::MAX, |schedule| schedule.next_at());
+        Ok(Next::At(next.min(due)))
+    }
+
+    fn message(&mut self, net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
+        let place =
+            self.payload.number_of(payload).and_then(|number| self.under_way[id].iter().position(|&(sent, _)| sent == number));
+        let Some(place) = place else {
+            self.foreign += 1;
+            return;
+        };
+        // Echoes keep their order on a connection, so those before this one will not come.
+        self.skipped += place as u64;
+        for (_, due) in self.under_way[id].drain(..=place).skip(place) {
+            self.returned += 1;
+            if self.stage.is_measured(due) {
+                self.latency.record(at - due);
+            }
+        }
+        while self.schedule.is_none() && at < self.stage.until && self.under_way[id].len() < self.inflight as usize {
+            self.send(net, id, clock::now());
+        }
+    }
+
+    fn closed(&mut self, _net: &mut Net, id: usize, ending: Ending, _at: Nanos) {
+        self.lost_connections += 1;
+        self.first_ending.get_or_insert_with(|| ending.to_string());
+        self.skipped += self.under_way[id].drain(..).len() as u64;
+    }
+}

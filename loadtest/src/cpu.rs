@@ -1,0 +1,125 @@
+//! What a server costs: processor time and memory of a process and its descendants, as `/proc` has them.
+//!
+//! User and system stay apart, because they have different remedies. The kernel counts in ticks of 10 ms, so a figure per
+//! operation needs a run of seconds.
+
+use std::{fs, io};
+
+use crate::failure::Failure;
+
+/// Processor time in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CpuTime {
+    /// In the program.
+    pub user: f64,
+    /// In the kernel on its behalf.
+    pub system: f64,
+}
+
+/// Memory in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident.
+    pub rss: u64,
+    /// Resident, what is shared divided among those who share it.
+    pub pss: u64,
+}
+
+impl CpuTime {
+    /// What `pid`, its descendants and those it has waited for have used since they started.
+    pub fn of_tree(pid: u32) -> Result<Self, Failure> {
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        over_tree(pid, |pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            parse_stat(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its stat cannot be read"))
+        })
+        .map(|all| {
+            let sum = |pick: fn(&[u64; 4]) -> u64| all.iter().map(pick).sum::<u64>() as f64 / ticks;
+            Self { user: sum(|times| times[0] + times[2]), system: sum(|times| times[1] + times[3]) }
+        })
+    }
+
+    /// What was used since `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self { user: self.user - earlier.user, system: self.system - earlier.system }
+    }
+}
+
+impl Memory {
+    /// What `pid` and its descendants hold now.
+    pub fn of_tree(pid: u32) -> Result<Self, Failure> {
+        over_tree(pid, |pid| {
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            Ok(Self { rss: named_kib(&rollup, "Rss:") * 1024, pss: named_kib(&rollup, "Pss:") * 1024 })
+        })
+        .map(|all| all.iter().fold(Self::default(), |sum, one| Self { rss: sum.rss + one.rss, pss: sum.pss + one.pss }))
+    }
+}
+
+/// Reads of `pid`, which must be there, and of its descendants, which may end meanwhile.
+fn over_tree<T>(pid: u32, read: impl Fn(u32) -> io::Result<T>) -> Result<Vec<T>, Failure> {
+    let mut all = vec![read(pid).map_err(|error| Failure::Process { pid, error })?];
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        for child in children(parent) {
+            all.extend(read(child));
+            parents.push(child);
+        }
+    }
+    Ok(all)
+}
+
+/// The children of all threads of a process.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|line| line.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// utime, stime, cutime and cstime: fields 14 to 17. The name before them may contain anything, so the last `)` ends it.
+fn parse_stat(stat: &str) -> Option<[u64; 4]> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
+    let mut next = || fields.next()?.parse().ok();
+    Some([next()?, next()?, next()?, next()?])
+}
+
+fn named_kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn fields_are_found_behind_any_name() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 11 12 13 14 20 0";
+        assert_eq!(parse_stat(stat), Some([11, 12, 13, 14]));
+        assert_eq!(parse_stat("7 (a"), None);
+    }
+
+    #[test]
+    fn a_child_of_a_child_is_counted() {
+        // The shell works in a child of its own and stays until its input ends.
+        let script = "(i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo done; read x) & read y; wait";
+        let mut shell = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(shell.stdout.take().unwrap()), &mut line).unwrap();
+        let used = CpuTime::of_tree(shell.id()).unwrap();
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert!(used.user > 0.02, "{used:?}");
+    }
+
+    #[test]
+    fn own_memory_is_some_and_a_process_that_is_gone_is_an_error() {
+        let own = Memory::of_tree(std::process::id()).unwrap();
+        assert!(own.rss >= own.pss && own.pss > 100_000, "{own:?}");
+        assert!(CpuTime::of_tree(u32::MAX).is_err());
+    }
+}

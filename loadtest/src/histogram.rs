@@ -1,0 +1,86 @@
+//! Latencies to three digits between a nanosecond and an hour.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hdrhistogram::serialization::{Serializer as _, V2Serializer};
+use serde_json::{Value, json};
+
+use crate::clock::{Nanos, SECOND};
+
+/// The percentiles that tables and JSON show.
+pub const QUANTILES: [(&str, f64); 6] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
+
+/// The longest latency told apart; a longer one is recorded as this.
+const LATENCY_MAX: Nanos = 3600 * SECOND;
+
+/// Latencies in nanoseconds. Recording allocates nothing.
+#[derive(Clone, Debug)]
+pub struct Histogram(hdrhistogram::Histogram<u64>);
+
+impl Histogram {
+    /// An empty one.
+    #[expect(clippy::expect_used, reason = "the bounds are constants that the crate accepts")]
+    pub fn new() -> Self {
+        Self(hdrhistogram::Histogram::new_with_bounds(1, LATENCY_MAX, 3).expect("fixed bounds"))
+    }
+
+    /// Records one latency.
+    pub fn record(&mut self, latency: Nanos) {
+        self.0.saturating_record(latency);
+    }
+
+    /// Forgets all.
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    /// How many were recorded.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency that a share (0 to 1) of all did not exceed; 0 of none.
+    pub fn quantile(&self, share: f64) -> Nanos {
+        self.0.value_at_quantile(share)
+    }
+
+    /// Percentiles for readers, and all of it as V2 in base64 for other tools.
+    pub fn to_json(&self) -> Value {
+        let quantiles: serde_json::Map<_, _> =
+            QUANTILES.iter().map(|&(name, share)| (name.to_owned(), self.quantile(share).into())).collect();
+        let mut raw = Vec::new();
+        // Writing into memory can't fail.
+        let _ = V2Serializer::new().serialize(&self.0, &mut raw);
+        json!({
+            "unit": "ns", "count": self.len(), "min": if self.len() == 0 { 0 } else { self.0.min() }, "mean": self.0.mean(),
+            "quantiles": quantiles, "hdr_v2_base64": BASE64_STANDARD.encode(raw),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_carries_the_whole_histogram() {
+        let mut histogram = Histogram::new();
+        (1..=10_000).for_each(|latency| histogram.record(latency * 1000));
+        let json = histogram.to_json();
+        let raw = BASE64_STANDARD.decode(json["hdr_v2_base64"].as_str().unwrap()).unwrap();
+        let back: hdrhistogram::Histogram<u64> =
+            hdrhistogram::serialization::Deserializer::new().deserialize(&mut &raw[..]).unwrap();
+        assert_eq!(back.len(), 10_000);
+        assert_eq!(back.value_at_quantile(0.99), histogram.quantile(0.99));
+        let p99 = json["quantiles"]["p99"].as_u64().unwrap();
+        assert!((9_900_000..=9_910_000).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn what_is_beyond_an_hour_is_an_hour_and_nothing_is_nothing() {
+        let mut histogram = Histogram::new();
+        assert_eq!(histogram.quantile(0.99), 0);
+        histogram.record(Nanos::MAX);
+        assert!(histogram.quantile(1.0) >= LATENCY_MAX);
+    }
+}

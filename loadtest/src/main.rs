@@ -1,0 +1,43 @@
+//! `fantail-loadtest`: what a WebSocket server does per second, how late, and what it costs, in figures that can be quoted.
+//!
+//! ```text
+//! main      flags -> command; one error line; exit status
+//! commands  what a run does: connect, echo, fanout, hold
+//! engine    one epoll loop over all connections of the run
+//! client    one connection's protocol: bytes in, events out
+//! wire      frames and handshake (RFC 6455)
+//! schedule ledger histogram cpu kernel report progress
+//! floor     the barest server there is: the line under every comparison
+//! ```
+//!
+//! One thread, no async runtime, nothing allocated per message: the server has to be the bottleneck, and where it wasn't the
+//! run says INVALID.
+
+use std::process::ExitCode;
+
+mod client;
+mod clock;
+mod commands;
+mod cpu;
+mod ending;
+mod engine;
+mod failure;
+mod floor;
+mod histogram;
+mod kernel;
+mod ledger;
+mod progress;
+mod report;
+mod schedule;
+mod target;
+mod wire;
+
+fn main() -> ExitCode {
+    match commands::run() {
+        Ok(status) => status,
+        Err(failure) => {
+            eprintln!("fantail-loadtest: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What can't be measured is said in one line; what was measured until Ctrl-C is printed.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Process, TOOL, run};
+
+/// Status and the line of a run that can't be made.
+fn failure(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = run(arguments);
+    assert!(output.stdout.is_empty());
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn what_cannot_be_run_says_why_and_what_to_do() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let gone = format!("ws://127.0.0.1:{port}/");
+    for (arguments, status, words) in [
+        (vec!["echo", &gone], 1, "connection 1 of 100: connection refused"),
+        (vec!["connect", &gone, "--duration", "200ms", "--warmup", "0s"], 1, "no connection was opened: connection refused"),
+        (vec!["fanout", "wss://127.0.0.1/"], 1, "TLS is not supported"),
+        (vec!["fanout", &gone, "--size", "8"], 1, "--size must be at least 16"),
+        (vec!["fanout", &gone, "--rate", "0"], 2, "operations a second"),
+        (vec!["hold", &gone], 1, "give its --pid"),
+        (vec!["hold", &gone, "--connections", "4000000000", "--pid", "1"], 1, "4000000032 descriptors are needed"),
+        (vec!["echo", &gone, "--cpu", "9999"], 1, "--cpu 9999"),
+    ] {
+        let (code, line) = failure(&arguments);
+        assert_eq!(code, Some(status), "{arguments:?}: {line}");
+        assert!(line.contains(words), "{arguments:?}: {line}");
+    }
+}
+
+#[test]
+fn a_process_that_is_gone_is_an_error_not_a_zero() {
+    let server = Process::floor();
+    let (code, line) = failure(&["echo", &format!("ws://{}/echo", server.address), "--connections", "1", "--pid", "4194304"]);
+    assert_eq!(code, Some(1));
+    assert!(line.contains("--pid 4194304"), "{line}");
+}
+
+#[test]
+fn ctrl_c_prints_what_was_measured_so_far() {
+    let server = Process::floor();
+    let url = format!("ws://{}/topics/a", server.address);
+    let tool = Command::new(TOOL)
+        .args(["fanout", &url, "--connections", "5", "--duration", "1h", "--warmup", "0s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let status = Command::new("kill").args(["-INT", &tool.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let output = tool.wait_with_output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(table.contains("interrupted") && table.contains("deliveries"), "{table}");
+    assert!(output.stderr.is_empty(), "no progress bar in a pipe");
+}

@@ -1,0 +1,220 @@
+//! Against a server that drops, duplicates, reorders, delays, stalls and cuts on purpose: every fault is found, and nothing else.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{count, measure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use sha1::{Digest as _, Sha1};
+
+/// What happens to the publication with an index on its way to the subscriber with a number.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Drop,
+    Twice,
+    /// Comes after the next one.
+    Behind,
+    /// Comes a fifth of a second later, and so does all that is behind it.
+    Late,
+}
+
+#[derive(Clone, Copy)]
+struct Plan {
+    fault: fn(subscriber: usize, index: u64) -> Fault,
+    /// Nothing is read from the publisher for this long, once a second after the first publication.
+    stall: Duration,
+    /// Bytes go out one at a time.
+    cut: bool,
+}
+
+const GOOD: Plan = Plan { fault: |_, _| Fault::None, stall: Duration::ZERO, cut: false };
+
+struct Subscriber {
+    socket: TcpStream,
+    behind: Vec<u8>,
+}
+
+/// Starts the server and returns its URL. Each connection subscribes; what comes on any is published to all.
+fn serve(plan: Plan) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/topic", listener.local_addr().unwrap());
+    let subscribers = Arc::new(Mutex::new(Vec::new()));
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let subscribers = Arc::clone(&subscribers);
+            upgrade(&socket, plan.cut);
+            subscribers.lock().unwrap().push(Subscriber { socket: socket.try_clone().unwrap(), behind: Vec::new() });
+            thread::spawn(move || publish_all(&socket, plan, &subscribers));
+        }
+    });
+    url
+}
+
+fn upgrade(mut socket: &TcpStream, cut: bool) {
+    socket.set_nodelay(true).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let key = head.split("Sec-WebSocket-Key: ").nth(1).unwrap().lines().next().unwrap();
+    let accept = BASE64_STANDARD.encode(Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")));
+    let answer =
+        format!("HTTP/1.1 101 Fine\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n");
+    send(socket, answer.as_bytes(), cut);
+}
+
+fn send(mut socket: &TcpStream, bytes: &[u8], cut: bool) {
+    for piece in bytes.chunks(if cut { 1 } else { bytes.len() }) {
+        // The tool leaves when it has seen enough.
+        let _ = socket.write_all(piece);
+    }
+}
+
+/// Reads masked frames of less than 126 bytes and hands each on by the plan.
+fn publish_all(mut socket: &TcpStream, plan: Plan, subscribers: &Mutex<Vec<Subscriber>>) {
+    let start = Instant::now();
+    let mut stall = Some(plan.stall).filter(|stall| !stall.is_zero());
+    let mut head = [0; 6];
+    for index in 0.. {
+        if socket.read_exact(&mut head).is_err() || head[0] & 0xF == 8 {
+            return;
+        }
+        if start.elapsed() > Duration::from_millis(700)
+            && let Some(stall) = stall.take()
+        {
+            thread::sleep(stall);
+        }
+        let mut frame = vec![0x81, head[1] & 0x7F];
+        frame.resize(2 + usize::from(head[1] & 0x7F), 0);
+        socket.read_exact(&mut frame[2..]).unwrap();
+        frame[2..].iter_mut().zip(head[2..].iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+        for (number, subscriber) in subscribers.lock().unwrap().iter_mut().enumerate() {
+            deliver(subscriber, &frame, (plan.fault)(number, index), plan.cut);
+        }
+    }
+}
+
+fn deliver(subscriber: &mut Subscriber, frame: &[u8], fault: Fault, cut: bool) {
+    let mut bytes = match fault {
+        Fault::None => frame.to_vec(),
+        Fault::Late => {
+            thread::sleep(Duration::from_millis(200));
+            frame.to_vec()
+        }
+        Fault::Twice => frame.repeat(2),
+        Fault::Drop => Vec::new(),
+        Fault::Behind => {
+            subscriber.behind = frame.to_vec();
+            return;
+        }
+    };
+    bytes.append(&mut subscriber.behind);
+    if !bytes.is_empty() {
+        send(&subscriber.socket, &bytes, cut);
+    }
+}
+
+/// Ten subscribers, 100 publications in two seconds, none of them lost by the machine being slow.
+fn fanout(plan: Plan, more: &[&str]) -> serde_json::Value {
+    let url = serve(plan);
+    let flags = ["--connections", "10", "--rate", "50", "--duration", "2s", "--warmup", "0s", "--timeout", "2s", "--size", "64"];
+    let json = measure(&[&["fanout", &url], &flags[..], more].concat());
+    assert_eq!(count(&json, "published"), 100);
+    assert_eq!((count(&json, "foreign"), count(&json, "connections_lost")), (0, 0), "{json:#}");
+    json
+}
+
+fn faults(json: &serde_json::Value) -> [u64; 4] {
+    ["delivered", "lost", "duplicated", "reordered"].map(|name| count(json, name))
+}
+
+#[test]
+fn a_good_server_has_no_fault_even_if_every_byte_comes_alone() {
+    assert_eq!(faults(&fanout(GOOD, &[])), [1000, 0, 0, 0]);
+    assert_eq!(faults(&fanout(Plan { cut: true, ..GOOD }, &[])), [1000, 0, 0, 0]);
+}
+
+#[test]
+fn every_loss_is_found_also_of_the_last_message() {
+    let plan =
+        Plan { fault: |subscriber, index| if subscriber == 3 && index % 10 == 9 { Fault::Drop } else { Fault::None }, ..GOOD };
+    assert_eq!(faults(&fanout(plan, &[])), [990, 10, 0, 0]);
+}
+
+#[test]
+fn every_duplicate_is_found_also_of_the_last_message() {
+    let plan =
+        Plan { fault: |subscriber, index| if subscriber < 2 && index % 33 == 0 { Fault::Twice } else { Fault::None }, ..GOOD };
+    assert_eq!(faults(&fanout(plan, &[])), [1000, 0, 8, 0]);
+}
+
+#[test]
+fn every_message_behind_its_turn_is_found() {
+    let plan =
+        Plan { fault: |subscriber, index| if subscriber == 9 && index % 20 == 5 { Fault::Behind } else { Fault::None }, ..GOOD };
+    assert_eq!(faults(&fanout(plan, &[])), [1000, 0, 0, 5]);
+}
+
+#[test]
+fn a_delay_is_late_and_nothing_else() {
+    let plan = Plan { fault: |subscriber, index| if subscriber == 9 && index == 99 { Fault::Late } else { Fault::None }, ..GOOD };
+    let json = fanout(plan, &[]);
+    assert_eq!(faults(&json), [1000, 0, 0, 0]);
+    for latency in ["delivery", "last_subscriber"] {
+        let slowest = json["latencies"][latency]["quantiles"]["max"].as_u64().unwrap();
+        assert!(slowest >= 200_000_000, "{latency}: {slowest}");
+    }
+}
+
+#[test]
+fn all_faults_together_are_told_apart() {
+    let fault = |subscriber, index| match (subscriber, index % 10) {
+        (0, 1) => Fault::Drop,
+        (1, 2) | (2, 2) => Fault::Twice,
+        (4, 3) => Fault::Behind,
+        _ => Fault::None,
+    };
+    assert_eq!(faults(&fanout(Plan { fault, ..GOOD }, &[])), [990, 10, 20, 10]);
+}
+
+#[test]
+fn a_stall_of_a_second_shows_in_the_open_loop() {
+    let json = fanout(Plan { stall: Duration::from_secs(1), ..GOOD }, &[]);
+    assert_eq!(faults(&json), [1000, 0, 0, 0]);
+    // What was due in the stall's first half waited for at least its second half: 25 of the 100 publications.
+    let quantiles = &json["latencies"]["delivery"]["quantiles"];
+    assert!(quantiles["max"].as_u64().unwrap() >= 950_000_000, "{quantiles}");
+    assert!(quantiles["p90"].as_u64().unwrap() >= 500_000_000, "{quantiles}");
+}
+
+#[test]
+fn a_full_window_that_lost_a_message_ends_and_says_so() {
+    let url =
+        serve(Plan { fault: |subscriber, index| if subscriber == 1 && index == 7 { Fault::Drop } else { Fault::None }, ..GOOD });
+    let started = Instant::now();
+    let json = measure(&[
+        "fanout",
+        &url,
+        "--connections",
+        "3",
+        "--window",
+        "1",
+        "--duration",
+        "1h",
+        "--warmup",
+        "0s",
+        "--timeout",
+        "1s",
+        "--size",
+        "64",
+    ]);
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert_eq!((count(&json, "published"), count(&json, "lost")), (8, 1));
+}

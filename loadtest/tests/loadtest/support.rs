@@ -1,0 +1,78 @@
+//! What the tests share: the tool run as a process, its JSON read back.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The tool.
+pub const TOOL: &str = env!("CARGO_BIN_EXE_fantail-loadtest");
+
+/// A server that ends with its test.
+pub struct Process {
+    child: Child,
+    /// `127.0.0.1:PORT`.
+    pub address: String,
+}
+
+impl Process {
+    /// Fantail with one worker. Cargo builds the binaries of other packages for no test, so it has to be there already.
+    pub fn fantail() -> Self {
+        let binary = Path::new(TOOL).with_file_name("fantail");
+        assert!(binary.exists(), "{}: run `cargo build` first", binary.display());
+        let mut command = Command::new(binary);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--echo"]);
+        Self::start(&mut command)
+    }
+
+    /// The tool's own floor.
+    pub fn floor() -> Self {
+        Self::start(Command::new(TOOL).args(["floor", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// Starts it and waits until it says where it listens.
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the server starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let address = lines.filter(|line| line.contains("listening")).find_map(|line| {
+            let rest = &line[line.find("127.0.0.1:")?..];
+            Some(rest.split(|char: char| !char.is_ascii_digit() && char != '.' && char != ':').next()?.to_owned())
+        });
+        Self { child, address: address.expect("the server says where it listens") }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already, which the test then says better.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A whole run of the tool.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(TOOL).args(arguments).output().expect("the tool starts")
+}
+
+/// A run that measures, and its JSON. Whether it is valid depends on the machine, so both outcomes will do.
+pub fn measure(arguments: &[&str]) -> Value {
+    let output = run(&[arguments, &["--json", "-"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{:?}: {errors}", output.status);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    assert_eq!(json["valid"], output.status.code() == Some(0), "status and JSON agree");
+    assert_eq!(errors.contains("INVALID"), output.status.code() == Some(3), "status and table agree");
+    json
+}
+
+/// A count of the report.
+pub fn count(json: &Value, name: &str) -> u64 {
+    json["counts"][name].as_u64().unwrap_or_else(|| panic!("no count {name} in {json:#}"))
+}
