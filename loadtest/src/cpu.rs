@@ -3,6 +3,7 @@
 //! User and system stay apart, because they have different remedies. The kernel counts in ticks of 10 ms, so a figure per
 //! operation needs a run of seconds.
 
+use std::collections::BTreeMap;
 use std::{fs, io};
 
 use crate::failure::Failure;
@@ -39,6 +40,11 @@ impl CpuTime {
         })
     }
 
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { user: self.user + other.user, system: self.system + other.system }
+    }
+
     /// What was used since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self { user: self.user - earlier.user, system: self.system - earlier.system }
@@ -54,6 +60,30 @@ impl Memory {
         })
         .map(|all| all.iter().fold(Self::default(), |sum, one| Self { rss: sum.rss + one.rss, pss: sum.pss + one.pss }))
     }
+}
+
+/// What the whole machine has spent in softirqs, which is where the kernel receives; 0 where `/proc/stat` isn't there.
+pub fn softirq_seconds() -> f64 {
+    parse_softirq(&fs::read_to_string("/proc/stat").unwrap_or_default()) / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Field 7 of the first line: user, nice, system, idle, iowait, irq, softirq.
+fn parse_softirq(stat: &str) -> f64 {
+    let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
+    line.and_then(|line| line.split_ascii_whitespace().nth(6)?.parse().ok()).unwrap_or_default()
+}
+
+/// What each thread of a process has used since it started, by its number, user and system together, in seconds.
+pub fn of_threads(pid: u32) -> BTreeMap<u32, f64> {
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| {
+            let thread = task.file_name().to_str()?.parse().ok()?;
+            let times = parse_stat(&fs::read_to_string(task.path().join("stat")).ok()?)?;
+            Some((thread, (times[0] + times[1]) as f64 / ticks))
+        })
+        .collect()
 }
 
 /// Reads of `pid`, which must be there, and of its descendants, which may end meanwhile.
@@ -101,6 +131,12 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 11 12 13 14 20 0";
         assert_eq!(parse_stat(stat), Some([11, 12, 13, 14]));
         assert_eq!(parse_stat("7 (a"), None);
+    }
+
+    #[test]
+    fn softirq_is_the_seventh_field() {
+        assert_eq!(parse_softirq("cpu  1 2 3 4 5 6 700 8\ncpu0 1 1 1 1 1 1 1\n"), 700.0);
+        assert_eq!(parse_softirq(""), 0.0);
     }
 
     #[test]

@@ -29,9 +29,9 @@ pub enum Ending {
         text: String,
     },
     /// Bytes that are not HTTP, or a 101 that isn't one.
-    #[error("the answer to the upgrade is wrong: {0}")]
-    Handshake(&'static str),
-    /// A frame that breaks RFC 6455.
+    #[error("the server's answer is wrong: {0}")]
+    Answer(&'static str),
+    /// Bytes that break the protocol, such as a frame against RFC 6455.
     #[error("the server broke the protocol: {0}")]
     Protocol(&'static str),
     /// A close frame.

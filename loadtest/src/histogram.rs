@@ -1,10 +1,11 @@
 //! Latencies to three digits between a nanosecond and an hour.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use hdrhistogram::serialization::{Serializer as _, V2Serializer};
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use serde_json::{Value, json};
 
 use crate::clock::{Nanos, SECOND};
+use crate::failure::Failure;
 
 /// The percentiles that tables and JSON show.
 pub const QUANTILES: [(&str, f64); 6] =
@@ -44,16 +45,33 @@ impl Histogram {
         self.0.value_at_quantile(share)
     }
 
+    /// Adds all of another.
+    pub fn add(&mut self, other: &Self) {
+        // Both have the same bounds, so there is always room.
+        let _ = self.0.add(&other.0);
+    }
+
+    /// All of it as V2 of the HdrHistogram formats.
+    pub fn to_base64(&self) -> String {
+        let mut raw = Vec::new();
+        // Writing into memory can't fail.
+        let _ = V2Serializer::new().serialize(&self.0, &mut raw);
+        BASE64_STANDARD.encode(raw)
+    }
+
+    /// The way back.
+    pub fn from_base64(text: &str) -> Result<Self, Failure> {
+        let raw = BASE64_STANDARD.decode(text).map_err(|_| Failure::Histogram)?;
+        Deserializer::new().deserialize(&mut &raw[..]).map(Self).map_err(|_| Failure::Histogram)
+    }
+
     /// Percentiles for readers, and all of it as V2 in base64 for other tools.
     pub fn to_json(&self) -> Value {
         let quantiles: serde_json::Map<_, _> =
             QUANTILES.iter().map(|&(name, share)| (name.to_owned(), self.quantile(share).into())).collect();
-        let mut raw = Vec::new();
-        // Writing into memory can't fail.
-        let _ = V2Serializer::new().serialize(&self.0, &mut raw);
         json!({
             "unit": "ns", "count": self.len(), "min": if self.len() == 0 { 0 } else { self.0.min() }, "mean": self.0.mean(),
-            "quantiles": quantiles, "hdr_v2_base64": BASE64_STANDARD.encode(raw),
+            "quantiles": quantiles, "hdr_v2_base64": self.to_base64(),
         })
     }
 }
@@ -67,11 +85,11 @@ mod tests {
         let mut histogram = Histogram::new();
         (1..=10_000).for_each(|latency| histogram.record(latency * 1000));
         let json = histogram.to_json();
-        let raw = BASE64_STANDARD.decode(json["hdr_v2_base64"].as_str().unwrap()).unwrap();
-        let back: hdrhistogram::Histogram<u64> =
-            hdrhistogram::serialization::Deserializer::new().deserialize(&mut &raw[..]).unwrap();
-        assert_eq!(back.len(), 10_000);
-        assert_eq!(back.value_at_quantile(0.99), histogram.quantile(0.99));
+        let mut back = Histogram::from_base64(json["hdr_v2_base64"].as_str().unwrap()).unwrap();
+        assert_eq!((back.len(), back.quantile(0.99)), (10_000, histogram.quantile(0.99)));
+        back.add(&histogram);
+        assert_eq!((back.len(), back.quantile(0.99)), (20_000, histogram.quantile(0.99)));
+        assert!(Histogram::from_base64("AAAA").is_err());
         let p99 = json["quantiles"]["p99"].as_u64().unwrap();
         assert!((9_900_000..=9_910_000).contains(&p99), "{p99}");
     }

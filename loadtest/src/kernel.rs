@@ -16,14 +16,52 @@ pub struct TcpCounters {
     pub listen_overflows: u64,
     /// SYN and SYN-ACK sent again.
     pub syn_retransmits: u64,
+    /// Connections that somebody here began to open.
+    pub active_opens: u64,
+    /// Openings that were refused or given up.
+    pub failed_opens: u64,
 }
 
 impl TcpCounters {
-    /// Now; 0 where `/proc/net/netstat` isn't there.
+    /// Now; 0 where `/proc/net` isn't there.
     pub fn read() -> Self {
-        let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
-        Self { listen_overflows: named(&text, "ListenOverflows"), syn_retransmits: named(&text, "TCPSynRetrans") }
+        let extended = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+        let basic = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
+        Self {
+            listen_overflows: named(&extended, "ListenOverflows"),
+            syn_retransmits: named(&extended, "TCPSynRetrans"),
+            active_opens: named(&basic, "ActiveOpens"),
+            failed_opens: named(&basic, "AttemptFails"),
+        }
     }
+
+    /// Both together.
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            listen_overflows: self.listen_overflows + other.listen_overflows,
+            syn_retransmits: self.syn_retransmits + other.syn_retransmits,
+            active_opens: self.active_opens + other.active_opens,
+            failed_opens: self.failed_opens + other.failed_opens,
+        }
+    }
+
+    /// What was counted since `earlier`.
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            listen_overflows: self.listen_overflows - earlier.listen_overflows,
+            syn_retransmits: self.syn_retransmits - earlier.syn_retransmits,
+            active_opens: self.active_opens - earlier.active_opens,
+            failed_opens: self.failed_opens - earlier.failed_opens,
+        }
+    }
+}
+
+/// What the machine's kernel has taken for its own objects, sockets and their like, in bytes; 0 where `/proc/meminfo` isn't there.
+pub fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    // Slab has the sockets, their files and what epoll keeps; Percpu and PageTables don't depend on them.
+    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));
+    line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
 /// A line of names is followed by a line of their values.
@@ -45,6 +83,11 @@ pub fn pin(cpu: usize) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Usage(format!("--cpu {cpu}: this process may not run on that CPU")))
+}
+
+/// How many connections one process may have.
+pub fn connections_max() -> u64 {
+    getrlimit(Resource::Nofile).maximum.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_BESIDE))
 }
 
 /// Makes room for so many connections, or says what number is needed.
@@ -81,6 +124,19 @@ mod tests {
         assert_eq!(named(text, "ListenOverflows"), 42);
         assert_eq!(named(text, "TCPSynRetrans"), 5);
         assert_eq!(named(text, "Missing"), 0);
+    }
+
+    #[test]
+    fn the_kernel_counts_what_is_opened_and_what_it_takes() {
+        let before = TcpCounters::read();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(std::net::TcpStream::connect(address).unwrap());
+        drop(listener);
+        std::net::TcpStream::connect(address).unwrap_err();
+        let since = TcpCounters::read().since(before);
+        assert!(since.active_opens >= 2 && since.failed_opens >= 1, "{since:?}");
+        assert!(memory_bytes() > 1 << 20);
     }
 
     #[test]

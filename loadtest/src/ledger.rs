@@ -19,15 +19,25 @@ pub enum Arrival {
 /// One subscriber's account.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// One more than the highest number seen.
+    /// One more than the highest number seen; before the first, the one that must come at the latest.
     next: u64,
     /// Numbers below `next` that have not come. Empty with a server that loses nothing, and then free.
     holes: BTreeSet<u64>,
+    /// Nothing has come yet, and what was under way before the subscription stood may still come.
+    may_begin_earlier: bool,
 }
 
 impl Ledger {
+    /// Of a subscriber who came when `next` was the next to be published: that one must come, earlier ones may.
+    pub const fn joining(next: u64) -> Self {
+        Self { next, holes: BTreeSet::new(), may_begin_earlier: true }
+    }
+
     /// Enters a number.
     pub fn enter(&mut self, number: u64) -> Arrival {
+        if std::mem::take(&mut self.may_begin_earlier) {
+            self.next = self.next.min(number);
+        }
         if number >= self.next {
             self.holes.extend(self.next..number);
             self.next = number + 1;
@@ -56,6 +66,20 @@ mod tests {
         use Arrival::{Duplicate, InOrder, Reordered};
         assert_eq!(arrivals, [InOrder, InOrder, Duplicate, InOrder, Reordered, Duplicate, Duplicate, InOrder]);
         assert_eq!(ledger.lost(9), 4, "2, 5, 7 and 8");
+    }
+
+    #[test]
+    fn who_joins_may_begin_with_what_was_under_way_but_not_later() {
+        let mut early = Ledger::joining(5);
+        assert_eq!(
+            [3, 4, 5, 4].map(|number| early.enter(number)),
+            [Arrival::InOrder, Arrival::InOrder, Arrival::InOrder, Arrival::Duplicate]
+        );
+        assert_eq!(early.lost(6), 0);
+        let mut late = Ledger::joining(5);
+        assert_eq!(late.enter(7), Arrival::InOrder);
+        assert_eq!(late.lost(8), 2, "5 and 6");
+        assert_eq!(Ledger::joining(5).lost(5), 0);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! `fantail-loadtest`: what a WebSocket server does per second, how late, and what it costs, in figures that can be quoted.
 //!
 //! ```text
-//! main      flags -> command; one error line; exit status
-//! commands  what a run does: connect, echo, fanout, hold
-//! engine    one epoll loop over all connections of the run
-//! client    one connection's protocol: bytes in, events out
-//! wire      frames and handshake (RFC 6455)
-//! schedule ledger histogram cpu kernel report progress
-//! floor     the barest server there is: the line under every comparison
+//! main       flags -> command; one error line; exit status
+//! commands   what a run does: connect, echo, fanout, publish, hold, notify, rooms, churn, storm, slow
+//! feed       what is published: when, on which topics, through whom
+//! traffic    who is subscribed to what, and what of it came
+//! stage      warm-up, measurement, end
+//! engine net one epoll loop over all connections of the run
+//! client     one connection's protocol, sans IO: WebSocket, Redis, NATS, Socket.IO, POST
+//! target wire payload schedule ledger histogram cpu kernel report output progress
+//! floor      the barest server there is: the line under every comparison
 //! ```
 //!
 //! One thread, no async runtime, nothing allocated per message: the server has to be the bottleneck, and where it wasn't the
@@ -19,17 +21,25 @@ mod client;
 mod clock;
 mod commands;
 mod cpu;
+mod cpus;
 mod ending;
 mod engine;
 mod failure;
+mod feed;
 mod floor;
 mod histogram;
 mod kernel;
+mod launch;
 mod ledger;
+mod net;
+mod output;
+mod payload;
 mod progress;
 mod report;
 mod schedule;
+mod stage;
 mod target;
+mod traffic;
 mod wire;
 
 fn main() -> ExitCode {

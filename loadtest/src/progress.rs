@@ -19,13 +19,21 @@ pub struct Progress {
 impl Progress {
     /// A bar that is full at `end`, with what it counts.
     pub fn new(what: &'static str, end: u64) -> Self {
-        let bar = if stderr().is_terminal() { ProgressBar::new(end) } else { ProgressBar::hidden() };
+        if !stderr().is_terminal() {
+            return Self::hidden();
+        }
+        let bar = ProgressBar::new(end);
         // The template is fixed; were it wrong, the bar would have the crate's own look.
         if let Ok(style) = ProgressStyle::with_template("{prefix:10} {wide_bar} {percent:>3} %  {msg}  {eta} left") {
             bar.set_style(style);
         }
         bar.set_prefix(what);
         Self { bar, drawn_at: 0 }
+    }
+
+    /// A bar that is never drawn.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), drawn_at: 0 }
     }
 
     /// Moves the bar to `position` and shows `done` beside it.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::clock::Nanos;
 use crate::cpu::CpuTime;
 use crate::histogram::{Histogram, QUANTILES};
+use crate::kernel::TcpCounters;
 
 /// Beyond this share of one processor the tool may have been the bottleneck.
 const OWN_CPU_SHARE_MAX: f64 = 0.8;
@@ -25,12 +26,18 @@ pub struct Report {
     lag: Histogram,
     /// How late the tool was with what was due, in an open loop.
     pub lateness: Option<Histogram>,
+    /// What the run was asked for.
+    pub parameters: Vec<(&'static str, u64)>,
+    /// Why the figures must not be quoted, beside the tool's own load and lag.
+    pub doubts: Vec<String>,
     /// What was counted, over the whole run, warm-up included.
     pub counts: Vec<(&'static str, u64)>,
     /// Latencies of what was due within the measurement.
     pub latencies: Vec<(&'static str, Histogram)>,
     /// What is neither a count nor a latency.
     pub figures: Vec<Figure>,
+    /// Figures that depend on a number.
+    pub series: Vec<Series>,
     /// What a reader has to know to read the rest.
     pub notes: Vec<String>,
     /// Somebody pressed Ctrl-C.
@@ -38,7 +45,7 @@ pub struct Report {
 }
 
 /// What there was between the two ends of the measurement.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// How long it took.
     pub seconds: f64,
@@ -48,10 +55,12 @@ pub struct Measured {
     pub own_cpu_share: f64,
     /// The server's processor time.
     pub server: Option<CpuTime>,
+    /// Processor time of each thread of the server's process that had any, in seconds.
+    pub threads: Vec<f64>,
+    /// What the whole machine spent in softirqs, in seconds.
+    pub softirq_seconds: f64,
     /// By the kernel's count.
-    pub listen_overflows: u64,
-    /// By the kernel's count.
-    pub syn_retransmits: u64,
+    pub tcp: TcpCounters,
 }
 
 /// A named amount.
@@ -65,6 +74,43 @@ pub struct Figure {
     pub unit: &'static str,
 }
 
+/// A figure at several values of a number, such as the count of workers.
+#[derive(Debug)]
+pub struct Series {
+    /// What it is.
+    pub name: &'static str,
+    /// Of what.
+    pub unit: &'static str,
+    /// The number, and the figure there.
+    pub points: Vec<(u64, f64)>,
+}
+
+impl Measured {
+    /// Two stretches one after the other, as if they were one. What threads did is told of each alone.
+    pub fn and(self, other: &Self) -> Self {
+        let seconds = self.seconds + other.seconds;
+        let own_seconds = self.own_cpu_share * self.seconds + other.own_cpu_share * other.seconds;
+        Self {
+            seconds,
+            operations: self.operations + other.operations,
+            own_cpu_share: if seconds > 0.0 { own_seconds / seconds } else { 0.0 },
+            server: self.server.map_or(other.server, |server| other.server.map(|other| server.and(other))),
+            threads: Vec::new(),
+            softirq_seconds: self.softirq_seconds + other.softirq_seconds,
+            tcp: self.tcp.and(other.tcp),
+        }
+    }
+
+    /// How much busier the busiest thread was than the mean of those that worked: 1 is even. Threads with less than a twentieth of
+    /// the busiest one's time are no workers. None of a server with one worker.
+    pub fn skew(&self) -> Option<f64> {
+        let busiest = self.threads.iter().copied().fold(0.0, f64::max);
+        let workers: Vec<f64> = self.threads.iter().copied().filter(|&seconds| seconds > busiest / 20.0).collect();
+        let mean = workers.iter().sum::<f64>() / workers.len() as f64;
+        (workers.len() > 1).then_some(busiest / mean)
+    }
+}
+
 impl Report {
     /// A report without latencies and counts.
     pub fn new(command: &'static str, operation: &'static str, measured: Measured, lag: Histogram) -> Self {
@@ -74,17 +120,68 @@ impl Report {
             measured,
             lag,
             lateness: None,
+            parameters: Vec::new(),
+            doubts: Vec::new(),
             counts: Vec::new(),
             latencies: Vec::new(),
             figures: Vec::new(),
+            series: Vec::new(),
             notes: Vec::new(),
             interrupted: false,
         }
     }
 
+    /// How many operations were measured.
+    pub const fn operations(&self) -> u64 {
+        self.measured.operations
+    }
+
+    /// What was measured between the two ends.
+    pub const fn measured(&self) -> &Measured {
+        &self.measured
+    }
+
+    /// A count by its name.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.counts.iter().find(|(other, _)| *other == name).map(|&(_, count)| count)
+    }
+
+    /// Adds to a count that is there.
+    pub fn add_count(&mut self, name: &str, more: u64) {
+        self.counts.iter_mut().filter(|(other, _)| *other == name).for_each(|(_, count)| *count += more);
+    }
+
+    /// Adds to a latency that is there.
+    pub fn add_latency(&mut self, name: &str, more: &Histogram) {
+        self.latencies.iter_mut().filter(|(other, _)| *other == name).for_each(|(_, latency)| latency.add(more));
+    }
+
+    /// Puts another histogram in the place of a latency that is there.
+    pub fn replace_latency(&mut self, name: &str, by: Histogram) {
+        if let Some((_, latency)) = self.latencies.iter_mut().find(|(other, _)| *other == name) {
+            *latency = by;
+        }
+    }
+
+    /// Adds another process's lag.
+    pub fn add_lag(&mut self, more: &Histogram) {
+        self.lag.add(more);
+    }
+
+    /// Adds operations that another process counted.
+    pub const fn add_operations(&mut self, more: u64) {
+        self.measured.operations += more;
+    }
+
+    /// Takes another process's use of a CPU into account: added where both share one, else the larger counts.
+    pub const fn add_own_cpu(&mut self, share: f64, is_shared: bool) {
+        let own = self.measured.own_cpu_share;
+        self.measured.own_cpu_share = if is_shared { own + share } else { own.max(share) };
+    }
+
     /// Why the figures must not be quoted; empty if they may.
     pub fn invalid(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
+        let mut reasons = self.doubts.clone();
         if self.measured.own_cpu_share > OWN_CPU_SHARE_MAX {
             let percent = 100.0 * self.measured.own_cpu_share;
             reasons.push(format!("the load test itself used {percent:.0} % of a CPU: it may have been the bottleneck"));
@@ -121,6 +218,7 @@ impl Report {
             "valid": self.invalid().is_empty() && !self.interrupted,
             "invalid_because": self.invalid(),
             "interrupted": self.interrupted,
+            "parameters": self.parameters.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),
             "operation": self.operation,
             "seconds": measured.seconds,
             "operations": measured.operations,
@@ -130,48 +228,106 @@ impl Report {
             })),
             "server_cpu_seconds": measured.server.map(|cpu| json!({"user": cpu.user, "system": cpu.system})),
             "own": {"cpu_share": measured.own_cpu_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(Histogram::to_json)},
-            "tcp": {"listen_overflows": measured.listen_overflows, "syn_retransmits": measured.syn_retransmits},
+            "server_threads": {"cpu_seconds": measured.threads, "skew": measured.skew()},
+            "machine": {"softirq_seconds": measured.softirq_seconds, "softirq_us_per_operation": self.per_operation(measured.softirq_seconds)},
+            "tcp": {
+                "listen_overflows": measured.tcp.listen_overflows, "syn_retransmits": measured.tcp.syn_retransmits,
+                "active_opens": measured.tcp.active_opens, "failed_opens": measured.tcp.failed_opens,
+            },
             "counts": self.counts.iter().map(|&(name, count)| (name.to_owned(), count.into())).collect::<serde_json::Map<_, _>>(),
             "figures": figures.collect::<serde_json::Map<_, _>>(),
+            "series": self.series.iter().map(|series| json!({"name": series.name, "unit": series.unit, "points": series.points})).collect::<Vec<_>>(),
             "latencies": histograms(&self.latencies),
             "notes": self.notes,
         })
     }
 
-    fn rate(&self) -> f64 {
+    /// How long events waited inside the tool.
+    pub const fn lag(&self) -> &Histogram {
+        &self.lag
+    }
+
+    /// Operations a second of the server's processor time.
+    pub fn per_cpu_second(&self) -> Option<f64> {
+        let server = self.measured.server?;
+        Some(self.measured.operations as f64 / (server.user + server.system)).filter(|rate| rate.is_finite())
+    }
+
+    /// Operations a second.
+    pub fn rate(&self) -> f64 {
         if self.measured.seconds > 0.0 { self.measured.operations as f64 / self.measured.seconds } else { 0.0 }
+    }
+
+    /// Microseconds an operation; None without operations.
+    fn per_operation(&self, seconds: f64) -> Option<f64> {
+        (self.measured.operations > 0).then(|| seconds * 1e6 / self.measured.operations as f64)
     }
 
     /// The server's processor time per operation in microseconds, user and system.
     fn cost(&self) -> Option<(f64, f64)> {
-        let per_operation = |seconds: f64| seconds * 1e6 / self.measured.operations as f64;
-        let server = self.measured.server.filter(|_| self.measured.operations > 0)?;
-        Some((per_operation(server.user), per_operation(server.system)))
+        let server = self.measured.server?;
+        self.per_operation(server.user).zip(self.per_operation(server.system))
+    }
+
+    /// Appends a line for each figure: command, parameters, name, value, unit.
+    pub fn write_csv(&self, out: &mut String) {
+        let parameters: Vec<String> = self.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let head = format!("{},{}", self.command, parameters.join(";"));
+        let mut line = |name: &str, value: &dyn fmt::Display, unit: &str| {
+            out.extend([&head, ",", name, ",", &value.to_string(), ",", unit, "\n"])
+        };
+        line("valid", &u8::from(self.invalid().is_empty() && !self.interrupted), "");
+        line("seconds", &self.measured.seconds, "s");
+        line("operations", &self.measured.operations, self.operation);
+        line("rate", &self.rate(), "1/s");
+        if let Some((user, system)) = self.cost() {
+            line("server_cpu_user", &user, "us");
+            line("server_cpu_system", &system, "us");
+        }
+        self.figures.iter().for_each(|figure| line(figure.name, &figure.value, figure.unit));
+        self.counts.iter().for_each(|(name, count)| line(name, count, ""));
+        for (name, latency) in &self.latencies {
+            QUANTILES.iter().for_each(|(quantile, share)| line(&format!("{name} {quantile}"), &latency.quantile(*share), "ns"));
+        }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Measured { seconds, operations, .. } = self.measured;
-        writeln!(f, "{}, {seconds:.1} s measured{}", self.command, if self.interrupted { ", interrupted" } else { "" })?;
+        write!(f, "{}, {seconds:.1} s measured{}", self.command, if self.interrupted { ", interrupted" } else { "" })?;
+        self.parameters.iter().try_for_each(|(name, value)| write!(f, ", {} {value}", name.replace('_', " ")))?;
+        writeln!(f)?;
         if operations > 0 {
-            writeln!(f, "  {:<18} {:.0} a second ({operations} in all)", plural(self.operation), self.rate())?;
+            writeln!(f, "  {:<22} {:.0} a second ({operations} in all)", plural(self.operation), self.rate())?;
         }
         if let Some((user, system)) = self.cost() {
             let sum = user + system;
-            writeln!(f, "  {:<18} {sum:.2} us a {} ({user:.2} user, {system:.2} system)", "server CPU", self.operation)?;
+            writeln!(f, "  {:<22} {sum:.2} us a {} ({user:.2} user, {system:.2} system)", "server CPU", self.operation)?;
+        }
+        if let Some(skew) = self.measured.skew() {
+            writeln!(f, "  {:<22} the busiest had {skew:.2} times the mean's CPU time", "server threads")?;
+        }
+        if let Some(softirq) = self.per_operation(self.measured.softirq_seconds) {
+            writeln!(f, "  {:<22} {softirq:.2} us a {}, of the whole machine", "softirq", self.operation)?;
         }
         for figure in &self.figures {
-            writeln!(f, "  {:<18} {:.1} {}", figure.name.replace('_', " "), figure.value, figure.unit)?;
+            writeln!(f, "  {:<22} {:.1} {}", figure.name.replace('_', " "), figure.value, figure.unit)?;
+        }
+        for Series { name, unit, points } in &self.series {
+            write!(f, "  {:<22}", name.replace('_', " "))?;
+            points.iter().try_for_each(|(at, value)| write!(f, " {at}: {value:.2}{unit}"))?;
+            writeln!(f)?;
         }
         self.write_latencies(f)?;
         for (name, count) in &self.counts {
-            writeln!(f, "  {:<18} {count}", name.replace('_', " "))?;
+            writeln!(f, "  {:<22} {count}", name.replace('_', " "))?;
         }
-        let Measured { listen_overflows, syn_retransmits, own_cpu_share, .. } = self.measured;
-        writeln!(f, "  {:<18} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits", "kernel")?;
-        let (percent, lag) = (100.0 * own_cpu_share, self.lag.quantile(0.99));
-        write!(f, "  {:<18} {percent:.0} % of a CPU, lag p99 {}", "load test itself", time(lag))?;
+        let TcpCounters { listen_overflows, syn_retransmits, active_opens, failed_opens } = self.measured.tcp;
+        write!(f, "  {:<22} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits", "kernel")?;
+        writeln!(f, ", {active_opens} opens, {failed_opens} of them failed")?;
+        let (percent, lag) = (100.0 * self.measured.own_cpu_share, self.lag.quantile(0.99));
+        write!(f, "  {:<22} {percent:.0} % of a CPU, lag p99 {}", "load test itself", time(lag))?;
         match &self.lateness {
             Some(lateness) => writeln!(f, ", sent late p99 {}", time(lateness.quantile(0.99)))?,
             None => writeln!(f)?,
@@ -186,11 +342,11 @@ impl Report {
         if self.latencies.is_empty() {
             return Ok(());
         }
-        write!(f, "  {:<18}", "latency")?;
+        write!(f, "  {:<22}", "latency")?;
         QUANTILES.iter().try_for_each(|(name, _)| write!(f, " {name:>10}"))?;
         writeln!(f)?;
         for (name, latency) in &self.latencies {
-            write!(f, "  {:<18}", name.replace('_', " "))?;
+            write!(f, "  {:<22}", name.replace('_', " "))?;
             QUANTILES.iter().try_for_each(|&(_, share)| write!(f, " {:>10}", time(latency.quantile(share))))?;
             writeln!(f)?;
         }
@@ -248,6 +404,26 @@ mod tests {
         assert!(report.to_json()["server_cpu"].is_null());
         report.measured.server = Some(CpuTime { user: 0.001, system: 0.002 });
         assert!(report.to_string().contains("300.00 us a message (100.00 user, 200.00 system)"), "{report}");
+    }
+
+    #[test]
+    fn skew_is_told_of_threads_that_work() {
+        let skew = |threads: &[f64]| Measured { threads: threads.to_vec(), ..Measured::default() }.skew();
+        assert_eq!(skew(&[3.0, 1.0, 0.01, 0.0]), Some(1.5));
+        assert_eq!((skew(&[3.0, 0.01]), skew(&[]), skew(&[0.0])), (None, None, None));
+    }
+
+    #[test]
+    fn csv_has_a_line_for_each_figure() {
+        let mut report = report(0.1, 1, 9_000);
+        report.parameters = vec![("size", 64), ("connections", 3)];
+        report.counts = vec![("lost", 2)];
+        let mut csv = String::new();
+        report.write_csv(&mut csv);
+        assert!(csv.contains("echo,size=64;connections=3,lost,2,\n"), "{csv}");
+        assert!(
+            csv.contains("echo,size=64;connections=3,round_trip p99,") && csv.lines().all(|line| line.split(',').count() == 5)
+        );
     }
 
     #[test]

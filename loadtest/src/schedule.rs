@@ -24,6 +24,11 @@ impl Schedule {
         self.start + (self.taken as f64 * SECOND as f64 / self.per_second) as Nanos
     }
 
+    /// How many were taken.
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Takes the next one if it is due by `now` and before `until`, and returns when it was due.
     pub fn take(&mut self, now: Nanos, until: Nanos) -> Option<Nanos> {
         let at = self.next_at();

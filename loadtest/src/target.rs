@@ -1,53 +1,184 @@
 //! Where the server is: `ws://HOST[:PORT]/PATH`, resolved once, so that no name is looked up while anything is measured.
+//!
+//! `{topic}` in the URL stands for a topic's name. Where it stands in a query, its parameter is repeated for each topic of a
+//! connection that has several: `/topics?topic={topic}&envelope`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use clap::ValueEnum;
+
 use crate::failure::Failure;
+
+/// What stands for a topic's name in a URL.
+const PLACEHOLDER: &str = "{topic}";
+
+/// How a connection is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dialect {
+    /// WebSocket messages as they are
+    Raw,
+    /// RESP: SUBSCRIBE and PUBLISH
+    Redis,
+    /// The protocol of NATS: SUB and PUB
+    Nats,
+    /// Socket.IO over a WebSocket
+    Socketio,
+    /// HTTP, for publishing alone
+    #[value(skip)]
+    Post,
+}
+
+impl Dialect {
+    /// As `--sub` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Redis => "redis",
+            Self::Nats => "nats",
+            Self::Socketio => "socketio",
+            Self::Post => "post",
+        }
+    }
+}
+
+/// The topics of one connection: `count` from `first` on, beginning anew behind the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// The index of the first.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+}
 
 /// One URL, ready to be connected to.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Where to connect.
     pub address: SocketAddr,
+    /// How to speak.
+    pub dialect: Dialect,
     /// What stands in `Host`.
     authority: String,
-    /// Path and query.
+    /// Path and query, with or without a place for the topic.
     path: String,
+    /// How many topics there are in all.
+    topics: u32,
 }
 
 impl Target {
-    /// Takes a URL apart and resolves its host.
-    pub fn resolve(url: &str) -> Result<Self, Failure> {
-        let (authority, path) = split(url).ok_or_else(|| Failure::Url(url.to_owned()))?;
+    /// Takes a URL apart and resolves its host. The dialect is the scheme's where none is given. More than one topic needs a place
+    /// for its name.
+    pub fn resolve(url: &str, dialect: Option<Dialect>, topics: u32) -> Result<Self, Failure> {
+        let (of_scheme, authority, path) = split(url).ok_or_else(|| Failure::Url(url.to_owned()))?;
+        let dialect = dialect.unwrap_or(of_scheme);
+        let is_http = |dialect| matches!(dialect, Dialect::Raw | Dialect::Socketio | Dialect::Post);
+        if is_http(dialect) != is_http(of_scheme) || (dialect != of_scheme && !is_http(dialect)) {
+            return Err(Failure::Usage(format!("{url}: its scheme is not that of --sub")));
+        }
+        if topics > 1 && !path.contains(PLACEHOLDER) {
+            return Err(Failure::Usage(format!(
+                "{url}: {topics} topics need a place for their name: put {PLACEHOLDER} into the URL"
+            )));
+        }
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let host_and_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let port = default_port(dialect);
+        let host_and_port = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
         let resolved = host_and_port.to_socket_addrs().and_then(|mut addresses| {
             addresses.next().ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
         });
         let address = resolved.map_err(|error| Failure::Resolve { host: authority.to_owned(), error })?;
-        Ok(Self { address, authority: authority.to_owned(), path: path.to_owned() })
+        Ok(Self { address, dialect, authority: authority.to_owned(), path: path.to_owned(), topics })
     }
 
-    /// Appends the upgrade request (RFC 6455 section 4.1). There is no Origin: this is no browser.
-    pub fn write_request(&self, key: &str, out: &mut Vec<u8>) {
-        for part in
-            ["GET ", &self.path, " HTTP/1.1\r\nHost: ", &self.authority, "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"]
-        {
-            out.extend_from_slice(part.as_bytes());
+    /// The same address and path, for POST. A URL of many topics is none that could be posted to.
+    pub fn for_post(self) -> Result<Self, Failure> {
+        match self.path.split_once(PLACEHOLDER) {
+            Some((before, _)) if before.contains('?') => Err(Failure::Usage(
+                "the URL names its topics in the query: say with --post URL where to publish on one".to_owned(),
+            )),
+            _ => Ok(Self { dialect: Dialect::Post, ..self }),
         }
-        for part in ["Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ", key, "\r\n\r\n"] {
-            out.extend_from_slice(part.as_bytes());
+    }
+
+    /// What stands in `Host`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Whether its messages can be masked WebSocket frames, as an echo needs.
+    pub fn is_websocket(&self) -> bool {
+        self.dialect == Dialect::Raw
+    }
+
+    /// Whether a publication is answered; where the protocol leaves the choice, `confirm` says whether it is asked for.
+    pub const fn answers(&self, confirm: bool) -> bool {
+        match self.dialect {
+            Dialect::Redis | Dialect::Post => true,
+            Dialect::Nats => confirm,
+            Dialect::Raw | Dialect::Socketio => false,
         }
+    }
+
+    /// Path and query for these topics.
+    pub fn path(&self, topics: Topics) -> String {
+        let Some((before, behind)) = self.path.split_once(PLACEHOLDER) else { return self.path.clone() };
+        // A parameter that holds the topic is repeated; elsewhere only the first topic has a place.
+        let parameter = before.rfind(['?', '&']).map(|at| &before[at + 1..]);
+        let mut path = format!("{before}{}", topic_name(topics.first));
+        if let Some(parameter) = parameter {
+            for topic in self.indices(topics).skip(1) {
+                path.extend(["&", parameter, &topic_name(topic)]);
+            }
+        }
+        path + behind
+    }
+
+    /// How many topics one connection can have by this URL.
+    pub fn topics_of_one_max(&self) -> u32 {
+        let before = self.path.split_once(PLACEHOLDER).map(|(before, _)| before);
+        match self.dialect {
+            Dialect::Redis | Dialect::Nats => self.topics,
+            _ if before.is_some_and(|before| before.contains('?')) => self.topics,
+            _ => 1,
+        }
+    }
+
+    /// A topic's name where the protocol names it beside the URL: the path with the name in its place.
+    pub fn name(&self, topic: u32) -> String {
+        self.path.trim_start_matches('/').replace(PLACEHOLDER, &topic_name(topic))
+    }
+
+    /// The names of a connection's topics.
+    pub fn names(&self, topics: Topics) -> impl Iterator<Item = String> {
+        self.indices(topics).map(|topic| self.name(topic))
+    }
+
+    fn indices(&self, topics: Topics) -> impl Iterator<Item = u32> + use<> {
+        let all = self.topics.max(1);
+        (0..topics.count).map(move |at| (topics.first + at) % all)
     }
 }
 
-/// Authority and path; a control character or a space would end the request line early.
-fn split(url: &str) -> Option<(&str, &str)> {
-    let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"))?;
+fn topic_name(topic: u32) -> String {
+    format!("load-{topic}")
+}
+
+const fn default_port(dialect: Dialect) -> u16 {
+    match dialect {
+        Dialect::Redis => 6379,
+        Dialect::Nats => 4222,
+        Dialect::Raw | Dialect::Socketio | Dialect::Post => 80,
+    }
+}
+
+/// The dialect of the scheme, authority and path; a control character or a space would end the request line early.
+fn split(url: &str) -> Option<(Dialect, &str, &str)> {
+    let schemes = [("ws://", Dialect::Raw), ("http://", Dialect::Raw), ("redis://", Dialect::Redis), ("nats://", Dialect::Nats)];
+    let (dialect, rest) = schemes.iter().find_map(|&(scheme, dialect)| Some((dialect, url.strip_prefix(scheme)?)))?;
     let end = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let printable = url.bytes().all(|byte| byte.is_ascii_graphic());
-    (printable && !authority.is_empty()).then_some((authority, if path.is_empty() { "/" } else { path }))
+    (printable && !authority.is_empty()).then_some((dialect, authority, if path.is_empty() { "/" } else { path }))
 }
 
 #[cfg(test)]
@@ -56,11 +187,44 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        assert_eq!(split("ws://h:1/a?b"), Some(("h:1", "/a?b")));
-        assert_eq!(split("http://[::1]:9"), Some(("[::1]:9", "/")));
+        assert_eq!(split("ws://h:1/a?b"), Some((Dialect::Raw, "h:1", "/a?b")));
+        assert_eq!(split("http://[::1]:9"), Some((Dialect::Raw, "[::1]:9", "/")));
+        assert_eq!(split("redis://h/{topic}"), Some((Dialect::Redis, "h", "/{topic}")));
         for wrong in ["wss://h/", "ws:///a", "h:1", "ws://h/a b"] {
             assert_eq!(split(wrong), None, "{wrong}");
         }
-        assert_eq!(Target::resolve("ws://127.0.0.1/a").unwrap().address.port(), 80);
+        assert_eq!(Target::resolve("ws://127.0.0.1/a", None, 1).unwrap().address.port(), 80);
+        assert_eq!(Target::resolve("nats://127.0.0.1", None, 1).unwrap().address.port(), 4222);
+    }
+
+    #[test]
+    fn topics_have_their_place() {
+        let path = |url, first, count| Target::resolve(url, None, 4).unwrap().path(Topics { first, count });
+        assert_eq!(path("ws://127.0.0.1/topics/{topic}", 3, 1), "/topics/load-3");
+        assert_eq!(path("ws://127.0.0.1/t?topic={topic}&envelope", 3, 3), "/t?topic=load-3&topic=load-0&topic=load-1&envelope");
+        let redis = Target::resolve("redis://127.0.0.1/{topic}", None, 4).unwrap();
+        assert_eq!(redis.names(Topics { first: 3, count: 2 }).collect::<Vec<_>>(), ["load-3", "load-0"]);
+        assert_eq!(Target::resolve("redis://127.0.0.1/chat", None, 1).unwrap().name(0), "chat");
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        for (url, dialect, topics) in [
+            ("ws://127.0.0.1/chat", None, 2),
+            ("ws://127.0.0.1/", Some(Dialect::Redis), 1),
+            ("redis://127.0.0.1/", Some(Dialect::Raw), 1),
+            ("redis://127.0.0.1/", Some(Dialect::Nats), 1),
+        ] {
+            assert!(Target::resolve(url, dialect, topics).is_err(), "{url} {dialect:?}");
+        }
+        let several = |url| Target::resolve(url, None, 9).unwrap().topics_of_one_max();
+        assert_eq!(
+            [
+                several("ws://127.0.0.1/{topic}"),
+                several("ws://127.0.0.1/?t={topic}"),
+                several("nats://h/{topic}".replace('h', "127.0.0.1").as_str())
+            ],
+            [1, 9, 9]
+        );
     }
 }

@@ -11,13 +11,26 @@ use crate::clock::{self, Nanos};
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::kernel;
-use crate::target::Target;
+use crate::report::Report;
+use crate::stage::Stage;
+use crate::target::{Dialect, Target};
+
+/// What a command is to the command line.
+pub trait Measure {
+    /// Its common flags.
+    fn common(&self) -> &Common;
+    /// Measures. More than one report where a flag takes several values.
+    fn run(&self) -> Result<Vec<Report>, Failure>;
+}
 
 /// Flags of every command that measures.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// Where to connect: ws://HOST[:PORT]/PATH
+    /// Where to connect: ws://HOST[:PORT]/PATH, redis://HOST/CHANNEL, nats://HOST/SUBJECT; {topic} stands for a topic's name
     pub url: String,
+    /// How subscribers are spoken to; the URL's scheme says it where this doesn't
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    pub sub: Option<Dialect>,
     /// How long to measure
     #[arg(long, default_value = "10s", value_name = "TIME")]
     pub duration: TimeSpan,
@@ -36,25 +49,58 @@ pub struct Common {
     /// Write the results with raw histograms as JSON; - for standard output, and the table to standard error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Append the results to a file, one figure a line: command, parameters, name, value, unit
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
 }
 
 impl Common {
     /// Pins the thread, makes room for the connections, resolves the URL.
-    pub fn prepare(&self, connections: usize) -> Result<Engine, Failure> {
+    pub fn prepare(&self, connections: usize, topics: u32) -> Result<Engine, Failure> {
         self.cpu.map_or(Ok(()), kernel::pin)?;
         kernel::make_room(connections)?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // The second one ends the process at once; the order of these two lines makes it the second.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-                .map_err(|error| Failure::System("watching for Ctrl-C", error))?;
+        let target = Target::resolve(&self.url, self.sub, topics)?;
+        Engine::new(target, self.timeout_ns(), watch_for_interrupts()?)
+    }
+
+    /// The same for a command that sends WebSocket messages of its own.
+    pub fn prepare_websocket(&self, connections: usize) -> Result<Engine, Failure> {
+        let engine = self.prepare(connections, 1)?;
+        if engine.net.target(0).is_websocket() {
+            return Ok(engine);
         }
-        Engine::new(Target::resolve(&self.url)?, self.timeout_ns(), interrupted)
+        Err(Failure::Usage(format!("{}: this command speaks WebSocket only", self.url)))
+    }
+
+    /// A stage whose warm-up starts at `start`.
+    pub fn stage(&self, what: &'static str, start: Nanos) -> Stage {
+        self.stage_at_once(what, start + clock::length(self.warmup.duration()))
+    }
+
+    /// A stage without a warm-up.
+    pub fn stage_at_once(&self, what: &'static str, start: Nanos) -> Stage {
+        Stage::between(self.pid, what, start, start + clock::length(self.duration.duration()))
+    }
+
+    /// As long as a warm-up, of which nothing is reported.
+    pub fn stage_resting(&self, start: Nanos) -> Stage {
+        Stage::between(self.pid, "resting", start, start + clock::length(self.warmup.duration()))
     }
 
     /// `--timeout` in nanoseconds.
     pub fn timeout_ns(&self) -> Nanos {
         clock::length(self.timeout.duration())
     }
+}
+
+/// True from the first Ctrl-C on; the second one ends the process at once.
+pub fn watch_for_interrupts() -> Result<Arc<AtomicBool>, Failure> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The order of these two lines makes it the second.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+            .map_err(|error| Failure::System("watching for Ctrl-C", error))?;
+    }
+    Ok(interrupted)
 }

@@ -2,151 +2,331 @@
 //!
 //! A closed loop: `--concurrency` slots, each of which opens the next connection when its last has gone. Its latencies are
 //! service times of a server that sets the pace itself; they say nothing of what waits in front of a server that can't keep up.
+//! With `--rate` an open loop: connections are due at fixed times, and latency counts from when they were due. With `--idle` other
+//! connections are there meanwhile, and with `--idle-rate` they get messages.
+
+use std::collections::VecDeque;
 
 use clap::{Args, ValueEnum};
 use fantail::frame::OpCode;
 
-use crate::clock::{MILLISECOND, Nanos};
+use crate::client::Purpose;
+use crate::clock::{self, MILLISECOND, Nanos};
 use crate::ending::Ending;
-use crate::engine::{Load, Net, Next, Times};
+use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
+use crate::feed::{Feed, Pace, Through};
 use crate::histogram::Histogram;
+use crate::net::{Net, Times};
+use crate::payload::{Payload, Stamp};
 use crate::report::Report;
+use crate::schedule::Schedule;
+use crate::stage::Stage;
+use crate::target::Target;
+use crate::traffic::Traffic;
 
-use super::common::Common;
-use super::stage::Stage;
+use super::common::{Common, Measure};
+use super::crowd::{Crowd, subscribe};
+use super::failures::Failures;
+use super::fanout::TOPIC;
+
+/// Bytes of a message: of the first echo, and of what idle connections get.
+const MESSAGE_BYTES: usize = 64;
 
 /// Flags of `connect`.
 #[derive(Args, Debug)]
 pub struct Connect {
     #[command(flatten)]
     common: Common,
-    /// How many connections are under way at a time
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    concurrency: u32,
+    /// How many connections are under way at a time; with --rate, at most [default: 16, with --rate 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: Option<u32>,
+    /// Connections a second, at fixed times: the open loop
+    #[arg(long, value_name = "PER_SECOND", value_parser = super::parse_rate)]
+    rate: Option<f64>,
     /// How a connection ends once its 101 was checked
     #[arg(long, value_enum, default_value_t = Close::Rst)]
     close: Close,
+    /// Send a message first and wait for its echo
+    #[arg(long)]
+    first_echo: bool,
+    /// How many other connections are open meanwhile
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    idle: u32,
+    /// Where those connect to; the same URL where not given
+    #[arg(long, value_name = "URL", requires = "idle")]
+    idle_url: Option<String>,
+    /// How many messages a second each of them gets; the first of them publishes
+    #[arg(long, value_name = "PER_SECOND", value_parser = super::parse_rate, requires = "idle")]
+    idle_rate: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Close {
     /// With RST at once: no port stays in TIME_WAIT, so any number can follow
     Rst,
-    /// With a close frame; the slot waits for the close that answers it
+    /// With a close frame; when it is answered the client ends TCP
     Client,
+    /// With a close frame; it is answered and the server ends TCP, as RFC 6455 section 7.1.1 asks of it
+    Server,
 }
 
 struct Slots {
     close: Close,
-    vacant: u32,
+    concurrency: usize,
+    schedule: Option<Schedule>,
+    /// When those were due that wait for a vacant slot.
+    waiting: VecDeque<Nanos>,
+    /// Connections under way, closing ones included.
+    under_way: usize,
+    /// Of each connection, when it was due, and when its message left.
+    due: Vec<Nanos>,
+    asked_at: Vec<Nanos>,
+    first_echo: Option<Payload>,
     stage: Stage,
-    opened: u64,
+    idle: Option<Crowd>,
+    done: u64,
     tcp: Histogram,
     upgrade: Histogram,
+    echo: Histogram,
     whole: Histogram,
+    lateness: Histogram,
     failures: Failures,
+    wrong_echoes: u64,
 }
 
-/// What went wrong, warm-up included, by cause.
-#[derive(Default)]
-struct Failures {
-    refused: u64,
-    reset: u64,
-    timed_out: u64,
-    rejected: u64,
-    other: u64,
-    /// The first of them, as an example.
-    first: Option<String>,
-}
-
-/// Runs `connect`.
-pub fn run(options: &Connect) -> Result<(Report, &Common), Failure> {
-    let mut engine = options.common.prepare(options.concurrency as usize * 2)?;
-    let stage = Stage::new(&options.common, "connect", crate::clock::now());
-    let mut slots = Slots {
-        close: options.close,
-        vacant: options.concurrency,
-        stage,
-        opened: 0,
-        tcp: Histogram::new(),
-        upgrade: Histogram::new(),
-        whole: Histogram::new(),
-        failures: Failures::default(),
-    };
-    let interrupted = engine.run(&mut slots)?;
-    slots.stage.finish(slots.opened)?;
-    let failures = slots.failures;
-    if slots.opened == 0
-        && let Some(first) = failures.first
-    {
-        return Err(Failure::Usage(format!("{}: no connection was opened: {first}", engine.net.target().address)));
+impl Measure for Connect {
+    fn common(&self) -> &Common {
+        &self.common
     }
-    let mut report = Report::new("connect", "connection", slots.stage.measured(), engine.net.lag.clone());
-    report.counts = vec![
-        ("refused", failures.refused),
-        ("reset", failures.reset),
-        ("timed_out", failures.timed_out),
-        ("rejected", failures.rejected),
-        ("other_failures", failures.other),
-    ];
-    report.notes.extend(failures.first.map(|first| format!("the first failure: {first}")));
-    report.latencies = vec![("tcp", slots.tcp), ("upgrade", slots.upgrade), ("tcp_and_upgrade", slots.whole)];
-    report.interrupted = interrupted;
-    Ok((report, &options.common))
-}
 
-impl Load for Slots {
-    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
-        self.stage.tick(net, now, self.opened)?;
-        if self.stage.is_over() {
-            return Ok(Next::Done);
-        }
-        while self.vacant > 0 {
-            if let Err(ending) = net.open(crate::clock::now()) {
-                // What fails at once fails again at once: the slots wait for the next turn.
-                self.failures.count(&ending);
-                return Ok(Next::At(now + MILLISECOND));
+    fn run(&self) -> Result<Vec<Report>, Failure> {
+        let concurrency = self.concurrency.unwrap_or(if self.rate.is_some() { 4096 } else { 16 }) as usize;
+        let mut engine = self.common.prepare_websocket(concurrency * 2 + self.idle as usize)?;
+        let idle = self.idle_crowd(&mut engine)?;
+        let mut slots = Slots::new(self, concurrency, clock::now());
+        let interrupted = match idle {
+            None => true,
+            Some(idle) => {
+                slots.idle = idle;
+                let start = clock::now();
+                slots.stage = self.common.stage("connect", start);
+                slots.schedule = self.rate.map(|rate| Schedule::new(start, rate));
+                engine.run(&mut slots)?
             }
-            self.vacant -= 1;
+        };
+        slots.stage.finish(slots.done)?;
+        let first = slots.failures.first();
+        if slots.done == 0
+            && let Some(first) = first
+        {
+            return Err(Failure::Usage(format!("{}: no connection was opened: {first}", engine.net.target(0).address)));
         }
-        Ok(Next::At(if now < self.stage.from { self.stage.from } else { self.stage.until }))
+        self.report(slots, &engine.net, interrupted).map(|report| vec![report])
+    }
+}
+
+impl Connect {
+    /// The other connections, if there are to be any; None after Ctrl-C.
+    fn idle_crowd(&self, engine: &mut Engine) -> Result<Option<Option<Crowd>>, Failure> {
+        if self.idle == 0 {
+            return Ok(Some(None));
+        }
+        let target = match &self.idle_url {
+            Some(url) => engine.net.add_target(Target::resolve(url, None, 1)?),
+            None => 0,
+        };
+        let mut traffic = Traffic::new(1, MESSAGE_BYTES, fastrand::u64(..), clock::now());
+        if !subscribe(engine, target, &mut traffic, &vec![TOPIC; self.idle as usize])? {
+            return Ok(None);
+        }
+        let start = clock::now();
+        let stage = self.common.stage("idle", start);
+        let pace = self.idle_rate.map_or(Pace::Window(0), |rate| Pace::Schedule(Schedule::new(start, rate)));
+        Ok(Some(Some(Crowd::new(traffic, Feed::new(pace, Through::First, 1), stage, self.common.timeout_ns()))))
     }
 
-    fn opened(&mut self, net: &mut Net, id: usize, times: Times) {
-        self.opened += 1;
-        if self.stage.is_measured(times.started) {
-            self.tcp.record(times.established - times.started);
-            self.upgrade.record(times.opened - times.established);
-            self.whole.record(times.opened - times.started);
+    fn report(&self, slots: Slots, net: &Net, interrupted: bool) -> Result<Report, Failure> {
+        let measured = slots.stage.measured();
+        let opened_by_kernel = measured.tcp.active_opens;
+        let mut report = Report::new("connect", "connection", measured, net.lag.clone());
+        report.parameters = vec![("concurrency", slots.concurrency as u64), ("idle", self.idle.into())];
+        // Others may open connections, too; but fewer than ours there can't be, but for those that were under way at the edges.
+        if opened_by_kernel + (2 * slots.concurrency as u64) < report.operations() {
+            report.doubts.push(format!("the kernel counted {opened_by_kernel} opens, fewer than the load test"));
+        }
+        report.counts = slots.failures.counts();
+        report.notes.extend(slots.failures.first().map(|first| format!("the first failure: {first}")));
+        report.latencies = vec![("tcp", slots.tcp), ("upgrade", slots.upgrade)];
+        if self.first_echo {
+            report.counts.push(("wrong_echoes", slots.wrong_echoes));
+            report.latencies.push(("first_echo", slots.echo));
+        }
+        report.latencies.push(("whole", slots.whole));
+        report.lateness = self.rate.map(|_| slots.lateness);
+        report.interrupted = interrupted;
+        if let Some(idle) = slots.idle {
+            let counts = idle.traffic.counts;
+            report.counts.extend([
+                ("idle_delivered", counts.delivered),
+                ("idle_lost", idle.traffic.lost(true)),
+                ("idle_connections_lost", counts.connections_lost),
+            ]);
+            report.latencies.push(("idle_delivery", idle.traffic.latency));
+        }
+        Ok(report)
+    }
+}
+
+impl Slots {
+    fn new(options: &Connect, concurrency: usize, now: Nanos) -> Self {
+        Self {
+            close: options.close,
+            concurrency,
+            schedule: None,
+            waiting: VecDeque::new(),
+            under_way: 0,
+            due: Vec::new(),
+            asked_at: Vec::new(),
+            first_echo: options.first_echo.then(|| Payload::new(MESSAGE_BYTES, fastrand::u64(..))),
+            stage: options.common.stage("connect", now),
+            idle: None,
+            done: 0,
+            tcp: Histogram::new(),
+            upgrade: Histogram::new(),
+            echo: Histogram::new(),
+            whole: Histogram::new(),
+            lateness: Histogram::new(),
+            failures: Failures::default(),
+            wrong_echoes: 0,
+        }
+    }
+
+    /// When the next connection was due, if one is to be opened now.
+    fn take_due(&mut self, now: Nanos) -> Option<Nanos> {
+        if let Some(schedule) = &mut self.schedule {
+            self.waiting.extend(std::iter::from_fn(|| schedule.take(now, self.stage.until)));
+        }
+        if self.under_way >= self.concurrency {
+            return None;
+        }
+        match self.schedule {
+            Some(_) => self.waiting.pop_front(),
+            None => (!self.stage.is_over()).then(clock::now),
+        }
+    }
+
+    fn open(&mut self, net: &mut Net, due: Nanos) -> bool {
+        let started = clock::now();
+        if self.schedule.is_some() && self.stage.is_measured(due) {
+            self.lateness.record(started - due);
+        }
+        match net.open(started, 0, Purpose::Visit) {
+            Ok(id) => {
+                let size = self.due.len().max(id + 1);
+                self.due.resize(size, 0);
+                self.asked_at.resize(size, 0);
+                self.due[id] = due;
+                self.under_way += 1;
+                true
+            }
+            Err(ending) => {
+                self.failures.count(&ending);
+                false
+            }
+        }
+    }
+
+    /// The connection has done what it was opened for.
+    fn complete(&mut self, net: &mut Net, id: usize, at: Nanos) {
+        self.done += 1;
+        if self.stage.is_measured(self.due[id]) {
+            self.whole.record(at - self.due[id]);
         }
         match self.close {
             Close::Rst => {
                 net.reset(id);
-                self.vacant += 1;
+                self.under_way -= 1;
             }
-            Close::Client => net.send(id, OpCode::Close, &1000_u16.to_be_bytes()),
+            Close::Client | Close::Server => {
+                net.send(id, OpCode::Close, &1000_u16.to_be_bytes());
+                net.expect(id, at);
+                if self.close == Close::Server {
+                    net.await_end(id, at);
+                }
+            }
         }
     }
 
-    fn closed(&mut self, _net: &mut Net, _id: usize, ending: Ending, _at: Nanos) {
-        self.vacant += 1;
-        let is_answer = self.close == Close::Client && matches!(ending, Ending::Closed { code: 1000, .. });
-        if !is_answer {
-            self.failures.count(&ending);
-        }
+    fn is_over(&self) -> bool {
+        // In an open loop all that was due is waited for, else the slowest would be missing.
+        self.stage.is_over() && (self.schedule.is_none() || (self.waiting.is_empty() && self.under_way == 0))
     }
 }
 
-impl Failures {
-    fn count(&mut self, ending: &Ending) {
-        self.first.get_or_insert_with(|| ending.to_string());
-        *match ending {
-            Ending::Refused => &mut self.refused,
-            Ending::Reset => &mut self.reset,
-            Ending::TimedOut => &mut self.timed_out,
-            Ending::Rejected { .. } => &mut self.rejected,
-            _ => &mut self.other,
-        } += 1;
+impl Load for Slots {
+    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+        self.stage.tick(net, now, self.done)?;
+        if self.is_over() {
+            return Ok(Next::Done);
+        }
+        let mut next = self.schedule.map_or(Nanos::MAX, |schedule| schedule.next_at());
+        if let Some(idle) = &mut self.idle
+            && let Next::At(due) = idle.turn(net, now)?
+        {
+            next = next.min(due);
+        }
+        while let Some(due) = self.take_due(now) {
+            if !self.open(net, due) {
+                // What fails at once fails again at once: the slots wait for the next turn.
+                return Ok(Next::At(now + MILLISECOND));
+            }
+        }
+        Ok(Next::At(next.min(self.stage.next_edge(now))))
+    }
+
+    fn opened(&mut self, net: &mut Net, id: usize, times: Times) {
+        if self.stage.is_measured(self.due[id]) {
+            self.tcp.record(times.established - times.started);
+            self.upgrade.record(times.opened - times.established);
+        }
+        let Some(payload) = &mut self.first_echo else { return self.complete(net, id, times.opened) };
+        let now = clock::now();
+        self.asked_at[id] = now;
+        net.send(id, OpCode::Text, payload.stamped(Stamp { topic: 0, number: id as u64, due: now }));
+        net.expect(id, now);
+    }
+
+    fn message(&mut self, net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
+        if net.purpose(id) != Purpose::Visit {
+            if let Some(idle) = &mut self.idle {
+                idle.message(id, payload, at);
+            }
+            return;
+        }
+        let Some(stamp) = self.first_echo.as_ref().and_then(|echo| echo.stamp_of(payload, at)) else {
+            self.wrong_echoes += 1;
+            return;
+        };
+        self.wrong_echoes += u64::from(stamp.number != id as u64);
+        if self.stage.is_measured(self.due[id]) {
+            self.echo.record(at - self.asked_at[id]);
+        }
+        net.settle_expectation(id);
+        self.complete(net, id, at);
+    }
+
+    fn closed(&mut self, net: &mut Net, id: usize, ending: Ending, _at: Nanos) {
+        if net.purpose(id) != Purpose::Visit {
+            if let Some(idle) = &mut self.idle {
+                idle.traffic.closed(id, &ending);
+            }
+            return;
+        }
+        self.under_way -= 1;
+        let is_answer = self.close != Close::Rst && matches!(ending, Ending::Closed { code: 1000, .. });
+        if !is_answer {
+            self.failures.count(&ending);
+        }
     }
 }

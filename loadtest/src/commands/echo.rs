@@ -9,18 +9,21 @@ use clap::Args;
 use fantail::config::ByteSize;
 use fantail::frame::OpCode;
 
+use crate::client::Purpose;
 use crate::clock::{self, Nanos};
 use crate::ending::Ending;
-use crate::engine::{Load, Net, Next};
+use crate::engine::{Load, Next};
 use crate::failure::Failure;
 use crate::histogram::Histogram;
+use crate::net::Net;
+use crate::payload::{Payload, Stamp};
 use crate::report::Report;
 use crate::schedule::Schedule;
+use crate::stage::Stage;
 
-use super::common::Common;
-use super::payload::Payload;
-use super::stage::Stage;
-use super::{check_size, crowd};
+use super::common::{Common, Measure};
+use super::crowd::gather;
+use super::publishing::check_size;
 
 /// Flags of `echo`.
 #[derive(Args, Debug)]
@@ -36,7 +39,7 @@ pub struct Echo {
     /// Messages a second over all connections: the open loop
     #[arg(long, value_name = "PER_SECOND", value_parser = super::parse_rate)]
     rate: Option<f64>,
-    /// Bytes of a message, at least 16
+    /// Bytes of a message, at least 22
     #[arg(long, default_value = "64", value_name = "SIZE")]
     size: ByteSize,
 }
@@ -61,55 +64,73 @@ struct Pairs {
     lateness: Histogram,
 }
 
-/// Runs `echo`.
-pub fn run(options: &Echo) -> Result<(Report, &Common), Failure> {
-    check_size(options.size)?;
-    let connections = options.connections as usize;
-    let mut engine = options.common.prepare(connections)?;
-    let gathered = crowd::gather(&mut engine, connections)?;
-    let start = clock::now();
-    let mut pairs = Pairs {
-        schedule: options.rate.map(|rate| Schedule::new(start, rate)),
-        inflight: options.inflight,
-        under_way: vec![VecDeque::new(); connections],
-        turn_of: 0,
-        payload: Payload::new(options.size.bytes()),
-        stage: Stage::new(&options.common, "echo", start),
-        timeout: options.common.timeout_ns(),
-        started: false,
-        sent: 0,
-        returned: 0,
-        skipped: 0,
-        foreign: 0,
-        lost_connections: 0,
-        first_ending: None,
-        latency: Histogram::new(),
-        lateness: Histogram::new(),
-    };
-    let interrupted = !gathered || engine.run(&mut pairs)?;
-    pairs.stage.finish(pairs.returned)?;
-    let mut report = Report::new("echo", "message", pairs.stage.measured(), engine.net.lag.clone());
-    let pending = pairs.under_way.iter().map(|queue| queue.len() as u64).sum::<u64>();
-    report.counts = vec![
-        ("sent", pairs.sent),
-        ("returned", pairs.returned),
-        ("lost", pairs.skipped + if interrupted { 0 } else { pending }),
-        ("foreign", pairs.foreign),
-        ("connections_lost", pairs.lost_connections),
-    ];
-    report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
-    if options.rate.is_none() {
-        report.notes.push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+impl Measure for Echo {
+    fn common(&self) -> &Common {
+        &self.common
     }
-    report.latencies = vec![("round_trip", pairs.latency)];
-    report.lateness = options.rate.map(|_| pairs.lateness);
-    report.interrupted = interrupted;
-    Ok((report, &options.common))
+
+    fn run(&self) -> Result<Vec<Report>, Failure> {
+        check_size(self.size)?;
+        let connections = self.connections as usize;
+        let mut engine = self.common.prepare_websocket(connections)?;
+        let gathered = gather(&mut engine, 0, &vec![Purpose::Visit; connections])?.is_some();
+        let start = clock::now();
+        let mut pairs = Pairs {
+            schedule: self.rate.map(|rate| Schedule::new(start, rate)),
+            inflight: self.inflight,
+            under_way: vec![VecDeque::new(); connections],
+            turn_of: 0,
+            payload: Payload::new(self.size.bytes(), fastrand::u64(..)),
+            stage: self.common.stage("echo", start),
+            timeout: self.common.timeout_ns(),
+            started: false,
+            sent: 0,
+            returned: 0,
+            skipped: 0,
+            foreign: 0,
+            lost_connections: 0,
+            first_ending: None,
+            latency: Histogram::new(),
+            lateness: Histogram::new(),
+        };
+        let interrupted = !gathered || engine.run(&mut pairs)?;
+        pairs.stage.finish(pairs.returned)?;
+        self.report(pairs, &engine.net, interrupted).map(|report| vec![report])
+    }
+}
+
+impl Echo {
+    fn report(&self, pairs: Pairs, net: &Net, interrupted: bool) -> Result<Report, Failure> {
+        let mut report = Report::new("echo", "message", pairs.stage.measured(), net.lag.clone());
+        let pending = pairs.under_way.iter().map(|queue| queue.len() as u64).sum::<u64>();
+        report.parameters = vec![
+            ("connections", self.connections.into()),
+            ("inflight", self.inflight.into()),
+            ("size", self.size.bytes() as u64),
+        ];
+        report.counts = vec![
+            ("sent", pairs.sent),
+            ("returned", pairs.returned),
+            ("lost", pairs.skipped + if interrupted { 0 } else { pending }),
+            ("foreign", pairs.foreign),
+            ("connections_lost", pairs.lost_connections),
+        ];
+        report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
+        if self.rate.is_none() {
+            report
+                .notes
+                .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+        }
+        report.latencies = vec![("round_trip", pairs.latency)];
+        report.lateness = self.rate.map(|_| pairs.lateness);
+        report.interrupted = interrupted;
+        Ok(report)
+    }
 }
 
 impl Pairs {
     fn send(&mut self, net: &mut Net, id: usize, due: Nanos) {
-        net.send(id, OpCode::Text, self.payload.numbered(self.sent));
+        net.send(id, OpCode::Text, self.payload.stamped(Stamp { topic: 0, number: self.sent, due }));
         self.under_way[id].push_back((self.sent, due));
         self.sent += 1;
     }
@@ -133,7 +154,7 @@ impl Load for Pairs {
         if self.stage.is_over() && (self.is_settled() || now >= self.stage.until + self.timeout) {
             return Ok(Next::Done);
         }
-        let mut next = if now < self.stage.from { self.stage.from } else { self.stage.until };
+        let mut next = self.stage.next_edge(now);
         if self.stage.is_over() {
             next = self.stage.until + self.timeout;
         } else if self.schedule.is_none() && !self.started {
@@ -152,8 +173,8 @@ impl Load for Pairs {
     }
 
     fn message(&mut self, net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
-        let place =
-            self.payload.number_of(payload).and_then(|number| self.under_way[id].iter().position(|&(sent, _)| sent == number));
+        let number = self.payload.stamp_of(payload, at).map(|stamp| stamp.number);
+        let place = self.under_way[id].iter().position(|&(sent, _)| Some(sent) == number);
         let Some(place) = place else {
             self.foreign += 1;
             return;

@@ -7,13 +7,18 @@ use clap::Args;
 use crate::clock;
 use crate::cpu::Memory;
 use crate::ending::Ending;
-use crate::engine::{Engine, Load, Net, Next};
+use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
+use crate::kernel;
+use crate::net::Net;
+use crate::payload::SIZE_MIN;
 use crate::report::{Figure, Report};
+use crate::stage::Stage;
 
-use super::common::Common;
-use super::crowd;
-use super::stage::Stage;
+use super::common::{Common, Measure};
+use super::crowd::{gather, purposes};
+use super::fanout::TOPIC;
+use super::followers::{self, Followers, PROCESSES_MAX};
 
 /// Flags of `hold`.
 #[derive(Args, Debug)]
@@ -26,6 +31,9 @@ pub struct Hold {
     /// The smaller count of connections
     #[arg(long, default_value_t = 2_000, value_name = "N")]
     from: u32,
+    /// On how many processes to spread them [default: as many as the descriptor limit needs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(PROCESSES_MAX)))]
+    processes: Option<u32>,
 }
 
 struct Idle {
@@ -34,64 +42,87 @@ struct Idle {
     first_ending: Option<String>,
 }
 
-/// Runs `hold`: connects the smaller count, rests for `--warmup`, looks, connects the rest, and so again.
-pub fn run(options: &Hold) -> Result<(Report, &Common), Failure> {
-    let (few, many) = (options.from as usize, options.connections as usize);
-    let Some(pid) = options.common.pid else {
-        return Err(Failure::Usage("hold measures a process: give its --pid".to_owned()));
-    };
-    if few >= many {
-        return Err(Failure::Usage(format!("--from {few} must be less than --connections {many}")));
-    }
-    let mut engine = options.common.prepare(many)?;
-    let Some(memory_few) = rest_with(&mut engine, options, few, pid)? else { return interrupted(options, &engine) };
-    let Some(memory_many) = rest_with(&mut engine, options, many, pid)? else { return interrupted(options, &engine) };
-
-    let mut idle = Idle { stage: Stage::at_once(&options.common, "idle", clock::now()), lost: 0, first_ending: None };
-    let was_interrupted = engine.run(&mut idle)?;
-    idle.stage.finish(0)?;
-    let measured = idle.stage.measured();
-    let slope =
-        |with_many: u64, with_few: u64| (with_many as f64 - with_few as f64) / (options.connections - options.from) as f64;
-    let mut report = Report::new("hold", "connection", measured, engine.net.lag.clone());
-    report.counts =
-        vec![("held", many as u64 - idle.lost), ("connections_lost", idle.lost), ("pings_answered", engine.net.pings)];
-    report.figures = vec![
-        Figure { name: "rss_per_connection", value: slope(memory_many.rss, memory_few.rss), unit: "B" },
-        Figure { name: "pss_per_connection", value: slope(memory_many.pss, memory_few.pss), unit: "B" },
-        Figure { name: "rss", value: memory_many.rss as f64 / (1 << 20) as f64, unit: "MiB" },
-    ];
-    if let Some(server) = measured.server {
-        let share = 100.0 * (server.user + server.system) / measured.seconds;
-        report.figures.push(Figure { name: "idle_cpu", value: share, unit: "%" });
-    }
-    report.notes.extend(idle.first_ending.map(|first| format!("the first connection lost: {first}")));
-    report.notes.push("memory of the process alone: what the kernel keeps for sockets is not in it".to_owned());
-    report.interrupted = was_interrupted;
-    Ok((report, &options.common))
+/// What there was with one count of connections.
+#[derive(Clone, Copy)]
+struct Look {
+    server: Memory,
+    /// The kernel's, for both ends of each connection.
+    kernel: u64,
 }
 
-/// Brings the connections to `count`, rests, and looks; `None` after Ctrl-C.
-fn rest_with(engine: &mut Engine, options: &Hold, count: usize, pid: u32) -> Result<Option<Memory>, Failure> {
-    if !crowd::gather(engine, count)? {
-        return Ok(None);
+impl Measure for Hold {
+    fn common(&self) -> &Common {
+        &self.common
     }
-    let mut rest = Idle { stage: Stage::resting(&options.common, clock::now()), lost: 0, first_ending: None };
-    if engine.run(&mut rest)? {
-        return Ok(None);
+
+    /// Connects the smaller count, rests for `--warmup`, looks, connects the rest, and so again.
+    fn run(&self) -> Result<Vec<Report>, Failure> {
+        let (few, many) = (self.from, self.connections);
+        let Some(pid) = self.common.pid else {
+            return Err(Failure::Usage("hold measures a process: give its --pid".to_owned()));
+        };
+        if few >= many {
+            return Err(Failure::Usage(format!("--from {few} must be less than --connections {many}")));
+        }
+        let shares = followers::shares(many, self.processes)?;
+        let mut engine = self.common.prepare(shares[0] as usize, 1)?;
+        let mut followers = Followers::start(&self.common, &shares[1..], SIZE_MIN, 0)?;
+        let first: Vec<u32> = followers::shares(few, Some(shares.len() as u32))?;
+        let first: Vec<u32> = (0..shares.len()).map(|at| first.get(at).copied().unwrap_or(0)).collect();
+        let rest: Vec<u32> = shares.iter().zip(&first).map(|(all, first)| all - first).collect();
+        let Some(with_few) = self.rest_with(&mut engine, &mut followers, &first, pid)? else { return Ok(interrupted(&engine)) };
+        let Some(with_many) = self.rest_with(&mut engine, &mut followers, &rest, pid)? else { return Ok(interrupted(&engine)) };
+
+        let mut idle = Idle { stage: self.common.stage_at_once("idle", clock::now()), lost: 0, first_ending: None };
+        let was_interrupted = engine.run(&mut idle)?;
+        idle.stage.finish(0)?;
+        let measured = idle.stage.measured();
+        let slope = |many: u64, few: u64| (many as f64 - few as f64) / f64::from(self.connections - self.from);
+        let share = measured.server.map(|server| 100.0 * (server.user + server.system) / measured.seconds);
+        let mut report = Report::new("hold", "connection", measured, engine.net.lag.clone());
+        report.parameters = vec![("from", few.into()), ("connections", many.into()), ("processes", shares.len() as u64)];
+        report.counts = vec![("connections_lost", idle.lost), ("pings_answered", engine.net.pings)];
+        followers::merge(&mut report, &followers.end(0)?, &[], self.common.cpu.is_some())?;
+        let lost = report.count("connections_lost").unwrap_or_default();
+        report.counts.insert(0, ("held", u64::from(many).saturating_sub(lost)));
+        report.figures = vec![
+            Figure { name: "rss_per_connection", value: slope(with_many.server.rss, with_few.server.rss), unit: "B" },
+            Figure { name: "pss_per_connection", value: slope(with_many.server.pss, with_few.server.pss), unit: "B" },
+            Figure { name: "kernel_per_connection", value: slope(with_many.kernel, with_few.kernel), unit: "B" },
+            Figure { name: "rss", value: with_many.server.rss as f64 / (1 << 20) as f64, unit: "MiB" },
+        ];
+        report.figures.extend(share.map(|value| Figure { name: "idle_cpu", value, unit: "%" }));
+        report.notes.extend(idle.first_ending.map(|first| format!("the first connection lost: {first}")));
+        report.notes.push("kernel: what the whole machine's kernel took more, for both ends where both are here".to_owned());
+        report.interrupted = was_interrupted;
+        Ok(vec![report])
     }
-    match rest.first_ending {
-        Some(ending) => Err(Failure::Usage(format!("{} of {count} connections did not stay: {ending}", rest.lost))),
-        None => Memory::of_tree(pid).map(Some),
+}
+
+impl Hold {
+    /// Opens so many more connections in each process, rests, and looks; `None` after Ctrl-C.
+    fn rest_with(&self, engine: &mut Engine, followers: &mut Followers, more: &[u32], pid: u32) -> Result<Option<Look>, Failure> {
+        if gather(engine, 0, &purposes(&vec![TOPIC; more[0] as usize]))?.is_none() {
+            return Ok(None);
+        }
+        followers.open(&more[1..])?;
+        let mut rest = Idle { stage: self.common.stage_resting(clock::now()), lost: 0, first_ending: None };
+        if engine.run(&mut rest)? {
+            return Ok(None);
+        }
+        match rest.first_ending {
+            Some(ending) => Err(Failure::Usage(format!("{} connections did not stay: {ending}", rest.lost))),
+            None => Ok(Some(Look { server: Memory::of_tree(pid)?, kernel: kernel::memory_bytes() })),
+        }
     }
 }
 
 /// Before the second look there is no slope, so there is nothing to print but what stands.
-fn interrupted<'a>(options: &'a Hold, engine: &Engine) -> Result<(Report, &'a Common), Failure> {
+fn interrupted(engine: &Engine) -> Vec<Report> {
     let mut report = Report::new("hold", "connection", Default::default(), engine.net.lag.clone());
     report.counts = vec![("held", engine.net.len() as u64)];
     report.interrupted = true;
-    Ok((report, &options.common))
+    vec![report]
 }
 
 impl Load for Idle {

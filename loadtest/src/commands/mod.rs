@@ -1,24 +1,32 @@
 //! What the tool can do, and the way from words on a command line to a report.
 
+mod churn;
 mod common;
 mod connect;
 mod crowd;
 mod echo;
+mod failures;
 mod fanout;
+mod follow;
+mod followers;
 mod hold;
-mod payload;
-mod stage;
+mod notify;
+mod publish;
+mod publishing;
+mod rooms;
+mod scaling;
+mod slow;
+mod storm;
 
-use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fantail::config::ByteSize;
 
 use crate::failure::Failure;
 use crate::floor;
-use crate::report::Report;
+use crate::output;
+
+use common::Measure;
 
 /// The exit status of a run whose figures must not be quoted.
 const STATUS_INVALID: u8 = 3;
@@ -40,63 +48,61 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Connections a second, and the latency of TCP and upgrade
-    Connect(connect::Connect),
+    /// Connections a second, and the latency of TCP, upgrade and first echo
+    Connect(Box<connect::Connect>),
     /// Messages a second to an echo, and their round trips
-    Echo(echo::Echo),
+    Echo(Box<echo::Echo>),
     /// One publishes, many get it: delivery latency, lost, duplicated, reordered
-    Fanout(fanout::Fanout),
+    Fanout(Box<fanout::Fanout>),
+    /// Publications a second, each answered
+    Publish(Box<publish::Publish>),
     /// Memory and CPU time of idle connections
-    Hold(hold::Hold),
+    Hold(Box<hold::Hold>),
+    /// Very many topics with one subscriber each
+    Notify(Box<notify::Notify>),
+    /// Chat rooms, as CometD's benchmark has them
+    Rooms(Box<rooms::Rooms>),
+    /// Subscribers come and go while messages flow
+    Churn(Box<churn::Churn>),
+    /// All drop and come back at once
+    Storm(Box<storm::Storm>),
+    /// Some subscribers stop reading
+    Slow(Box<slow::Slow>),
+    /// What more workers are worth, on a server that it starts
+    Scaling(Box<scaling::Scaling>),
+    /// A share of another run's subscribers
+    #[command(hide = true)]
+    Follow(follow::Follow),
     /// The barest echo and fan-out server there is, to compare with
     Floor(floor::Floor),
 }
 
 /// Does what the command line says.
 pub fn run() -> Result<ExitCode, Failure> {
-    let (report, json) = match &Cli::parse().command {
+    let command = Cli::parse().command;
+    let measure: &dyn Measure = match &command {
         Command::Floor(options) => return floor::run(options).map(|()| ExitCode::SUCCESS),
-        Command::Connect(options) => finish(connect::run(options)?),
-        Command::Echo(options) => finish(echo::run(options)?),
-        Command::Fanout(options) => finish(fanout::run(options)?),
-        Command::Hold(options) => finish(hold::run(options)?),
+        Command::Follow(options) => return follow::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Connect(options) => &**options,
+        Command::Echo(options) => &**options,
+        Command::Fanout(options) => &**options,
+        Command::Publish(options) => &**options,
+        Command::Hold(options) => &**options,
+        Command::Notify(options) => &**options,
+        Command::Rooms(options) => &**options,
+        Command::Churn(options) => &**options,
+        Command::Storm(options) => &**options,
+        Command::Slow(options) => &**options,
+        Command::Scaling(options) => &**options,
     };
-    print(&report, json.as_deref())?;
+    let reports = measure.run()?;
+    let common = measure.common();
+    output::write(&reports, common.json.as_deref(), common.csv.as_deref())?;
     Ok(match () {
-        () if report.interrupted => ExitCode::from(STATUS_INTERRUPTED),
-        () if !report.invalid().is_empty() => ExitCode::from(STATUS_INVALID),
+        () if reports.iter().any(|report| report.interrupted) => ExitCode::from(STATUS_INTERRUPTED),
+        () if reports.iter().any(|report| !report.invalid().is_empty()) => ExitCode::from(STATUS_INVALID),
         () => ExitCode::SUCCESS,
     })
-}
-
-/// Lets go of the options but for where the JSON goes.
-fn finish((report, common): (Report, &common::Common)) -> (Report, Option<std::path::PathBuf>) {
-    (report, common.json.clone())
-}
-
-/// The table, and the JSON where it was asked for. Standard output has one of them only, so that it can be piped.
-fn print(report: &Report, json: Option<&Path>) -> Result<(), Failure> {
-    let text = json.map(|_| format!("{:#}\n", report.to_json()));
-    match (json, text) {
-        (Some(path), Some(text)) if path == Path::new("-") => {
-            eprint!("{report}");
-            print!("{text}");
-        }
-        (Some(path), Some(text)) => {
-            print!("{report}");
-            fs::write(path, text).map_err(|error| Failure::System("writing the JSON", error))?;
-        }
-        _ => print!("{report}"),
-    }
-    Ok(())
-}
-
-/// A message needs room for its number.
-fn check_size(size: ByteSize) -> Result<(), Failure> {
-    if size.bytes() < payload::SIZE_MIN {
-        return Err(Failure::Usage(format!("--size must be at least {}: a message carries its number", payload::SIZE_MIN)));
-    }
-    Ok(())
 }
 
 /// A rate that a schedule can keep.

@@ -1,6 +1,8 @@
 //! Black-box tests of the load test tool.
 
+mod brokers;
 mod errors;
 mod faults;
+mod messages;
 mod real;
 mod support;

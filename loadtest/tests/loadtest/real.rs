@@ -1,41 +1,72 @@
 //! Each command a second against the real server and the floor. Meanings are checked, never speed.
 
-use crate::support::{Process, count, measure};
-
-const SHORT: [&str; 4] = ["--duration", "1s", "--warmup", "200ms"];
-
-/// Runs a command against both servers and checks what holds for every report.
-fn against_both(command: &str, path: &str, flags: &[&str], check: impl Fn(&serde_json::Value)) {
-    for server in [Process::fantail(), Process::floor()] {
-        let (url, pid) = (format!("ws://{}{path}", server.address), server.pid());
-        let json = measure(&[&[command, &url, "--pid", &pid], flags, &SHORT].concat());
-        assert!(json["seconds"].as_f64().unwrap() >= 0.5, "{json:#}");
-        assert!(json["own"]["cpu_share"].as_f64().unwrap() > 0.0, "{json:#}");
-        check(&json);
-    }
-}
-
-/// Percentiles rise, and there are as many latencies as there were operations to time.
-fn check_latency(json: &serde_json::Value, name: &str, at_least: u64) {
-    let latency = &json["latencies"][name];
-    assert!(latency["count"].as_u64().unwrap() >= at_least, "{json:#}");
-    let quantiles: Vec<u64> =
-        ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|name| latency["quantiles"][name].as_u64().unwrap()).into();
-    assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{quantiles:?}");
-}
+use crate::support::{Process, SHORT, against_both, check_latency, count, fantail, measure};
 
 #[test]
-fn connect_opens_and_closes_either_way() {
-    for close in ["rst", "client"] {
+fn connect_opens_and_closes_in_every_way() {
+    for close in ["rst", "client", "server"] {
         against_both("connect", "/echo", &["--concurrency", "4", "--close", close], |json| {
             for failure in ["refused", "reset", "timed_out", "rejected", "other_failures"] {
                 assert_eq!(count(json, failure), 0, "{json:#}");
             }
             let operations = json["operations"].as_u64().unwrap();
             assert!(operations > 10, "{json:#}");
-            check_latency(json, "tcp_and_upgrade", operations - 20);
+            check_latency(json, "whole", operations - 20);
+            assert!(json["tcp"]["active_opens"].as_u64().unwrap() >= operations - 20, "the kernel's count: {json:#}");
             assert!(json["server_cpu_seconds"]["system"].as_f64().unwrap() > 0.0, "{json:#}");
         });
+    }
+}
+
+#[test]
+fn connect_keeps_its_times_and_waits_for_the_first_echo() {
+    against_both("connect", "/echo", &["--rate", "100", "--first-echo", "--close", "server"], |json| {
+        for failure in ["refused", "reset", "timed_out", "rejected", "other_failures", "wrong_echoes"] {
+            assert_eq!(count(json, failure), 0, "{json:#}");
+        }
+        for latency in ["tcp", "upgrade", "first_echo", "whole"] {
+            assert_eq!(json["latencies"][latency]["count"], 100, "what was due in the measured second, however late: {json:#}");
+        }
+    });
+}
+
+#[test]
+fn connect_goes_on_beside_others_who_get_messages() {
+    let flags = ["--idle", "20", "--idle-rate", "50", "--concurrency", "2"];
+    against_both("connect", "/topics/busy", &flags, |json| {
+        assert!(json["operations"].as_u64().unwrap() > 10, "{json:#}");
+        assert_eq!((count(json, "idle_lost"), count(json, "idle_connections_lost")), (0, 0), "{json:#}");
+        assert!(count(json, "idle_delivered") >= 20 * 55, "{json:#}");
+        check_latency(json, "idle_delivery", 20 * 45);
+    });
+}
+
+#[test]
+fn storm_brings_all_back() {
+    against_both("storm", "/topics/storm", &["--connections", "300", "--spread", "100ms"], |json| {
+        assert_eq!((count(json, "back"), count(json, "missing"), count(json, "lost_again")), (300, 0, 0), "{json:#}");
+        check_latency(json, "back", 300);
+        let slowest = json["figures"]["until_all_are_back"]["value"].as_f64().unwrap();
+        assert!((1.0..10_000.0).contains(&slowest), "{json:#}");
+    });
+}
+
+#[test]
+fn scaling_starts_a_server_for_each_number_of_workers() {
+    let json = measure(
+        &[
+            &["scaling", "ws://127.0.0.1:{port}/topics/{topic}", "--workers", "1,2", "--topics", "4", "--connections", "40"],
+            &SHORT[..],
+            &["--", &fantail(), "serve", "--workers", "{workers}", "--listen", "127.0.0.1:{port}", "--admin", "127.0.0.1:0"],
+        ]
+        .concat(),
+    );
+    assert_eq!((count(&json, "lost"), count(&json, "reordered"), count(&json, "connections_lost")), (0, 0, 0), "{json:#}");
+    let series = json["series"].as_array().unwrap();
+    for name in ["deliveries_per_second", "deliveries_per_cpu_second", "efficiency"] {
+        let points = &series.iter().find(|series| series["name"] == name).unwrap()["points"];
+        assert_eq!((&points[0][0], &points[1][0]), (&1.into(), &2.into()), "{json:#}");
+        assert!(points[1][1].as_f64().unwrap() > 0.0, "{json:#}");
     }
 }
 
@@ -54,28 +85,21 @@ fn echo_returns_all_in_both_loops() {
 }
 
 #[test]
-fn fanout_reaches_every_subscriber_once() {
-    for pace in [["--rate", "40"], ["--window", "2"]] {
-        against_both("fanout", "/topics/load", &[&["--connections", "30", "--size", "1KiB"], &pace[..]].concat(), |json| {
-            assert_eq!(count(json, "delivered"), count(json, "published") * 30, "{json:#}");
-            for fault in ["lost", "duplicated", "reordered", "foreign", "connections_lost"] {
-                assert_eq!(count(json, fault), 0, "{json:#}");
-            }
-            check_latency(json, "delivery", 40 * 30);
-            check_latency(json, "last_subscriber", 40);
-            if pace[0] == "--rate" {
-                assert_eq!(count(json, "published"), 48, "1.2 seconds at 40 a second, however late");
-            }
-        });
-    }
-}
-
-#[test]
 fn hold_tells_a_slope_and_keeps_its_connections() {
     against_both("hold", "/topics/idle", &["--from", "50", "--connections", "450"], |json| {
         assert_eq!((count(json, "held"), count(json, "connections_lost")), (450, 0));
         let slope = json["figures"]["rss_per_connection"]["value"].as_f64().unwrap();
         assert!((0.0..100_000.0).contains(&slope), "{json:#}");
+        let kernel = json["figures"]["kernel_per_connection"]["value"].as_f64().unwrap();
+        assert!((1_000.0..100_000.0).contains(&kernel), "two sockets are some kilobytes: {json:#}");
+    });
+}
+
+#[test]
+fn hold_spreads_over_processes() {
+    against_both("hold", "/topics/idle", &["--from", "50", "--connections", "451", "--processes", "3"], |json| {
+        assert_eq!((count(json, "held"), count(json, "connections_lost")), (451, 0));
+        assert!(json["figures"]["rss_per_connection"]["value"].as_f64().unwrap() >= 0.0, "{json:#}");
     });
 }
 

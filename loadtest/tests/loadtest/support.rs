@@ -9,6 +9,9 @@ use serde_json::Value;
 /// The tool.
 pub const TOOL: &str = env!("CARGO_BIN_EXE_fantail-loadtest");
 
+/// A run of a second.
+pub const SHORT: [&str; 4] = ["--duration", "1s", "--warmup", "200ms"];
+
 /// A server that ends with its test.
 pub struct Process {
     child: Child,
@@ -17,11 +20,9 @@ pub struct Process {
 }
 
 impl Process {
-    /// Fantail with one worker. Cargo builds the binaries of other packages for no test, so it has to be there already.
+    /// Fantail with one worker.
     pub fn fantail() -> Self {
-        let binary = Path::new(TOOL).with_file_name("fantail");
-        assert!(binary.exists(), "{}: run `cargo build` first", binary.display());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(fantail());
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--echo"]);
         Self::start(&mut command)
     }
@@ -56,6 +57,13 @@ impl Drop for Process {
     }
 }
 
+/// Fantail's binary. Cargo builds the binaries of other packages for no test, so it has to be there already.
+pub fn fantail() -> String {
+    let binary = Path::new(TOOL).with_file_name("fantail");
+    assert!(binary.exists(), "{}: run `cargo build` first", binary.display());
+    binary.to_str().expect("a path in UTF-8").to_owned()
+}
+
 /// A whole run of the tool.
 pub fn run(arguments: &[&str]) -> Output {
     Command::new(TOOL).args(arguments).output().expect("the tool starts")
@@ -63,16 +71,42 @@ pub fn run(arguments: &[&str]) -> Output {
 
 /// A run that measures, and its JSON. Whether it is valid depends on the machine, so both outcomes will do.
 pub fn measure(arguments: &[&str]) -> Value {
-    let output = run(&[arguments, &["--json", "-"]].concat());
+    let output = run(&[&arguments[..1], &["--json", "-"], &arguments[1..]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(matches!(output.status.code(), Some(0 | 3)), "{:?}: {errors}", output.status);
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
-    assert_eq!(json["valid"], output.status.code() == Some(0), "status and JSON agree");
+    let is_valid = reports(&json).iter().all(|report| report["valid"] == true);
+    assert_eq!(is_valid, output.status.code() == Some(0), "status and JSON agree");
     assert_eq!(errors.contains("INVALID"), output.status.code() == Some(3), "status and table agree");
     json
+}
+
+/// The reports of a run: one, or a list of them.
+pub fn reports(json: &Value) -> Vec<Value> {
+    json.as_array().cloned().unwrap_or_else(|| vec![json.clone()])
 }
 
 /// A count of the report.
 pub fn count(json: &Value, name: &str) -> u64 {
     json["counts"][name].as_u64().unwrap_or_else(|| panic!("no count {name} in {json:#}"))
+}
+
+/// Runs a command against both servers and checks what holds for every report.
+pub fn against_both(command: &str, path: &str, flags: &[&str], check: impl Fn(&Value)) {
+    for server in [Process::fantail(), Process::floor()] {
+        let (url, pid) = (format!("ws://{}{path}", server.address), server.pid());
+        let json = measure(&[&[command, &url, "--pid", &pid], flags, &SHORT].concat());
+        assert!(json["seconds"].as_f64().unwrap() >= 0.05, "{json:#}");
+        assert!(json["own"]["cpu_share"].as_f64().unwrap() > 0.0, "{json:#}");
+        check(&json);
+    }
+}
+
+/// Percentiles rise, and there are as many latencies as there were operations to time.
+pub fn check_latency(json: &Value, name: &str, at_least: u64) {
+    let latency = &json["latencies"][name];
+    assert!(latency["count"].as_u64().unwrap() >= at_least, "{json:#}");
+    let quantiles: Vec<u64> =
+        ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|name| latency["quantiles"][name].as_u64().unwrap()).into();
+    assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{quantiles:?}");
 }

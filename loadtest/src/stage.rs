@@ -1,14 +1,14 @@
 //! Warm-up, measurement, end: what is counted in between, and what it cost the server and the tool.
 
+use std::collections::BTreeMap;
+
 use crate::clock::{self, Nanos, SECOND};
-use crate::cpu::CpuTime;
-use crate::engine::Net;
+use crate::cpu::{self, CpuTime};
 use crate::failure::Failure;
 use crate::kernel::TcpCounters;
+use crate::net::Net;
 use crate::progress::Progress;
 use crate::report::Measured;
-
-use super::common::Common;
 
 /// The stretch of time that is measured.
 #[derive(Debug)]
@@ -23,35 +23,33 @@ pub struct Stage {
     progress: Progress,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Sample {
     at: Nanos,
     operations: u64,
     own_cpu: Nanos,
     server: Option<CpuTime>,
+    threads: BTreeMap<u32, f64>,
+    softirq: f64,
     tcp: TcpCounters,
 }
 
 impl Stage {
-    /// A stage whose warm-up starts at `start`.
-    pub fn new(common: &Common, what: &'static str, start: Nanos) -> Self {
-        let from = start + clock::length(common.warmup.duration());
-        Self::between(common, what, from, from + clock::length(common.duration.duration()))
-    }
-
-    /// A stage without a warm-up.
-    pub fn at_once(common: &Common, what: &'static str, start: Nanos) -> Self {
-        Self::between(common, what, start, start + clock::length(common.duration.duration()))
-    }
-
-    /// As long as a warm-up, of which nothing is reported.
-    pub fn resting(common: &Common, start: Nanos) -> Self {
-        Self::between(common, "resting", start, start + clock::length(common.warmup.duration()))
-    }
-
-    fn between(common: &Common, what: &'static str, from: Nanos, until: Nanos) -> Self {
+    /// A stretch between two times, in which the process with this number is measured.
+    pub fn between(pid: Option<u32>, what: &'static str, from: Nanos, until: Nanos) -> Self {
         let progress = Progress::new(what, until - from);
-        Self { pid: common.pid, from, until, begun: None, ended: None, progress }
+        Self { pid, from, until, begun: None, ended: None, progress }
+    }
+
+    /// A stretch that nobody watches, in a process that is not the server's.
+    pub fn unseen(from: Nanos, until: Nanos) -> Self {
+        Self { pid: None, from, until, begun: None, ended: None, progress: Progress::hidden() }
+    }
+
+    /// One in which everything is measured, for tests.
+    #[cfg(test)]
+    pub fn endless() -> Self {
+        Self::between(None, "test", 0, Nanos::MAX)
     }
 
     /// Takes the samples at the two ends as they pass. `operations` is the count so far.
@@ -63,7 +61,7 @@ impl Stage {
         if self.ended.is_none() && now >= self.until {
             self.finish(operations)?;
         }
-        if let (Some(begun), None) = (self.begun, self.ended) {
+        if let (Some(begun), None) = (&self.begun, &self.ended) {
             self.progress.show(now, now - self.from, || {
                 format!("{}/s", rate(operations - begun.operations, now.saturating_sub(begun.at)))
             });
@@ -89,23 +87,37 @@ impl Stage {
         self.ended.is_some()
     }
 
+    /// When it begins or, once it has begun, ends: a turn is due then at the latest.
+    pub const fn next_edge(&self, now: Nanos) -> Nanos {
+        if self.ended.is_some() {
+            Nanos::MAX
+        } else if now < self.from {
+            self.from
+        } else {
+            self.until
+        }
+    }
+
     /// What there was between the ends; all zero if the stage never began.
     pub fn measured(&self) -> Measured {
-        let (Some(begun), Some(ended)) = (self.begun, self.ended) else { return Measured::default() };
+        let (Some(begun), Some(ended)) = (&self.begun, &self.ended) else { return Measured::default() };
         let wall = (ended.at - begun.at).max(1);
         Measured {
             seconds: wall as f64 / SECOND as f64,
             operations: ended.operations - begun.operations,
             own_cpu_share: (ended.own_cpu - begun.own_cpu) as f64 / wall as f64,
             server: ended.server.zip(begun.server).map(|(end, begin)| end.since(begin)),
-            listen_overflows: ended.tcp.listen_overflows - begun.tcp.listen_overflows,
-            syn_retransmits: ended.tcp.syn_retransmits - begun.tcp.syn_retransmits,
+            threads: ended.threads.iter().map(|(id, used)| used - begun.threads.get(id).unwrap_or(&0.0)).collect(),
+            softirq_seconds: ended.softirq - begun.softirq,
+            tcp: ended.tcp.since(begun.tcp),
         }
     }
 
     fn sample(&self, operations: u64) -> Result<Sample, Failure> {
         let server = self.pid.map(CpuTime::of_tree).transpose()?;
-        Ok(Sample { at: clock::now(), operations, own_cpu: clock::own_cpu(), server, tcp: TcpCounters::read() })
+        let threads = self.pid.map(cpu::of_threads).unwrap_or_default();
+        let (softirq, tcp) = (cpu::softirq_seconds(), TcpCounters::read());
+        Ok(Sample { at: clock::now(), operations, own_cpu: clock::own_cpu(), server, threads, softirq, tcp })
     }
 }
 

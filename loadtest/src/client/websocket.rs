@@ -1,46 +1,23 @@
-//! One connection's protocol, client role, sans IO: bytes in, events out.
+//! A WebSocket's client (RFC 6455).
 //!
 //! ```text
 //! Handshake --101 checked--> Open --close frame--> (the engine ends it)
 //!     |
 //!     +--another status--> Refused: the body is gathered, because it says why
 //! ```
-//!
-//! Payloads are lent from the input itself where a frame came whole. Only an unfinished tail is copied, into a buffer that the
-//! connection keeps, so a run in its stride allocates nothing.
-
-use std::mem;
 
 use fantail::frame::OpCode;
 
 use crate::ending::Ending;
-use crate::wire::{ACCEPT_BYTES, Header, PAYLOAD_BYTES_MAX};
+use crate::target::{Target, Topics};
+use crate::wire::{self, ACCEPT_BYTES, Header, PAYLOAD_BYTES_MAX};
 
-/// The longest head and the most of a refusal's body that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
-
-/// How much of a refusal's body is shown, in characters.
-const REFUSAL_CHARS_MAX: usize = 300;
-
-/// What came.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'b> {
-    /// The 101, with the right key.
-    Opened,
-    /// A whole message.
-    Message(&'b [u8]),
-    /// A ping, which must be answered with the same payload.
-    Ping(&'b [u8]),
-    /// The server's close: code and reason.
-    Close(u16, &'b str),
-}
+use super::{ANSWER_BYTES_MAX, Event, Purpose, words};
 
 /// The reading half of a connection.
 #[derive(Debug)]
 pub struct Reader {
     state: State,
-    /// What came of a frame or head that isn't whole.
-    tail: Vec<u8>,
     /// The fragments so far of a message (RFC 6455 section 5.4).
     message: Vec<u8>,
     fragmented: bool,
@@ -60,35 +37,38 @@ enum State {
 }
 
 impl Reader {
-    /// A connection whose request carries the key that `accept` answers.
-    pub const fn new(accept: [u8; ACCEPT_BYTES]) -> Self {
-        Self { state: State::Handshake(accept), tail: Vec::new(), message: Vec::new(), fragmented: false }
-    }
-
-    /// Hands `sink` every event that `input` completes.
-    pub fn handle_input(&mut self, input: &[u8], mut sink: impl FnMut(Event<'_>)) -> Result<(), Ending> {
-        if self.tail.is_empty() {
-            let used = self.consume(input, &mut sink)?;
-            self.tail.extend_from_slice(&input[used..]);
-            return Ok(());
+    /// Asks for the upgrade (RFC 6455 section 4.1). There is no Origin: this is no browser.
+    pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
+        let key = wire::new_key();
+        let path = match purpose {
+            Purpose::Subscribe(topics) => target.path(topics),
+            Purpose::Visit | Purpose::Publish => target.path(Topics { first: 0, count: 1 }),
+        };
+        for part in
+            ["GET ", &path, " HTTP/1.1\r\nHost: ", target.authority(), "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"]
+        {
+            out.extend_from_slice(part.as_bytes());
         }
-        self.tail.extend_from_slice(input);
-        let mut tail = mem::take(&mut self.tail);
-        let used = self.consume(&tail, &mut sink)?;
-        tail.drain(..used);
-        self.tail = tail;
-        Ok(())
+        for part in ["Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ", &key, "\r\n\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        Self::new(wire::accept_of(key.as_bytes()))
     }
 
-    /// What the end of the stream means where it came.
-    pub fn handle_end(&self) -> Ending {
+    const fn new(accept: [u8; ACCEPT_BYTES]) -> Self {
+        Self { state: State::Handshake(accept), message: Vec::new(), fragmented: false }
+    }
+
+    /// What the end of the stream means behind `tail`, the bytes that were not taken.
+    pub fn handle_end(&self, tail: &[u8]) -> Ending {
         match self.state {
-            State::Refused { status, body_at, .. } => refusal(status, self.tail.get(body_at..).unwrap_or_default()),
+            State::Refused { status, body_at, .. } => refusal(status, tail.get(body_at..).unwrap_or_default()),
             _ => Ending::EndOfStream,
         }
     }
 
-    fn consume(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
+    /// Takes whole frames and returns how many bytes they had.
+    pub fn consume(&mut self, bytes: &[u8], replies: &mut Vec<u8>, sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
         let mut used = 0;
         if let State::Handshake(accept) = self.state {
             used = self.read_answer(bytes, &accept)?;
@@ -104,7 +84,7 @@ impl Reader {
                 if is_whole { Err(refusal(status, body)) } else { Ok(used) }
             }
             State::Open => {
-                while let Some(frame_bytes) = self.read_frame(&bytes[used..], sink).map_err(Ending::Protocol)? {
+                while let Some(frame_bytes) = self.read_frame(&bytes[used..], replies, sink).map_err(Ending::Protocol)? {
                     used += frame_bytes;
                 }
                 Ok(used)
@@ -119,8 +99,8 @@ impl Reader {
         let head_bytes = match answer.parse(bytes) {
             Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
             Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return Ok(0),
-            Ok(httparse::Status::Partial) => return Err(Ending::Handshake("its head has more than 16 KiB")),
-            Err(_) => return Err(Ending::Handshake("it is not HTTP/1.1")),
+            Ok(httparse::Status::Partial) => return Err(Ending::Answer("its head has more than 16 KiB")),
+            Err(_) => return Err(Ending::Answer("it is not HTTP/1.1")),
         };
         let header = |name: &str| {
             answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
@@ -132,24 +112,32 @@ impl Reader {
             return Ok(0);
         }
         if !header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
-            return Err(Ending::Handshake("its 101 has no Upgrade: websocket"));
+            return Err(Ending::Answer("its 101 has no Upgrade: websocket"));
         }
         if header("sec-websocket-accept") != Some(accept) {
-            return Err(Ending::Handshake("its Sec-WebSocket-Accept does not answer the key"));
+            return Err(Ending::Answer("its Sec-WebSocket-Accept does not answer the key"));
         }
         self.state = State::Open;
         Ok(head_bytes)
     }
 
     /// Takes one whole frame and returns its length; `None` while it isn't whole.
-    fn read_frame(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<usize>, &'static str> {
+    fn read_frame(
+        &mut self,
+        bytes: &[u8],
+        replies: &mut Vec<u8>,
+        sink: &mut impl FnMut(Event<'_>),
+    ) -> Result<Option<usize>, &'static str> {
         let Some(header) = Header::parse(bytes)? else { return Ok(None) };
         if header.mask.is_some() {
             return Err("a server must not mask (RFC 6455 section 5.1)");
         }
         let Some(payload) = bytes.get(header.bytes..header.frame_bytes()) else { return Ok(None) };
         match header.opcode {
-            OpCode::Ping => sink(Event::Ping(payload)),
+            OpCode::Ping => {
+                wire::write_masked(OpCode::Pong, payload, replies);
+                sink(Event::Pinged);
+            }
             OpCode::Pong => {}
             OpCode::Close => sink(close_of(payload)),
             OpCode::Continuation if !self.fragmented => return Err("a continuation of nothing (RFC 6455 section 5.4)"),
@@ -174,13 +162,6 @@ impl Reader {
     }
 }
 
-impl Default for Reader {
-    /// What stands in for a reader while it is lent: it takes nothing for an answer.
-    fn default() -> Self {
-        Self::new([0; ACCEPT_BYTES])
-    }
-}
-
 /// Code and reason of a close frame (RFC 6455 section 5.5.1); 1005 stands for none.
 fn close_of(payload: &[u8]) -> Event<'_> {
     match payload {
@@ -191,15 +172,8 @@ fn close_of(payload: &[u8]) -> Event<'_> {
     }
 }
 
-/// The server's own words, on one line.
 fn refusal(status: u16, body: &[u8]) -> Ending {
-    let text: String = String::from_utf8_lossy(body)
-        .chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .take(REFUSAL_CHARS_MAX)
-        .collect();
-    let text = if text.trim().is_empty() { "(no text)".to_owned() } else { text.trim().to_owned() };
-    Ending::Rejected { status, text }
+    Ending::Rejected { status, text: words(body) }
 }
 
 #[cfg(test)]
@@ -216,13 +190,18 @@ mod tests {
         answer
     }
 
-    /// What the events were, with their payloads, or how it ended.
-    fn read(pieces: &[&[u8]]) -> Result<Vec<String>, String> {
-        let mut reader = Reader::new(accept_of(KEY));
-        let mut seen = Vec::new();
+    fn reader() -> Reader {
+        Reader::new(accept_of(KEY))
+    }
+
+    /// What the events were, with their payloads, and the replies; or how it ended.
+    fn read(pieces: &[&[u8]]) -> Result<(Vec<String>, Vec<u8>), String> {
+        let mut reader = reader();
+        let (mut seen, mut replies, mut tail) = (Vec::new(), Vec::new(), Vec::new());
         for piece in pieces {
-            reader
-                .handle_input(piece, |event| {
+            tail.extend_from_slice(piece);
+            let used = reader
+                .consume(&tail, &mut replies, &mut |event| {
                     seen.push(match event {
                         Event::Message(payload) => {
                             format!("message {} {}", payload.len(), payload.iter().map(|&b| u64::from(b)).sum::<u64>())
@@ -231,8 +210,9 @@ mod tests {
                     });
                 })
                 .map_err(|ending| ending.to_string())?;
+            tail.drain(..used);
         }
-        Ok(seen)
+        Ok((seen, replies))
     }
 
     #[test]
@@ -241,14 +221,16 @@ mod tests {
         stream.extend_from_slice(&[0x82, 3, 1, 2, 3, 0x01, 1, 9, 0x89, 1, 5, 0x80, 2, 9, 9, 0x82, 126, 0, 200]);
         stream.extend_from_slice(&[1; 200]);
         stream.extend_from_slice(&[0x88, 4, 3, 0xE8, b'o', b'k']);
-        let whole = read(&[&stream]).unwrap();
-        assert_eq!(whole, ["Opened", "message 3 6", "Ping([5])", "message 3 27", "message 200 200", "Close(1000, \"ok\")"]);
+        let (whole, replies) = read(&[&stream]).unwrap();
+        assert_eq!(whole, ["Opened", "message 3 6", "Pinged", "message 3 27", "message 200 200", "Close(1000, \"ok\")"]);
+        let pong = Header::parse(&replies).unwrap().unwrap();
+        assert_eq!((pong.opcode, pong.payload_bytes, replies.len()), (OpCode::Pong, 1, 7));
         for cut in 0..=stream.len() {
             let (left, right) = stream.split_at(cut);
-            assert_eq!(read(&[left, right]).unwrap(), whole, "cut at {cut}");
+            assert_eq!(read(&[left, right]).unwrap().0, whole, "cut at {cut}");
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
-        assert_eq!(read(&bytes).unwrap(), whole);
+        assert_eq!(read(&bytes).unwrap().0, whole);
     }
 
     #[test]
@@ -258,10 +240,9 @@ mod tests {
             let (left, right) = stream.split_at(cut);
             assert_eq!(read(&[left, right]).unwrap_err(), "the server refused the upgrade with 503: too many");
         }
-        let mut reader = Reader::new(accept_of(KEY));
-        reader.handle_input(b"HTTP/1.1 404 Nothing\r\n\r\nnot ", |_| ()).unwrap();
-        reader.handle_input(b"here", |_| ()).unwrap();
-        assert_eq!(reader.handle_end().to_string(), "the server refused the upgrade with 404: not here");
+        let (mut reader, answer) = (reader(), b"HTTP/1.1 404 Nothing\r\n\r\nnot here");
+        assert_eq!(reader.consume(answer, &mut Vec::new(), &mut |_| ()).unwrap(), 0);
+        assert_eq!(reader.handle_end(answer).to_string(), "the server refused the upgrade with 404: not here");
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Publish and subscribe of NATS (its client protocol: CONNECT, PUB, SUB, MSG, PING, PONG).
+
+use crate::ending::Ending;
+use crate::target::Target;
+
+use super::{Event, Purpose, line, number};
+
+/// The reading half of a connection.
+#[derive(Debug, Default)]
+pub struct Reader {
+    is_open: bool,
+}
+
+impl Reader {
+    /// Says what the connection is for. The PONG behind it tells that the subscriptions are in force.
+    pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
+        out.extend_from_slice(
+            b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"fantail-loadtest\",\"version\":\"0\"}\r\n",
+        );
+        if let Purpose::Subscribe(topics) = purpose {
+            for (id, name) in target.names(topics).enumerate() {
+                out.extend_from_slice(format!("SUB {name} {id}\r\n").as_bytes());
+            }
+        }
+        out.extend_from_slice(b"PING\r\n");
+        Self::default()
+    }
+
+    /// Takes whole messages and returns how many bytes they had.
+    pub fn consume(&mut self, bytes: &[u8], replies: &mut Vec<u8>, sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
+        let mut used = 0;
+        while let Some(message_bytes) = self.read_message(&bytes[used..], replies, sink).map_err(Ending::Protocol)? {
+            used += message_bytes;
+        }
+        Ok(used)
+    }
+
+    fn read_message(
+        &mut self,
+        bytes: &[u8],
+        replies: &mut Vec<u8>,
+        sink: &mut impl FnMut(Event<'_>),
+    ) -> Result<Option<usize>, &'static str> {
+        let Some((head, used)) = line(bytes) else { return Ok(None) };
+        if head.starts_with(b"MSG ") {
+            let length: usize = head.rsplit(|&byte| byte == b' ').next().and_then(number).ok_or("a MSG without its length")?;
+            let Some(payload) = bytes.get(used..used + length) else { return Ok(None) };
+            if bytes.len() < used + length + 2 {
+                return Ok(None);
+            }
+            sink(Event::Message(payload));
+            return Ok(Some(used + length + 2));
+        }
+        match head {
+            b"PONG" if self.is_open => sink(Event::Answered(Ok(()))),
+            b"PONG" => {
+                self.is_open = true;
+                sink(Event::Opened);
+            }
+            b"PING" => {
+                replies.extend_from_slice(b"PONG\r\n");
+                sink(Event::Pinged);
+            }
+            _ if head.starts_with(b"INFO ") || head == b"+OK" => {}
+            _ if head.starts_with(b"-ERR") => return Err("NATS answered with -ERR"),
+            _ => return Err("a line that NATS' protocol does not have"),
+        }
+        Ok(Some(used))
+    }
+}
+
+/// Appends a PUB; its confirmation is the PONG of a PING behind it, as a publication has no answer of its own.
+pub fn publish(target: &Target, topic: u32, payload: &[u8], confirm: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("PUB {} {}\r\n", target.name(topic), payload.len()).as_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(if confirm { b"\r\nPING\r\n" } else { b"\r\n" });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_cuts, read};
+    use super::*;
+    use crate::target::Topics;
+
+    fn target() -> Target {
+        Target::resolve("nats://127.0.0.1:4222/{topic}", None, 3).unwrap()
+    }
+
+    #[test]
+    fn a_subscriber_is_open_with_the_first_pong_and_answers_pings() {
+        let purpose = Purpose::Subscribe(Topics { first: 1, count: 2 });
+        let mut out = Vec::new();
+        Reader::greet(&target(), purpose, &mut out);
+        assert!(out.ends_with(b"}\r\nSUB load-1 0\r\nSUB load-2 1\r\nPING\r\n"), "{}", String::from_utf8_lossy(&out));
+        let stream = b"INFO {\"a\":1}\r\nPONG\r\nMSG load-1 0 5\r\nhe\r\no\r\nPING\r\nMSG load-2 1 0\r\n\r\n";
+        check_cuts(&target(), purpose, stream, &["Opened", "message he\r\no", "Pinged", "message "]);
+        assert_eq!(read(&target(), purpose, &[stream]).unwrap().1, b"PONG\r\n");
+    }
+
+    #[test]
+    fn a_publication_is_confirmed_by_the_pong_behind_it() {
+        let mut out = Vec::new();
+        publish(&target(), 0, b"hi", true, &mut out);
+        assert_eq!(out, b"PUB load-0 2\r\nhi\r\nPING\r\n");
+        check_cuts(&target(), Purpose::Publish, b"PONG\r\nPONG\r\n", &["Opened", "Answered(Ok(()))"]);
+        assert!(read(&target(), Purpose::Publish, &[b"-ERR 'Slow Consumer'\r\n"]).unwrap_err().contains("-ERR"));
+    }
+}

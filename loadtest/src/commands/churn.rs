@@ -1,0 +1,201 @@
+//! `churn`: subscribers come and go while messages flow.
+//!
+//! Beside the steady subscribers of a fan-out, `--joins` a second connect, subscribe, stay a while and leave. What is published
+//! after a subscription was confirmed must reach its subscriber until it leaves: holes are counted, for those who stay and for
+//! those who pass.
+
+use std::collections::VecDeque;
+
+use clap::Args;
+use fantail::config::{ByteSize, TimeSpan};
+
+use crate::client::Purpose;
+use crate::clock::{self, Nanos};
+use crate::ending::Ending;
+use crate::engine::{Load, Next};
+use crate::failure::Failure;
+use crate::feed::Through;
+use crate::histogram::Histogram;
+use crate::net::{Net, Times};
+use crate::report::Report;
+use crate::schedule::Schedule;
+use crate::traffic::Traffic;
+
+use super::common::{Common, Measure};
+use super::crowd::{Crowd, subscribe};
+use super::failures::Failures;
+use super::fanout::TOPIC;
+use super::publishing::{Pacing, Publishing, check_size};
+
+/// Flags of `churn`.
+#[derive(Args, Debug)]
+pub struct Churn {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    publishing: Publishing,
+    #[command(flatten)]
+    pacing: Pacing,
+    /// How many subscribers stay
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// How many join a second
+    #[arg(long, default_value = "200", value_name = "PER_SECOND", value_parser = super::parse_rate)]
+    joins: f64,
+    /// How long each of those stays
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    stay: TimeSpan,
+    /// Bytes of a message, at least 22
+    #[arg(long, default_value = "128", value_name = "SIZE")]
+    size: ByteSize,
+}
+
+struct Coming {
+    crowd: Crowd,
+    schedule: Schedule,
+    stay: Nanos,
+    /// Of each passing connection, when it was due.
+    due: Vec<Option<Nanos>>,
+    opening: u64,
+    /// Who leaves when, in order.
+    leaving: VecDeque<(Nanos, usize)>,
+    joined: u64,
+    left: u64,
+    ended_early: u64,
+    failures: Failures,
+    join: Histogram,
+}
+
+impl Measure for Churn {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn run(&self) -> Result<Vec<Report>, Failure> {
+        check_size(self.size)?;
+        let stay = clock::length(self.stay.duration());
+        let most_passing = (self.joins * (self.stay.duration() + self.common.timeout.duration()).as_secs_f64()) as usize + 64;
+        let steady = self.connections as usize;
+        let mut engine = self.common.prepare(steady + most_passing + self.publishing.connections(), 1)?;
+        let target = self.publishing.target(&mut engine, 1)?;
+        let mut traffic = Traffic::new(1, self.size.bytes(), fastrand::u64(..), clock::now());
+        let through = match subscribe(&mut engine, 0, &mut traffic, &vec![TOPIC; steady])? {
+            true => self.publishing.through(&mut engine, &traffic, target)?,
+            false => None,
+        };
+        let was_interrupted = through.is_none();
+        let start = clock::now();
+        let feed = self.pacing.feed(through.unwrap_or(Through::First), start);
+        let mut coming = Coming {
+            crowd: Crowd::new(traffic, feed, self.common.stage("churn", start), self.common.timeout_ns()),
+            schedule: Schedule::new(start, self.joins),
+            stay,
+            due: Vec::new(),
+            opening: 0,
+            leaving: VecDeque::new(),
+            joined: 0,
+            left: 0,
+            ended_early: 0,
+            failures: Failures::default(),
+            join: Histogram::new(),
+        };
+        let interrupted = was_interrupted || engine.run(&mut coming)?;
+        let counts = coming.crowd.traffic.counts;
+        let mut report = coming.crowd.report("churn", &engine.net, interrupted)?;
+        report.parameters = vec![("connections", self.connections.into()), ("size", self.size.bytes() as u64)];
+        report.counts.extend([
+            ("joined", coming.joined),
+            ("left", coming.left),
+            ("ended_early", coming.ended_early),
+            ("passing_delivered", counts.passing_delivered),
+            ("passing_lost", counts.passing_lost),
+        ]);
+        report.counts.extend(coming.failures.counts());
+        report.notes.extend(coming.failures.first().map(|first| format!("the first failure to join: {first}")));
+        report.latencies.push(("join", coming.join));
+        Ok(vec![report])
+    }
+}
+
+impl Coming {
+    fn join(&mut self, net: &mut Net, due: Nanos) {
+        match net.open(clock::now(), 0, Purpose::Subscribe(TOPIC)) {
+            Ok(id) => {
+                if self.due.len() <= id {
+                    self.due.resize(id + 1, None);
+                }
+                self.due[id] = Some(due);
+                self.opening += 1;
+            }
+            Err(ending) => self.failures.count(&ending),
+        }
+    }
+
+    /// Those leave whose time has come; behind the end of the run all of them.
+    fn part(&mut self, net: &mut Net, now: Nanos) {
+        let is_over = self.crowd.stage.is_over() && self.crowd.is_settled(now);
+        while let Some(&(at, id)) = self.leaving.front().filter(|&&(at, _)| at <= now || is_over) {
+            self.leaving.pop_front();
+            // It may have ended before its time, and its number may be another's by now.
+            if self.due.get(id).copied().flatten() == Some(at) {
+                self.due[id] = None;
+                self.crowd.traffic.leave(id);
+                net.reset(id);
+                self.left += 1;
+            }
+        }
+    }
+}
+
+impl Load for Coming {
+    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+        while let Some(due) = self.schedule.take(now, self.crowd.stage.until) {
+            self.join(net, due);
+        }
+        self.part(net, now);
+        let next = self.crowd.turn(net, now)?;
+        let Next::At(due) = next else {
+            // The last openings have an answer before the run ends.
+            return Ok(if self.opening == 0 && self.leaving.is_empty() { Next::Done } else { Next::At(Nanos::MAX) });
+        };
+        let joining = if self.crowd.stage.is_over() { Nanos::MAX } else { self.schedule.next_at() };
+        let parting = self.leaving.front().map_or(Nanos::MAX, |&(at, _)| at);
+        Ok(Next::At(due.min(joining).min(parting)))
+    }
+
+    fn opened(&mut self, _net: &mut Net, id: usize, times: Times) {
+        let Some(due) = self.due.get(id).copied().flatten() else { return };
+        self.opening -= 1;
+        self.joined += 1;
+        if self.crowd.stage.is_measured(due) {
+            self.join.record(times.opened - due);
+        }
+        self.crowd.traffic.subscribe_passing(id, TOPIC);
+        let leaves_at = times.opened + self.stay;
+        self.due[id] = Some(leaves_at);
+        self.leaving.push_back((leaves_at, id));
+    }
+
+    fn message(&mut self, _net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
+        self.crowd.message(id, payload, at);
+    }
+
+    fn answered(&mut self, net: &mut Net, id: usize, result: Result<(), String>, at: Nanos) {
+        Load::answered(&mut self.crowd, net, id, result, at);
+    }
+
+    fn closed(&mut self, _net: &mut Net, id: usize, ending: Ending, at: Nanos) {
+        let Some(due) = self.due.get_mut(id).and_then(Option::take) else {
+            self.crowd.traffic.closed(id, &ending);
+            return;
+        };
+        if self.crowd.traffic.is_member(id) {
+            self.crowd.traffic.leave(id);
+            self.ended_early += 1;
+        } else {
+            debug_assert!(due <= at);
+            self.opening -= 1;
+        }
+        self.failures.count(&ending);
+    }
+}

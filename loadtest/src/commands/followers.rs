@@ -1,0 +1,176 @@
+//! The helper processes of a run that needs more connections than one process may have.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::clock::Nanos;
+use crate::failure::Failure;
+use crate::histogram::Histogram;
+use crate::kernel;
+use crate::report::Report;
+use crate::stage::Stage;
+
+use super::common::Common;
+use super::follow::Account;
+
+/// All of them. They end with this process, because their orders do.
+#[derive(Debug, Default)]
+pub struct Followers(Vec<Follower>);
+
+#[derive(Debug)]
+struct Follower {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+/// The most processes of one run.
+pub const PROCESSES_MAX: u32 = 64;
+
+/// How many connections each process has: `processes` of them, or as few as the descriptor limit allows. The first share is this
+/// process's own.
+pub fn shares(connections: u32, processes: Option<u32>) -> Result<Vec<u32>, Failure> {
+    let needed = u64::from(connections).div_ceil(kernel::connections_max().max(1)).max(1);
+    if needed > PROCESSES_MAX.into() {
+        // What one process would need; with a higher limit fewer processes do.
+        kernel::make_room(connections as usize)?;
+    }
+    let processes = processes.unwrap_or(needed as u32).clamp(1, connections.max(1));
+    Ok((0..processes).map(|at| connections / processes + u32::from(at < connections % processes)).collect())
+}
+
+impl Followers {
+    /// One for each of these shares, for messages of a size and run.
+    pub fn start(common: &Common, shares: &[u32], size: usize, run: u64) -> Result<Self, Failure> {
+        let starting = |error| Failure::System("starting another process", error);
+        let program = std::env::current_exe().map_err(starting)?;
+        let start = |share: &u32| {
+            let mut command = Command::new(&program);
+            command.args(["follow", &common.url, "--connections", &share.to_string(), "--size", &size.to_string()]);
+            command.args(["--run", &run.to_string(), "--timeout", &format!("{}ms", common.timeout_ns() / 1_000_000)]);
+            if let Some(dialect) = common.sub {
+                command.args(["--sub", dialect.name()]);
+            }
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(starting)?;
+            let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+                return Err(starting(std::io::ErrorKind::BrokenPipe.into()));
+            };
+            Ok(Follower { child, orders: Some(orders), answers: BufReader::new(answers) })
+        };
+        shares.iter().map(start).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether there are any.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Lets each open as many connections as the list says, and waits until all are open.
+    pub fn open(&mut self, counts: &[u32]) -> Result<(), Failure> {
+        for (follower, count) in self.0.iter_mut().zip(counts) {
+            follower.order(&format!("open {count}"))?;
+        }
+        self.0.iter_mut().try_for_each(|follower| match follower.answer()?.split_once(' ') {
+            Some(("failed", why)) => Err(Failure::Usage(why.to_owned())),
+            _ => Ok(()),
+        })
+    }
+
+    /// Tells them what is measured.
+    pub fn measure(&mut self, stage: &Stage) -> Result<(), Failure> {
+        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("measure {} {}", stage.from, stage.until)))
+    }
+
+    /// Ends them after `published` publications, and returns what they tell.
+    pub fn end(mut self, published: u64) -> Result<Vec<Account>, Failure> {
+        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("end {published}")))?;
+        let read = |follower: &mut Follower| {
+            let line = follower.answer()?;
+            serde_json::from_str(&line).map_err(|error| Failure::System("another process' account", error.into()))
+        };
+        self.0.iter_mut().map(read).collect()
+    }
+}
+
+impl Follower {
+    fn order(&mut self, line: &str) -> Result<(), Failure> {
+        let written = self.orders.as_mut().map_or(Ok(()), |orders| writeln!(orders, "{line}"));
+        written.map_err(|error| Failure::System("another process", error))
+    }
+
+    fn answer(&mut self) -> Result<String, Failure> {
+        let mut line = String::new();
+        match self.answers.read_line(&mut line) {
+            Ok(0) => Err(Failure::Usage("another process of this load test ended early; its error stands above".to_owned())),
+            Ok(_) => Ok(line.trim_end().to_owned()),
+            Err(error) => Err(Failure::System("another process", error)),
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // The end of its orders is its end.
+        self.orders = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// Adds what followers tell to a report of this process's own share. `completions` are its own; a publication is complete when the
+/// last process says so. Where all share one CPU (`pinned`), their processor times add up.
+pub fn merge(report: &mut Report, accounts: &[Account], completions: &[(u64, Nanos)], pinned: bool) -> Result<(), Failure> {
+    for account in accounts {
+        for (name, count) in [
+            ("delivered", account.delivered),
+            ("lost", account.lost),
+            ("duplicated", account.duplicated),
+            ("reordered", account.reordered),
+            ("foreign", account.foreign),
+            ("connections_lost", account.connections_lost),
+            ("pings_answered", account.pings),
+        ] {
+            report.add_count(name, count);
+        }
+        report.add_lag(&Histogram::from_base64(&account.lag)?);
+        report.add_latency("delivery", &Histogram::from_base64(&account.latency)?);
+        report.add_operations(account.operations);
+        report.add_own_cpu(account.own_cpu_share, pinned);
+        report
+            .notes
+            .extend(account.first_ending.iter().map(|first| format!("the first connection another process lost: {first}")));
+    }
+    let mut last: HashMap<u64, (usize, Nanos)> = HashMap::new();
+    for &(number, latency) in completions.iter().chain(accounts.iter().flat_map(|account| &account.completions)) {
+        let (count, slowest) = last.entry(number).or_default();
+        *count += 1;
+        *slowest = latency.max(*slowest);
+    }
+    let mut all = Histogram::new();
+    last.values().filter(|(count, _)| *count == accounts.len() + 1).for_each(|&(_, slowest)| all.record(slowest));
+    report.replace_latency("last_subscriber", all);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_and_each_fits() {
+        assert_eq!(shares(10, Some(3)).unwrap(), [4, 3, 3]);
+        assert_eq!(shares(2, Some(9)).unwrap(), [1, 1]);
+        let most = u32::try_from(kernel::connections_max()).unwrap_or(u32::MAX / 4);
+        let all = shares(most * 2 + 1, None).unwrap();
+        assert_eq!((all.len(), all.iter().sum::<u32>()), (3, most * 2 + 1));
+        assert!(all.iter().all(|&share| share <= most));
+    }
+
+    #[test]
+    fn no_count_of_connections_starts_processes_without_end() {
+        let most = kernel::connections_max().saturating_mul(PROCESSES_MAX.into());
+        if let Ok(beyond) = u32::try_from(most.saturating_add(1)) {
+            assert!(matches!(shares(beyond, None), Err(Failure::Descriptors { .. })));
+        }
+    }
+}

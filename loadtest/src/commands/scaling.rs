@@ -1,0 +1,145 @@
+//! `scaling`: what a second worker is worth: the same fan-out flat out against a server that is started with 1, 2, ... N workers.
+//!
+//! Per second tells what the machine gives, which on few CPUs the load test shares; per CPU-second tells what the work costs, and so
+//! what several workers lose by speaking with each other.
+
+use std::time::Duration;
+
+use clap::Args;
+use fantail::config::ByteSize;
+
+use crate::clock;
+use crate::cpus::Cpus;
+use crate::failure::Failure;
+use crate::feed::{Feed, Pace, Through};
+use crate::histogram::Histogram;
+use crate::launch::{Launch, free_port};
+use crate::report::{Measured, Report, Series};
+use crate::target::{Target, Topics};
+use crate::traffic::Traffic;
+
+use super::common::{Common, Measure, watch_for_interrupts};
+use super::crowd::{Crowd, subscribe};
+use super::publishing::{Publishing, check_size};
+
+/// How long a server may take until it accepts.
+const START_TIME: Duration = Duration::from_secs(30);
+
+/// Flags of `scaling`.
+#[derive(Args, Clone, Debug)]
+pub struct Scaling {
+    /// {port} in the URL and the command stands for a free port
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    publishing: Publishing,
+    /// The numbers of workers, measured one after the other
+    #[arg(long, default_value = "1,2", value_name = "N,N...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    workers: Vec<u32>,
+    /// The CPUs the server is kept on, such as 0-3 or 0,2
+    #[arg(long, value_name = "LIST")]
+    server_cpus: Option<Cpus>,
+    /// How many subscribers in all
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// On how many topics
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    topics: u32,
+    /// How many publications are under way at a time
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Bytes of a message, at least 22
+    #[arg(long, default_value = "128", value_name = "SIZE")]
+    size: ByteSize,
+    /// The server's command line, with {workers} and {port}
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Measure for Scaling {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn run(&self) -> Result<Vec<Report>, Failure> {
+        check_size(self.size)?;
+        if self.connections < self.topics {
+            return Err(Failure::Usage("--connections must not be less than --topics: each topic needs a subscriber".to_owned()));
+        }
+        if !self.command.iter().any(|word| word.contains("{workers}")) {
+            return Err(Failure::Usage("the command has no {workers}: the server would be the same each time".to_owned()));
+        }
+        let mut steps = Vec::new();
+        for &workers in &self.workers {
+            let step = self.measure(workers)?;
+            let interrupted = step.interrupted;
+            steps.push((workers, step));
+            if interrupted {
+                break;
+            }
+        }
+        Ok(vec![self.report(&steps)])
+    }
+}
+
+impl Scaling {
+    fn measure(&self, workers: u32) -> Result<Report, Failure> {
+        let port = free_port()?;
+        let fill = |text: &String| text.replace("{workers}", &workers.to_string()).replace("{port}", &port.to_string());
+        let launch = Launch { words: self.command.iter().map(fill).collect(), env: Vec::new(), cpus: self.server_cpus.clone() };
+        let mut server = launch.start()?;
+        let common = Common { url: fill(&self.common.url), pid: Some(server.pid()), ..self.common.clone() };
+        let address = Target::resolve(&common.url, common.sub, self.topics)?.address;
+        if !server.wait_for(address, START_TIME, &*watch_for_interrupts()?)? {
+            let mut report = Report::new("scaling", "delivery", Measured::default(), Histogram::new());
+            report.interrupted = true;
+            return Ok(report);
+        }
+        let mut engine = common.prepare((self.connections + self.publishing.publishers) as usize, self.topics)?;
+        let target = self.publishing.target(&mut engine, self.topics)?;
+        let mut traffic = Traffic::new(self.topics, self.size.bytes(), fastrand::u64(..), clock::now());
+        let arcs: Vec<Topics> = (0..self.connections).map(|at| Topics { first: at % self.topics, count: 1 }).collect();
+        let through = match subscribe(&mut engine, 0, &mut traffic, &arcs)? {
+            true => self.publishing.through(&mut engine, &traffic, target)?,
+            false => None,
+        };
+        let was_interrupted = through.is_none();
+        let feed = Feed::new(Pace::Window(self.window.into()), through.unwrap_or(Through::First), 1);
+        let mut crowd = Crowd::new(traffic, feed, common.stage("scaling", clock::now()), common.timeout_ns());
+        let interrupted = was_interrupted || engine.run(&mut crowd)?;
+        crowd.report("scaling", &engine.net, interrupted)
+    }
+
+    /// All steps in one report: sums of what was counted, a series of each figure.
+    fn report(&self, steps: &[(u32, Report)]) -> Report {
+        let measured = steps.iter().fold(Measured::default(), |sum, (_, step)| sum.and(step.measured()));
+        let mut report = Report::new("scaling", "delivery", measured, steps[0].1.lag().clone());
+        report.parameters = vec![
+            ("connections", self.connections.into()),
+            ("topics", self.topics.into()),
+            ("window", self.window.into()),
+            ("size", self.size.bytes() as u64),
+        ];
+        for &(name, _) in &steps[0].1.counts {
+            report.counts.push((name, steps.iter().filter_map(|(_, step)| step.count(name)).sum()));
+        }
+        for (workers, step) in steps {
+            report.doubts.extend(step.invalid().into_iter().map(|reason| format!("with {workers}: {reason}")));
+            report.interrupted |= step.interrupted;
+        }
+        let points = |figure: fn(&Report) -> Option<f64>| -> Vec<(u64, f64)> {
+            steps.iter().filter_map(|(workers, step)| Some(((*workers).into(), figure(step)?))).collect()
+        };
+        let per_cpu = points(Report::per_cpu_second);
+        let base = per_cpu.first().map_or(1.0, |&(_, value)| value);
+        let efficiency = per_cpu.iter().map(|&(workers, value)| (workers, value / base)).collect();
+        report.series = vec![
+            Series { name: "deliveries_per_second", unit: "/s", points: points(|step| Some(step.rate())) },
+            Series { name: "deliveries_per_cpu_second", unit: "/s", points: per_cpu },
+            Series { name: "efficiency", unit: "", points: efficiency },
+            Series { name: "server_thread_skew", unit: "", points: points(|step| step.measured().skew()) },
+        ];
+        report.notes.push("efficiency: deliveries per CPU-second, divided by those of the first number of workers".to_owned());
+        report
+    }
+}

@@ -1,0 +1,192 @@
+//! `slow`: some subscribers stop reading; what it costs the others, and the server.
+//!
+//! `--slow` of the connections are not read from the beginning of the measurement to its end. Then they are read to their end, to
+//! see what they were told. Losses and latency are those of the healthy.
+
+use clap::Args;
+use fantail::config::ByteSize;
+
+use crate::clock::{self, MILLISECOND, Nanos, SECOND};
+use crate::cpu::Memory;
+use crate::ending::Ending;
+use crate::engine::{Load, Next};
+use crate::failure::Failure;
+use crate::feed::Through;
+use crate::net::Net;
+use crate::report::{Figure, Report};
+use crate::target::Topics;
+use crate::traffic::Traffic;
+
+use super::common::{Common, Measure};
+use super::crowd::{Crowd, gather, purposes};
+use super::fanout::TOPIC;
+use super::publishing::{Pacing, Publishing, check_size};
+
+/// How often the server's memory is looked at.
+const LOOK: Nanos = 200 * MILLISECOND;
+
+/// How long the slow may read at the end.
+const READ_OUT: Nanos = 2 * SECOND;
+
+/// Flags of `slow`.
+#[derive(Args, Debug)]
+pub struct Slow {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    publishing: Publishing,
+    #[command(flatten)]
+    pacing: Pacing,
+    /// How many subscribers in all
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    connections: u32,
+    /// How many of them stop reading
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    slow: u32,
+    /// Bytes of a message, at least 22
+    #[arg(long, default_value = "1KiB", value_name = "SIZE")]
+    size: ByteSize,
+}
+
+struct Mixed {
+    crowd: Crowd,
+    pid: Option<u32>,
+    /// Those that will stop, and have.
+    slow: Vec<usize>,
+    state: State,
+    looked_at: Nanos,
+    before: Memory,
+    most: Memory,
+    ended: u64,
+    first_ending: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// All read.
+    Warm,
+    /// Some don't.
+    Stopped,
+    /// They read what they left, until this time.
+    ReadingOut(Nanos),
+}
+
+impl Measure for Slow {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn run(&self) -> Result<Vec<Report>, Failure> {
+        check_size(self.size)?;
+        let (all, slow) = (self.connections as usize, self.slow as usize);
+        if slow >= all {
+            return Err(Failure::Usage(format!("--slow {slow} must be less than --connections {all}: the others are measured")));
+        }
+        let mut engine = self.common.prepare(all + self.publishing.connections(), 1)?;
+        let target = self.publishing.target(&mut engine, 1)?;
+        let mut traffic = Traffic::new(1, self.size.bytes(), fastrand::u64(..), clock::now());
+        let topics: Vec<Topics> = vec![TOPIC; all];
+        let ids = gather(&mut engine, 0, &purposes(&topics))?;
+        let (healthy, slow) = ids.as_deref().unwrap_or_default().split_at(ids.as_ref().map_or(0, |ids| ids.len() - slow));
+        healthy.iter().for_each(|&id| traffic.subscribe(id, TOPIC));
+        slow.iter().for_each(|&id| traffic.subscribe_passing(id, TOPIC));
+        let through = if ids.is_some() { self.publishing.through(&mut engine, &traffic, target)? } else { None };
+        let was_interrupted = through.is_none();
+        let start = clock::now();
+        let feed = self.pacing.feed(through.unwrap_or(Through::First), start);
+        let mut mixed = Mixed {
+            crowd: Crowd::new(traffic, feed, self.common.stage("slow", start), self.common.timeout_ns()),
+            pid: self.common.pid,
+            slow: slow.to_vec(),
+            state: State::Warm,
+            looked_at: 0,
+            before: Memory::default(),
+            most: Memory::default(),
+            ended: 0,
+            first_ending: None,
+        };
+        let interrupted = was_interrupted || engine.run(&mut mixed)?;
+        self.report(mixed, &engine.net, interrupted).map(|report| vec![report])
+    }
+}
+
+impl Slow {
+    fn report(&self, mut mixed: Mixed, net: &Net, interrupted: bool) -> Result<Report, Failure> {
+        let slow = std::mem::take(&mut mixed.slow);
+        slow.iter().for_each(|&id| mixed.crowd.traffic.leave(id));
+        let counts = mixed.crowd.traffic.counts;
+        let mut report = mixed.crowd.report("slow", net, interrupted)?;
+        report.parameters =
+            vec![("connections", self.connections.into()), ("slow", self.slow.into()), ("size", self.size.bytes() as u64)];
+        report.counts.extend([
+            ("slow_delivered", counts.passing_delivered),
+            ("slow_lost_in_silence", counts.passing_lost),
+            ("slow_ended_by_server", mixed.ended),
+        ]);
+        if self.common.pid.is_some() {
+            let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+            report.figures.extend([
+                Figure { name: "rss_before", value: mebibytes(mixed.before.rss), unit: "MiB" },
+                Figure { name: "rss_at_most", value: mebibytes(mixed.most.rss), unit: "MiB" },
+                Figure {
+                    name: "rss_per_slow",
+                    value: (mixed.most.rss as f64 - mixed.before.rss as f64) / 1024.0 / f64::from(self.slow),
+                    unit: "KiB",
+                },
+            ]);
+        }
+        report.notes.extend(mixed.first_ending.map(|first| format!("the first slow one ended: {first}")));
+        Ok(report)
+    }
+}
+
+impl Mixed {
+    fn look(&mut self, now: Nanos) -> Result<(), Failure> {
+        if let Some(pid) = self.pid.filter(|_| now >= self.looked_at + LOOK && !matches!(self.state, State::ReadingOut(_))) {
+            self.looked_at = now;
+            let memory = Memory::of_tree(pid)?;
+            if self.state == State::Warm {
+                self.before = memory;
+            }
+            self.most.rss = self.most.rss.max(memory.rss);
+            self.most.pss = self.most.pss.max(memory.pss);
+        }
+        Ok(())
+    }
+}
+
+impl Load for Mixed {
+    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+        self.look(now)?;
+        let next = self.crowd.turn(net, now)?;
+        match self.state {
+            State::Warm if now >= self.crowd.stage.from => {
+                self.slow.iter().for_each(|&id| net.pause(id));
+                self.state = State::Stopped;
+            }
+            State::Stopped if next == Next::Done => {
+                self.slow.iter().for_each(|&id| net.resume(id));
+                self.state = State::ReadingOut(now + READ_OUT);
+            }
+            State::ReadingOut(until) if now >= until || self.ended == self.slow.len() as u64 => return Ok(Next::Done),
+            State::Warm | State::Stopped | State::ReadingOut(_) => {}
+        }
+        Ok(if next == Next::Done { Next::At(Nanos::MAX) } else { next })
+    }
+
+    fn message(&mut self, _net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
+        self.crowd.message(id, payload, at);
+    }
+
+    fn answered(&mut self, net: &mut Net, id: usize, result: Result<(), String>, at: Nanos) {
+        Load::answered(&mut self.crowd, net, id, result, at);
+    }
+
+    fn closed(&mut self, _net: &mut Net, id: usize, ending: Ending, _at: Nanos) {
+        if self.slow.contains(&id) {
+            self.ended += 1;
+            self.first_ending.get_or_insert_with(|| ending.to_string());
+        }
+        self.crowd.traffic.closed(id, &ending);
+    }
+}

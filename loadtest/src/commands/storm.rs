@@ -1,0 +1,174 @@
+//! `storm`: all drop and come back at once, as after a failed switch or a restarted proxy: how long until all are in again.
+//!
+//! Every connection counts from the moment of the drop, whatever it met on its way back: refusals, full queues, its own pauses.
+
+use clap::Args;
+use fantail::config::TimeSpan;
+
+use crate::client::Purpose;
+use crate::clock::{self, Nanos, SECOND};
+use crate::ending::Ending;
+use crate::engine::{Engine, Load, Next};
+use crate::failure::Failure;
+use crate::histogram::Histogram;
+use crate::net::{Net, Times};
+use crate::report::{Figure, Report};
+use crate::schedule::Schedule;
+use crate::stage::Stage;
+
+use super::common::{Common, Measure};
+use super::crowd::{gather, purposes};
+use super::failures::Failures;
+use super::fanout::TOPIC;
+
+/// Flags of `storm`.
+#[derive(Args, Debug)]
+pub struct Storm {
+    #[command(flatten)]
+    common: Common,
+    /// How many connections
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// Come back spread over this time, instead of all at once
+    #[arg(long, default_value = "0s", value_name = "TIME")]
+    spread: TimeSpan,
+    /// How long one waits that failed, half of it at least, before it tries again
+    #[arg(long, default_value = "500ms", value_name = "TIME")]
+    retry: TimeSpan,
+}
+
+struct Returning {
+    wanted: usize,
+    stage: Stage,
+    dropped_at: Nanos,
+    returns: Schedule,
+    retry: Nanos,
+    /// When those try again that failed, the last first.
+    again_at: Vec<Nanos>,
+    dropped: Option<Vec<usize>>,
+    returned: u64,
+    retried: u64,
+    failures: Failures,
+    lost_again: u64,
+    back: Histogram,
+}
+
+impl Measure for Storm {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn run(&self) -> Result<Vec<Report>, Failure> {
+        let wanted = self.connections as usize;
+        let mut engine = self.common.prepare(wanted, 1)?;
+        let ids = gather(&mut engine, 0, &purposes(&vec![TOPIC; wanted]))?;
+        let mut rest = Resting(self.common.stage_resting(clock::now()), None);
+        let was_interrupted = ids.is_none() || engine.run(&mut rest)?;
+        if let Some(ending) = rest.1 {
+            return Err(Failure::Usage(format!("the {wanted} connections did not stay: {ending}")));
+        }
+        let now = clock::now();
+        let spread = clock::length(self.spread.duration()).max(1);
+        let mut returning = Returning {
+            wanted,
+            stage: self.common.stage_at_once("storm", now),
+            dropped_at: now,
+            returns: Schedule::new(now, wanted as f64 * SECOND as f64 / spread as f64),
+            retry: clock::length(self.retry.duration()).max(1),
+            again_at: Vec::new(),
+            dropped: ids,
+            returned: 0,
+            retried: 0,
+            failures: Failures::default(),
+            lost_again: 0,
+            back: Histogram::new(),
+        };
+        let interrupted = was_interrupted || engine.run(&mut returning)?;
+        self.report(returning, &engine, interrupted).map(|report| vec![report])
+    }
+}
+
+impl Storm {
+    fn report(&self, mut run: Returning, engine: &Engine, interrupted: bool) -> Result<Report, Failure> {
+        run.stage.finish(run.returned)?;
+        let mut report = Report::new("storm", "connection", run.stage.measured(), engine.net.lag.clone());
+        report.parameters = vec![("connections", self.connections.into())];
+        report.counts = vec![
+            ("back", run.returned),
+            ("missing", (run.wanted as u64).saturating_sub(run.returned - run.lost_again)),
+            ("retried", run.retried),
+            ("lost_again", run.lost_again),
+        ];
+        report.counts.extend(run.failures.counts());
+        report.notes.extend(run.failures.first().map(|first| format!("the first failure: {first}")));
+        report.figures.push(Figure { name: "until_all_are_back", value: run.back.quantile(1.0) as f64 / 1e6, unit: "ms" });
+        report.latencies = vec![("back", run.back)];
+        report.interrupted = interrupted;
+        Ok(report)
+    }
+}
+
+/// Waits, and sees whether all stay.
+struct Resting(Stage, Option<String>);
+
+impl Load for Resting {
+    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+        self.0.tick(net, now, 0)?;
+        Ok(if self.0.is_over() { Next::Done } else { Next::At(self.0.until) })
+    }
+
+    fn closed(&mut self, _net: &mut Net, _id: usize, ending: Ending, _at: Nanos) {
+        self.1.get_or_insert_with(|| ending.to_string());
+    }
+}
+
+impl Returning {
+    fn open(&mut self, net: &mut Net, now: Nanos) {
+        if let Err(ending) = net.open(now, 0, Purpose::Subscribe(TOPIC)) {
+            self.fail(&ending, now);
+        }
+    }
+
+    fn fail(&mut self, ending: &Ending, now: Nanos) {
+        self.failures.count(ending);
+        self.retried += 1;
+        let at = now + self.retry / 2 + fastrand::u64(..=self.retry / 2);
+        let place = self.again_at.partition_point(|&other| other > at);
+        self.again_at.insert(place, at);
+    }
+}
+
+impl Load for Returning {
+    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+        self.stage.tick(net, now, self.returned)?;
+        if let Some(ids) = self.dropped.take() {
+            ids.into_iter().for_each(|id| net.reset(id));
+            // Their numbers and descriptors are free for the next turn only.
+            return Ok(Next::At(now));
+        }
+        if self.returned - self.lost_again >= self.wanted as u64 || self.stage.is_over() {
+            self.stage.finish(self.returned)?;
+            return Ok(Next::Done);
+        }
+        let all = self.wanted as u64;
+        while self.returns.taken() < all && self.returns.take(now, Nanos::MAX).is_some() {
+            self.open(net, now);
+        }
+        while self.again_at.last().is_some_and(|&at| at <= now) {
+            self.again_at.pop();
+            self.open(net, now);
+        }
+        let first = if self.returns.taken() < all { self.returns.next_at() } else { Nanos::MAX };
+        Ok(Next::At(first.min(self.again_at.last().copied().unwrap_or(Nanos::MAX)).min(self.stage.next_edge(now))))
+    }
+
+    fn opened(&mut self, _net: &mut Net, _id: usize, times: Times) {
+        self.returned += 1;
+        self.back.record(times.opened - self.dropped_at);
+    }
+
+    fn closed(&mut self, net: &mut Net, id: usize, ending: Ending, at: Nanos) {
+        self.lost_again += u64::from(net.was_open(id));
+        self.fail(&ending, at);
+    }
+}

@@ -1,0 +1,405 @@
+//! The connections of a run, and what a load may do with them.
+
+use std::io::{self, Read as _, Write as _};
+use std::mem;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use fantail::frame::OpCode;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+
+use crate::client::{Client, Event, Purpose};
+use crate::clock::{self, Nanos};
+use crate::ending::Ending;
+use crate::engine::{Load, WAIT_MAX};
+use crate::histogram::Histogram;
+use crate::target::Target;
+use crate::wire;
+
+/// The connections.
+#[derive(Debug)]
+pub struct Net {
+    registry: Registry,
+    targets: Vec<Target>,
+    connections: Slab<Connection>,
+    /// Connections with something to write or to be removed.
+    dirty: Vec<usize>,
+    /// Connections that are read again after a pause, though no new edge tells of them.
+    resumed: Vec<usize>,
+    /// What a protocol obliges a client to say, while its bytes are read.
+    replies: Vec<u8>,
+    timeout: Nanos,
+    /// How many connections something is awaited of.
+    awaited: usize,
+    expired_at: Nanos,
+    /// How long an event waited inside the tool, between the end of its wait and its read.
+    pub lag: Histogram,
+    /// Pings that were answered.
+    pub pings: u64,
+}
+
+/// When the phases of an opening ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// `connect` was called.
+    pub started: Nanos,
+    /// TCP stood.
+    pub established: Nanos,
+    /// The 101 was read.
+    pub opened: Nanos,
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: TcpStream,
+    phase: Phase,
+    target: usize,
+    purpose: Purpose,
+    times: Times,
+    /// None until TCP stands, and while it is lent.
+    client: Option<Box<Client>>,
+    out: Vec<u8>,
+    /// When something must have come that is awaited; 0 if nothing is.
+    deadline: Nanos,
+    /// The server's close, while its end of the stream is awaited.
+    said: Option<Ending>,
+    is_dirty: bool,
+    is_paused: bool,
+    awaits_end: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Upgrading,
+    Open,
+    /// To be removed once the event at hand is done with, so that its number isn't given to another meanwhile.
+    Dropped,
+}
+
+impl Net {
+    /// Without connections; what is awaited for longer than `timeout` has failed.
+    pub fn new(registry: Registry, target: Target, timeout: Nanos) -> Self {
+        Self {
+            registry,
+            targets: vec![target],
+            connections: Slab::new(),
+            dirty: Vec::new(),
+            resumed: Vec::new(),
+            replies: Vec::new(),
+            timeout,
+            awaited: 0,
+            expired_at: 0,
+            lag: Histogram::new(),
+            pings: 0,
+        }
+    }
+
+    /// Adds somewhere to connect to, and returns its index; the run's own URL has 0.
+    pub fn add_target(&mut self, target: Target) -> usize {
+        self.targets.push(target);
+        self.targets.len() - 1
+    }
+
+    /// Where the index leads.
+    pub fn target(&self, index: usize) -> &Target {
+        &self.targets[index]
+    }
+
+    /// Starts a connection and returns its number.
+    pub fn open(&mut self, now: Nanos, target: usize, purpose: Purpose) -> Result<usize, Ending> {
+        let mut socket = TcpStream::connect(self.targets[target].address)?;
+        socket.set_nodelay(true)?;
+        let entry = self.connections.vacant_entry();
+        let id = entry.key();
+        self.registry.register(&mut socket, Token(id), Interest::READABLE | Interest::WRITABLE)?;
+        entry.insert(Connection {
+            socket,
+            phase: Phase::Connecting,
+            target,
+            purpose,
+            times: Times { started: now, ..Times::default() },
+            client: None,
+            out: Vec::new(),
+            deadline: 0,
+            said: None,
+            is_dirty: false,
+            is_paused: false,
+            awaits_end: false,
+        });
+        self.expect(id, now);
+        Ok(id)
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// What a connection is for, also while its end is being told.
+    pub fn purpose(&self, id: usize) -> Purpose {
+        self.connections[id].purpose
+    }
+
+    /// Whether it had been opened, also while its end is being told.
+    pub fn was_open(&self, id: usize) -> bool {
+        self.connections[id].times.opened != 0
+    }
+
+    /// Queues a WebSocket frame; it leaves at the end of the event or turn, with all that was queued meanwhile.
+    pub fn send(&mut self, id: usize, opcode: OpCode, payload: &[u8]) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            wire::write_masked(opcode, payload, &mut connection.out);
+            self.mark(id);
+        }
+    }
+
+    /// Queues a publication in the connection's own way; with `confirm` an answer follows where the protocol has one.
+    pub fn publish(&mut self, id: usize, topic: u32, payload: &[u8], confirm: bool) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            Client::publish(&self.targets[connection.target], topic, payload, confirm, &mut connection.out);
+            self.mark(id);
+        }
+    }
+
+    /// Whether an answer follows a publication on this connection.
+    pub fn answers(&self, id: usize, confirm: bool) -> bool {
+        self.connections.get(id).is_some_and(|connection| self.targets[connection.target].answers(confirm))
+    }
+
+    /// Ends a connection with RST: nothing stays behind, neither here nor there.
+    pub fn reset(&mut self, id: usize) {
+        if let Some(connection) = self.connections.get(id) {
+            // Where it can't be set, the connection ends with FIN instead.
+            let _ = socket2::SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
+        }
+        self.drop_connection(id);
+    }
+
+    /// Ends our direction after what is queued.
+    pub fn drop_connection(&mut self, id: usize) {
+        if self.connections.contains(id) {
+            self.settle_expectation(id);
+            self.connections[id].phase = Phase::Dropped;
+            self.mark(id);
+        }
+    }
+
+    /// Does not end with the server's close but waits for the end of its stream: the server closes TCP first (RFC 6455 section
+    /// 7.1.1).
+    pub fn await_end(&mut self, id: usize, now: Nanos) {
+        self.connections[id].awaits_end = true;
+        self.expect(id, now);
+    }
+
+    /// Something must come within `--timeout`, else the connection ends as timed out.
+    pub fn expect(&mut self, id: usize, now: Nanos) {
+        let connection = &mut self.connections[id];
+        self.awaited += usize::from(connection.deadline == 0);
+        connection.deadline = now + self.timeout;
+    }
+
+    /// What was expected has come.
+    pub fn settle_expectation(&mut self, id: usize) {
+        self.awaited -= usize::from(mem::take(&mut self.connections[id].deadline) != 0);
+    }
+
+    /// Reads nothing more of a connection, so that the server's writes to it run full.
+    pub fn pause(&mut self, id: usize) {
+        self.connections[id].is_paused = true;
+    }
+
+    /// Reads it again, beginning with what waits.
+    pub fn resume(&mut self, id: usize) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && mem::take(&mut connection.is_paused)
+        {
+            self.resumed.push(id);
+        }
+    }
+
+    /// Passes on what the kernel told of a connection; `ends` if the end of its stream is there, too, of which no other edge tells.
+    pub fn handle(&mut self, id: usize, ends: bool, receive: &mut [u8], woke_at: Nanos, load: &mut impl Load) {
+        // The event may be about one that was removed a moment ago.
+        let Some(connection) = self.connections.get(id) else { return };
+        let result = match connection.phase {
+            Phase::Connecting => self
+                .finish_connect(id, load)
+                .and_then(|stands| if stands { self.read(id, ends, receive, woke_at, load) } else { Ok(()) }),
+            Phase::Upgrading | Phase::Open => {
+                if !connection.out.is_empty() {
+                    self.mark(id);
+                }
+                self.read(id, ends, receive, woke_at, load)
+            }
+            Phase::Dropped => Ok(()),
+        };
+        if let Err(ending) = result {
+            self.end(id, ending, load);
+        }
+        self.settle(load);
+    }
+
+    /// Reads those that were resumed.
+    pub fn handle_resumed(&mut self, receive: &mut [u8], load: &mut impl Load) {
+        while let Some(id) = self.resumed.pop() {
+            self.handle(id, true, receive, clock::now(), load);
+        }
+    }
+
+    /// Whether TCP stands; if so the greeting is queued.
+    fn finish_connect(&mut self, id: usize, load: &mut impl Load) -> Result<bool, Ending> {
+        let connection = &mut self.connections[id];
+        if let Some(error) = connection.socket.take_error()? {
+            return Err(error.into());
+        }
+        match connection.socket.peer_addr() {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
+            result => result?,
+        };
+        let client = Client::greet(&self.targets[connection.target], connection.purpose, &mut connection.out);
+        let is_open = client.is_open_at_once();
+        connection.client = Some(Box::new(client));
+        connection.times.established = clock::now();
+        connection.phase = Phase::Upgrading;
+        if is_open {
+            let at = connection.times.established;
+            self.tell(id, Event::Opened, at, load);
+        }
+        self.mark(id);
+        Ok(true)
+    }
+
+    /// Reads until there is nothing more, as an edge-triggered socket must be.
+    fn read(&mut self, id: usize, ends: bool, receive: &mut [u8], woke_at: Nanos, load: &mut impl Load) -> Result<(), Ending> {
+        // The client is taken out for as long as it lends payloads, so that the load may send meanwhile.
+        let Some(mut client) = self.connections[id].client.take() else { return Ok(()) };
+        let result = loop {
+            let connection = &mut self.connections[id];
+            if connection.phase == Phase::Dropped || connection.is_paused {
+                break Ok(());
+            }
+            let bytes = match connection.socket.read(receive) {
+                Ok(0) => break Err(connection.said.take().unwrap_or_else(|| client.handle_end())),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => break Err(error.into()),
+            };
+            let at = clock::now();
+            self.lag.record(at - woke_at);
+            let mut replies = mem::take(&mut self.replies);
+            let mut close = None;
+            let read = client.handle_input(&receive[..bytes], &mut replies, |event| {
+                close = self.tell(id, event, at, load).or(close.take());
+            });
+            self.reply(id, replies);
+            if let Some(ending) = close.map_or_else(|| read.err(), Some) {
+                break Err(ending);
+            }
+            if bytes < receive.len() && !ends {
+                break Ok(());
+            }
+        };
+        self.connections[id].client = Some(client);
+        result
+    }
+
+    fn reply(&mut self, id: usize, mut replies: Vec<u8>) {
+        if !replies.is_empty() {
+            self.connections[id].out.append(&mut replies);
+            self.mark(id);
+        }
+        self.replies = replies;
+    }
+
+    /// Passes an event on; an ending if it was the server's close.
+    fn tell(&mut self, id: usize, event: Event<'_>, at: Nanos, load: &mut impl Load) -> Option<Ending> {
+        let connection = &mut self.connections[id];
+        match event {
+            _ if connection.phase == Phase::Dropped => {}
+            Event::Opened => {
+                connection.phase = Phase::Open;
+                connection.times.opened = at;
+                let times = connection.times;
+                self.settle_expectation(id);
+                load.opened(self, id, times);
+            }
+            Event::Message(payload) => load.message(self, id, payload, at),
+            Event::Answered(result) => load.answered(self, id, result, at),
+            Event::Pinged => self.pings += 1,
+            Event::Close(code, reason) => {
+                let ending = Ending::Closed { code, reason: reason.to_owned() };
+                if !connection.awaits_end {
+                    return Some(ending);
+                }
+                connection.said = Some(ending);
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, id: usize, ending: Ending, load: &mut impl Load) {
+        self.drop_connection(id);
+        load.closed(self, id, ending, clock::now());
+    }
+
+    fn mark(&mut self, id: usize) {
+        let connection = &mut self.connections[id];
+        if !mem::replace(&mut connection.is_dirty, true) {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Writes what is queued and removes what was dropped.
+    pub fn settle(&mut self, load: &mut impl Load) {
+        while let Some(id) = self.dirty.pop() {
+            let connection = &mut self.connections[id];
+            connection.is_dirty = false;
+            let written = write_out(connection);
+            if connection.phase == Phase::Dropped {
+                let mut connection = self.connections.remove(id);
+                // The descriptor is closed right after, which removes it from epoll in any case.
+                let _ = self.registry.deregister(&mut connection.socket);
+                let _ = connection.socket.shutdown(Shutdown::Write);
+            } else if let Err(error) = written {
+                self.end(id, error.into(), load);
+            }
+        }
+    }
+
+    /// Ends those of whom something was awaited for too long. Nothing to do while nothing is, so it costs nothing where messages
+    /// flow.
+    pub fn expire(&mut self, now: Nanos, load: &mut impl Load) {
+        if self.awaited == 0 || now < self.expired_at + WAIT_MAX {
+            return;
+        }
+        self.expired_at = now;
+        let is_late = |connection: &Connection| connection.deadline != 0 && connection.deadline < now;
+        let late: Vec<usize> = self.connections.iter().filter(|(_, connection)| is_late(connection)).map(|(id, _)| id).collect();
+        for id in late {
+            self.end(id, Ending::TimedOut, load);
+        }
+        self.settle(load);
+    }
+}
+
+/// Writes as much as the kernel takes; the rest waits for the next edge.
+fn write_out(connection: &mut Connection) -> io::Result<()> {
+    let mut written = 0;
+    let result = loop {
+        if written == connection.out.len() || connection.phase == Phase::Connecting {
+            break Ok(());
+        }
+        match connection.socket.write(&connection.out[written..]) {
+            Ok(bytes) => written += bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    connection.out.drain(..written);
+    result
+}

@@ -1,0 +1,162 @@
+//! A stamped message: which run, which topic, which number, and when it was due; then filler up to its size.
+//!
+//! The due time travels in the message, as every process on the machine reads the same monotonic clock: so any process can tell
+//! how late a delivery is. All of it is plain ASCII without quotes or spaces, so it stays what it is in JSON, in RESP and on a
+//! line of NATS, and is found again within whatever a server wraps around it.
+//!
+//! ```text
+//! @ run(4) topic(4) number(5) due(8) filler...      each digit holds 6 bits
+//! ```
+
+use memchr::memchr;
+
+use crate::clock::Nanos;
+
+/// The smallest message, in bytes: its stamp.
+pub const SIZE_MIN: usize = 1 + RUN_DIGITS + TOPIC_DIGITS + NUMBER_DIGITS + DUE_DIGITS;
+
+/// How many topics can be told apart.
+pub const TOPICS_MAX: usize = 1 << (6 * TOPIC_DIGITS);
+
+const MARK: u8 = b'@';
+const FILLER: u8 = b'x';
+const RUN_DIGITS: usize = 4;
+const TOPIC_DIGITS: usize = 4;
+const NUMBER_DIGITS: usize = 5;
+const DUE_DIGITS: usize = 8;
+
+/// The due time keeps its low 48 bits: three days of nanoseconds.
+const DUE_MASK: u64 = (1 << (6 * DUE_DIGITS)) - 1;
+
+const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-";
+const NO_DIGIT: u8 = 0xFF;
+const VALUES: [u8; 256] = values();
+
+/// What a message says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The topic's index.
+    pub topic: u32,
+    /// Which of the topic's publications, from 0.
+    pub number: u64,
+    /// When it was due.
+    pub due: Nanos,
+}
+
+/// A buffer that becomes one message after another, and the way back.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    bytes: Vec<u8>,
+}
+
+impl Payload {
+    /// Messages of `size` bytes, at least [`SIZE_MIN`], of a run with this number.
+    pub fn new(size: usize, run: u64) -> Self {
+        let mut bytes = vec![FILLER; size.max(SIZE_MIN)];
+        bytes[0] = MARK;
+        write_digits(&mut bytes[1..][..RUN_DIGITS], run);
+        Self { bytes }
+    }
+
+    /// The message with this stamp.
+    pub fn stamped(&mut self, stamp: Stamp) -> &[u8] {
+        let (topic, rest) = self.bytes[1 + RUN_DIGITS..].split_at_mut(TOPIC_DIGITS);
+        let (number, rest) = rest.split_at_mut(NUMBER_DIGITS);
+        write_digits(topic, stamp.topic.into());
+        write_digits(number, stamp.number);
+        write_digits(&mut rest[..DUE_DIGITS], stamp.due);
+        &self.bytes
+    }
+
+    /// The stamp of a message of this run that is ours in every byte, wherever it stands within `message`. `now` completes the
+    /// due time, which lies before it.
+    pub fn stamp_of(&self, message: &[u8], now: Nanos) -> Option<Stamp> {
+        let mut rest = message;
+        while let Some(at) = memchr(MARK, rest) {
+            rest = &rest[at..];
+            if let Some(stamp) = rest.get(..self.bytes.len()).and_then(|bytes| self.stamp(bytes, now)) {
+                return Some(stamp);
+            }
+            rest = &rest[1..];
+        }
+        None
+    }
+
+    fn stamp(&self, bytes: &[u8], now: Nanos) -> Option<Stamp> {
+        const RUN_END: usize = 1 + RUN_DIGITS;
+        if bytes[..RUN_END] != self.bytes[..RUN_END] || bytes[SIZE_MIN..] != self.bytes[SIZE_MIN..] {
+            return None;
+        }
+        let topic = read_digits(&bytes[RUN_END..][..TOPIC_DIGITS])? as u32;
+        let number = read_digits(&bytes[RUN_END + TOPIC_DIGITS..][..NUMBER_DIGITS])?;
+        let due = read_digits(&bytes[SIZE_MIN - DUE_DIGITS..SIZE_MIN])?;
+        Some(Stamp { topic, number, due: now - (now.wrapping_sub(due) & DUE_MASK) })
+    }
+}
+
+fn write_digits(out: &mut [u8], mut value: u64) {
+    for digit in out.iter_mut().rev() {
+        *digit = DIGITS[(value & 63) as usize];
+        value >>= 6;
+    }
+}
+
+fn read_digits(digits: &[u8]) -> Option<u64> {
+    let mut value = 0;
+    let mut seen = 0;
+    for &digit in digits {
+        let digit = VALUES[digit as usize];
+        seen |= digit;
+        value = value << 6 | u64::from(digit & 63);
+    }
+    (seen & 0x80 == 0).then_some(value)
+}
+
+const fn values() -> [u8; 256] {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < DIGITS.len() {
+        values[DIGITS[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Nanos = (1 << 60) + 12_345;
+
+    fn stamps() -> impl Iterator<Item = Stamp> {
+        let due = [NOW, NOW - 1, NOW - 3600 * 1_000_000_000, NOW - DUE_MASK];
+        due.into_iter()
+            .flat_map(|due| [(0, 0), (1, 63), (0xFF_FFFF, (1 << 30) - 1)].map(|(topic, number)| Stamp { topic, number, due }))
+    }
+
+    #[test]
+    fn stamps_come_back_from_within_anything() {
+        let mut payload = Payload::new(50, 7);
+        for stamp in stamps() {
+            let message = payload.stamped(stamp).to_vec();
+            assert_eq!(message.len(), 50);
+            let wrapped = [br#"{"from":"ann@example","text":""#, &message[..], b"\"}"].concat();
+            assert_eq!(payload.stamp_of(&message, NOW), Some(stamp));
+            assert_eq!(payload.stamp_of(&wrapped, NOW), Some(stamp));
+        }
+    }
+
+    #[test]
+    fn damage_in_any_byte_and_another_run_show() {
+        let stamp = Stamp { topic: 5, number: 9, due: NOW - 77 };
+        let mut payload = Payload::new(40, 7);
+        let message = payload.stamped(stamp).to_vec();
+        for at in 0..message.len() {
+            let mut damaged = message.clone();
+            damaged[at] = b'"';
+            assert_eq!(payload.stamp_of(&damaged, NOW), None, "byte {at}");
+            assert_eq!(payload.stamp_of(&message[..at], NOW), None, "cut at {at}");
+        }
+        assert_eq!(Payload::new(40, 8).stamp_of(&message, NOW), None);
+    }
+}

@@ -1,0 +1,407 @@
+//! Who is subscribed to what, what was published, and what of it came: lost, duplicated and reordered are counts, not estimates.
+//!
+//! Each publication of a topic has a number, each subscription a [`Ledger`]. Steady subscribers are there from before the first
+//! publication to after the last, and a publication is done when all of them have it. Passing ones come, go or stop reading; of
+//! them only holes count.
+
+use std::collections::VecDeque;
+
+use crate::clock::Nanos;
+use crate::ending::Ending;
+use crate::histogram::Histogram;
+use crate::ledger::{Arrival, Ledger};
+use crate::payload::{Payload, Stamp};
+use crate::stage::Stage;
+use crate::target::Topics;
+
+/// The account of a run.
+#[derive(Debug)]
+pub struct Traffic {
+    payload: Payload,
+    topics: Vec<Topic>,
+    /// What each connection is subscribed to, by its number.
+    members: Vec<Option<Member>>,
+    ledgers: Vec<Ledger>,
+    /// Publications that not every steady subscriber has.
+    under_way: u64,
+    moved_at: Nanos,
+    /// Another process publishes: a number that was never seen is new, not foreign.
+    is_following: bool,
+    /// Number and latency of each publication that became complete within the measurement, where they are kept.
+    completions: Option<Vec<(u64, Nanos)>>,
+    /// Deliveries that can't come, because their publication was refused.
+    never_due: u64,
+    /// What was counted.
+    pub counts: Counts,
+    /// The first ending of a connection that was to stay.
+    pub first_ending: Option<String>,
+    /// From when it was due to each steady subscriber.
+    pub latency: Histogram,
+    /// From when it was due to the last steady subscriber.
+    pub last: Histogram,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Topic {
+    /// The next publication's number.
+    next: u64,
+    /// How many steady subscribers it has.
+    steady: u32,
+    /// Of each publication from `first_open` on, how many steady subscribers have not got it.
+    open: VecDeque<u32>,
+    first_open: u64,
+    /// Who is subscribed to this topic alone and so can publish on it: the connections' numbers.
+    members: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    topics: Topics,
+    first_ledger: usize,
+    is_steady: bool,
+}
+
+/// What came, over the whole run, warm-up included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Publications sent.
+    pub published: u64,
+    /// Publications the server answered with a refusal.
+    pub refused: u64,
+    /// Deliveries to steady subscribers.
+    pub delivered: u64,
+    /// Deliveries to passing subscribers.
+    pub passing_delivered: u64,
+    /// Holes in what passing subscribers got, of those that have left.
+    pub passing_lost: u64,
+    /// Came again.
+    pub duplicated: u64,
+    /// Came after a higher number of its topic.
+    pub reordered: u64,
+    /// Not of this run, damaged, or of a topic the connection has not subscribed to.
+    pub foreign: u64,
+    /// Steady connections that ended.
+    pub connections_lost: u64,
+}
+
+/// A message that came for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// What its stamp says.
+    pub stamp: Stamp,
+    /// The last steady subscriber has it now.
+    pub is_complete: bool,
+}
+
+impl Traffic {
+    /// On `topics` topics, with messages of `size` bytes. The run's random number tells messages of another run apart.
+    pub fn new(topics: u32, size: usize, run: u64, now: Nanos) -> Self {
+        Self {
+            payload: Payload::new(size, run),
+            topics: vec![Topic::default(); topics as usize],
+            members: Vec::new(),
+            ledgers: Vec::new(),
+            under_way: 0,
+            moved_at: now,
+            is_following: false,
+            completions: None,
+            never_due: 0,
+            counts: Counts::default(),
+            first_ending: None,
+            latency: Histogram::new(),
+            last: Histogram::new(),
+        }
+    }
+
+    /// On the one topic to which another process publishes.
+    pub fn following(size: usize, run: u64, now: Nanos) -> Self {
+        Self { is_following: true, completions: Some(Vec::new()), ..Self::new(1, size, run, now) }
+    }
+
+    /// Keeps number and latency of each publication that becomes complete, to be compared with other processes'.
+    pub fn keep_completions(&mut self) {
+        self.completions = Some(Vec::new());
+    }
+
+    /// Number and latency of each publication that became complete within the measurement.
+    pub fn completions(&self) -> &[(u64, Nanos)] {
+        self.completions.as_deref().unwrap_or_default()
+    }
+
+    /// So many were published in all, says the process that did.
+    pub fn end(&mut self, published: u64) {
+        self.follow_to(published);
+        self.is_following = false;
+    }
+
+    /// How many topics there are.
+    pub fn topics(&self) -> u32 {
+        self.topics.len() as u32
+    }
+
+    /// Publications that not every steady subscriber has.
+    pub const fn under_way(&self) -> u64 {
+        self.under_way
+    }
+
+    /// When something last came.
+    pub const fn moved_at(&self) -> Nanos {
+        self.moved_at
+    }
+
+    /// Who is subscribed to this topic alone.
+    pub fn members_of(&self, topic: u32) -> &[usize] {
+        &self.topics[topic as usize].members
+    }
+
+    /// Whether a connection is subscribed to anything.
+    pub fn is_member(&self, id: usize) -> bool {
+        self.members.get(id).is_some_and(Option::is_some)
+    }
+
+    /// A subscriber for the whole run.
+    pub fn subscribe(&mut self, id: usize, topics: Topics) {
+        self.enter(id, topics, true);
+        for topic in self.indices(topics) {
+            self.topics[topic].steady += 1;
+        }
+        if topics.count == 1 {
+            self.topics[topics.first as usize].members.push(id);
+        }
+    }
+
+    /// A subscriber who may go, and whom nothing waits for.
+    pub fn subscribe_passing(&mut self, id: usize, topics: Topics) {
+        self.enter(id, topics, false);
+    }
+
+    /// A passing subscriber goes: its holes are counted.
+    pub fn leave(&mut self, id: usize) {
+        if let Some(member) = self.members.get_mut(id).and_then(Option::take) {
+            let own = member.first_ledger..member.first_ledger + member.topics.count as usize;
+            // Up to the highest number that came; of what was under way nobody knows.
+            self.counts.passing_lost += self.ledgers[own].iter().map(|ledger| ledger.lost(0)).sum::<u64>();
+        }
+    }
+
+    /// Numbers the topic's next publication and returns the message.
+    pub fn publication(&mut self, topic: u32, due: Nanos) -> &[u8] {
+        let entry = &mut self.topics[topic as usize];
+        let number = entry.next;
+        entry.next += 1;
+        entry.open.push_back(entry.steady);
+        self.counts.published += 1;
+        self.under_way += u64::from(entry.steady > 0);
+        entry.forget_done();
+        self.payload.stamped(Stamp { topic, number, due })
+    }
+
+    /// The number that the topic's next publication gets.
+    pub fn next_of(&self, topic: u32) -> u64 {
+        self.topics[topic as usize].next
+    }
+
+    /// The server did not accept a publication: nobody waits for it.
+    pub fn refuse(&mut self, topic: u32, number: u64) {
+        self.counts.refused += 1;
+        let entry = &mut self.topics[topic as usize];
+        if let Some(remaining) = entry.remaining_of(number) {
+            self.never_due += u64::from(std::mem::take(remaining));
+            self.under_way -= 1;
+            entry.forget_done();
+        }
+    }
+
+    /// Enters what a connection got. None for what was counted as a fault instead.
+    pub fn message(&mut self, stage: &Stage, id: usize, message: &[u8], at: Nanos) -> Option<Delivery> {
+        let stamp = self.payload.stamp_of(message, at);
+        if let Some(stamp) = stamp.filter(|_| self.is_following) {
+            self.follow_to(stamp.number + 1);
+        }
+        let known = stamp.and_then(|stamp| Some((stamp, self.place_of(id, stamp)?)));
+        let Some((stamp, (ledger, is_steady))) = known else {
+            self.counts.foreign += 1;
+            return None;
+        };
+        self.moved_at = at;
+        match self.ledgers[ledger].enter(stamp.number) {
+            Arrival::Duplicate => {
+                self.counts.duplicated += 1;
+                return None;
+            }
+            Arrival::Reordered => self.counts.reordered += 1,
+            Arrival::InOrder => {}
+        }
+        if !is_steady {
+            self.counts.passing_delivered += 1;
+            return Some(Delivery { stamp, is_complete: false });
+        }
+        self.counts.delivered += 1;
+        let is_complete = self.take_one(stamp);
+        if stage.is_measured(stamp.due) {
+            self.latency.record(at - stamp.due);
+            if is_complete {
+                self.last.record(at - stamp.due);
+                self.completions.iter_mut().for_each(|kept| kept.push((stamp.number, at - stamp.due)));
+            }
+        }
+        Some(Delivery { stamp, is_complete })
+    }
+
+    /// A connection ended that was to stay.
+    pub fn closed(&mut self, id: usize, ending: &Ending) {
+        match self.members.get(id).copied().flatten() {
+            Some(Member { is_steady: false, .. }) => self.leave(id),
+            _ => {
+                self.counts.connections_lost += 1;
+                self.first_ending.get_or_insert_with(|| ending.to_string());
+            }
+        }
+    }
+
+    /// How many deliveries to steady subscribers never came. Of what was under way when somebody pressed Ctrl-C nobody knows whether
+    /// it would have come; only holes count then.
+    pub fn lost(&self, interrupted: bool) -> u64 {
+        let lost: u64 = self
+            .members
+            .iter()
+            .flatten()
+            .filter(|member| member.is_steady)
+            .flat_map(|member| self.indices(member.topics).enumerate().map(|(at, topic)| (member.first_ledger + at, topic)))
+            .map(|(ledger, topic)| self.ledgers[ledger].lost(if interrupted { 0 } else { self.topics[topic].next }))
+            .sum();
+        lost.saturating_sub(self.never_due)
+    }
+
+    fn enter(&mut self, id: usize, topics: Topics, is_steady: bool) {
+        let member = Member { topics, first_ledger: self.ledgers.len(), is_steady };
+        for topic in self.indices(topics) {
+            self.ledgers.push(Ledger::joining(self.topics[topic].next));
+        }
+        if self.members.len() <= id {
+            self.members.resize(id + 1, None);
+        }
+        self.members[id] = Some(member);
+    }
+
+    /// All below `next` were published by another process.
+    fn follow_to(&mut self, next: u64) {
+        let entry = &mut self.topics[0];
+        while entry.next < next {
+            entry.next += 1;
+            entry.open.push_back(entry.steady);
+            self.under_way += u64::from(entry.steady > 0);
+        }
+    }
+
+    fn indices(&self, topics: Topics) -> impl Iterator<Item = usize> + use<> {
+        let all = self.topics.len();
+        (0..topics.count as usize).map(move |at| (topics.first as usize + at) % all)
+    }
+
+    /// The ledger of a stamp that was published and subscribed to, and whether it is a steady one.
+    fn place_of(&self, id: usize, stamp: Stamp) -> Option<(usize, bool)> {
+        let member = self.members.get(id)?.as_ref()?;
+        let all = self.topics.len() as u32;
+        if stamp.topic >= all || stamp.number >= self.topics[stamp.topic as usize].next {
+            return None;
+        }
+        let at = (stamp.topic + all - member.topics.first) % all;
+        (at < member.topics.count).then_some((member.first_ledger + at as usize, member.is_steady))
+    }
+
+    /// One steady subscriber less waits for a publication; whether that was the last.
+    fn take_one(&mut self, stamp: Stamp) -> bool {
+        let entry = &mut self.topics[stamp.topic as usize];
+        let Some(remaining) = entry.remaining_of(stamp.number) else { return false };
+        *remaining -= 1;
+        let is_complete = *remaining == 0;
+        if is_complete {
+            self.under_way -= 1;
+            entry.forget_done();
+        }
+        is_complete
+    }
+}
+
+impl Topic {
+    /// How many still wait for a publication, if any do.
+    fn remaining_of(&mut self, number: u64) -> Option<&mut u32> {
+        let at = number.checked_sub(self.first_open)?;
+        self.open.get_mut(usize::try_from(at).ok()?).filter(|remaining| **remaining > 0)
+    }
+
+    fn forget_done(&mut self) {
+        while self.open.front() == Some(&0) {
+            self.open.pop_front();
+            self.first_open += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const ALL: Topics = Topics { first: 0, count: 1 };
+
+    fn traffic(topics: u32) -> Traffic {
+        Traffic::new(topics, 64, 1, 0)
+    }
+
+    fn publish(traffic: &mut Traffic, topic: u32) -> Vec<u8> {
+        traffic.publication(topic, clock::now()).to_vec()
+    }
+
+    #[test]
+    fn a_publication_is_under_way_until_the_last_steady_subscriber_has_it() {
+        let (stage, mut traffic) = (Stage::endless(), traffic(1));
+        (0..3).for_each(|id| traffic.subscribe(id, ALL));
+        traffic.subscribe_passing(3, ALL);
+        let message = publish(&mut traffic, 0);
+        let complete = [3, 0, 2, 1].map(|id| traffic.message(&stage, id, &message, clock::now()).unwrap().is_complete);
+        assert_eq!(complete, [false, false, false, true]);
+        assert_eq!((traffic.under_way(), traffic.counts.delivered, traffic.counts.passing_delivered), (0, 3, 1));
+        assert_eq!(traffic.message(&stage, 0, &message, clock::now()), None);
+        assert_eq!((traffic.counts.duplicated, traffic.lost(false)), (1, 0));
+        publish(&mut traffic, 0);
+        assert_eq!((traffic.lost(false), traffic.lost(true)), (3, 0));
+        traffic.refuse(0, 1);
+        assert_eq!((traffic.lost(false), traffic.under_way(), traffic.counts.refused), (0, 0, 1));
+    }
+
+    #[test]
+    fn topics_of_one_connection_have_their_own_numbers_and_others_are_foreign() {
+        let (stage, mut traffic) = (Stage::endless(), traffic(5));
+        traffic.subscribe(7, Topics { first: 4, count: 2 });
+        let messages: Vec<Vec<u8>> = (0..5).map(|topic| publish(&mut traffic, topic)).collect();
+        let came: Vec<bool> = messages.iter().map(|m| traffic.message(&stage, 7, m, clock::now()).is_some()).collect();
+        assert_eq!(came, [true, false, false, false, true]);
+        assert_eq!((traffic.counts.foreign, traffic.lost(false), traffic.under_way()), (3, 0, 0));
+        assert_eq!(traffic.message(&stage, 0, &messages[0], clock::now()), None, "not subscribed");
+    }
+
+    #[test]
+    fn a_follower_learns_what_was_published_from_what_comes_and_from_the_end() {
+        let (stage, mut source) = (Stage::endless(), traffic(1));
+        let messages: Vec<Vec<u8>> = (0..4).map(|_| publish(&mut source, 0)).collect();
+        let mut follower = Traffic::following(64, 1, 0);
+        (0..2).for_each(|id| follower.subscribe(id, ALL));
+        [(0, 2), (1, 2), (0, 0)].map(|(id, number)| follower.message(&stage, id, &messages[number], clock::now()));
+        assert_eq!((follower.under_way(), follower.completions().len(), follower.counts.reordered), (2, 1, 1));
+        follower.end(4);
+        assert_eq!((follower.lost(false), follower.under_way()), (5, 3));
+    }
+
+    #[test]
+    fn who_leaves_has_its_holes_counted_and_nothing_else() {
+        let (stage, mut traffic) = (Stage::endless(), traffic(1));
+        publish(&mut traffic, 0);
+        traffic.subscribe_passing(0, ALL);
+        let messages: Vec<Vec<u8>> = (0..4).map(|_| publish(&mut traffic, 0)).collect();
+        traffic.message(&stage, 0, &messages[2], clock::now());
+        traffic.leave(0);
+        assert_eq!(traffic.counts.passing_lost, 2, "numbers 1 and 2 lie before 3, and 4 was under way");
+    }
+}
