@@ -7,10 +7,12 @@
 //! ```text
 //! protocol  bytes of a connection -> its answer, frames of its topic
 //! epoll     the kernel tells what is ready, and is then asked for each
+//! uring     the kernel is asked once a turn, and tells what is done
 //! ```
 
 mod epoll;
 mod protocol;
+mod uring;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -36,21 +38,27 @@ pub struct Floor {
     /// Keep the server on this CPU, from 0
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
+    /// Ask the kernel through io_uring instead of epoll
+    #[arg(long)]
+    uring: bool,
 }
 
 /// Runs until it is killed.
 pub fn run(options: &Floor) -> Result<(), Failure> {
     options.cpu.map_or(Ok(()), kernel::pin)?;
-    kernel::make_room_up_to(CONNECTIONS_MAX)?;
-    serve(options.listen).map_err(|error| Failure::System("the floor", error))
-}
-
-fn serve(address: SocketAddr) -> io::Result<()> {
-    let listener = listen(address)?;
-    let address = listener.local_addr()?;
-    let server = epoll::Server::new(listener)?;
-    println!("floor: listening on {address}, echo at /echo, fan-out elsewhere");
-    server.run()
+    let descriptors = kernel::make_room_up_to(CONNECTIONS_MAX)?;
+    let listener = listen(options.listen).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let announce = || println!("floor: listening on {address}, echo at /echo, fan-out elsewhere");
+    if options.uring {
+        let server = uring::Server::new(listener, descriptors).map_err(Failure::Uring)?;
+        announce();
+        server.run().map_err(failed)
+    } else {
+        let server = epoll::Server::new(listener).map_err(failed)?;
+        announce();
+        server.run().map_err(failed)
+    }
 }
 
 /// A listener whose connections have `TCP_NODELAY` from birth: Linux hands it down, which saves a call for each.
@@ -61,4 +69,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+fn failed(error: io::Error) -> Failure {
+    Failure::System("the floor", error)
 }
