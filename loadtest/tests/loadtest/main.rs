@@ -2,5 +2,6 @@
 
 mod errors;
 mod faults;
+mod floor;
 mod real;
 mod support;

@@ -1,12 +1,12 @@
-//! Each command a second against the real server and the floor. Meanings are checked, never speed.
+//! Each command a second against the real server and both floors. Meanings are checked, never speed.
 
 use crate::support::{Process, count, measure};
 
 const SHORT: [&str; 4] = ["--duration", "1s", "--warmup", "200ms"];
 
-/// Runs a command against both servers and checks what holds for every report.
-fn against_both(command: &str, path: &str, flags: &[&str], check: impl Fn(&serde_json::Value)) {
-    for server in [Process::fantail(), Process::floor()] {
+/// Runs a command against each server and checks what holds for every report.
+fn against_each(command: &str, path: &str, flags: &[&str], check: impl Fn(&serde_json::Value)) {
+    for server in [Process::fantail()].into_iter().chain(Process::floors()) {
         let (url, pid) = (format!("ws://{}{path}", server.address), server.pid());
         let json = measure(&[&[command, &url, "--pid", &pid], flags, &SHORT].concat());
         assert!(json["seconds"].as_f64().unwrap() >= 0.5, "{json:#}");
@@ -27,7 +27,7 @@ fn check_latency(json: &serde_json::Value, name: &str, at_least: u64) {
 #[test]
 fn connect_opens_and_closes_either_way() {
     for close in ["rst", "client"] {
-        against_both("connect", "/echo", &["--concurrency", "4", "--close", close], |json| {
+        against_each("connect", "/echo", &["--concurrency", "4", "--close", close], |json| {
             for failure in ["refused", "reset", "timed_out", "rejected", "other_failures"] {
                 assert_eq!(count(json, failure), 0, "{json:#}");
             }
@@ -42,7 +42,7 @@ fn connect_opens_and_closes_either_way() {
 #[test]
 fn echo_returns_all_in_both_loops() {
     for loop_flags in [["--inflight", "3"], ["--rate", "200"]] {
-        against_both("echo", "/echo", &[&["--connections", "7", "--size", "300"], &loop_flags[..]].concat(), |json| {
+        against_each("echo", "/echo", &[&["--connections", "7", "--size", "300"], &loop_flags[..]].concat(), |json| {
             assert_eq!(count(json, "sent"), count(json, "returned"), "{json:#}");
             assert_eq!((count(json, "lost"), count(json, "foreign")), (0, 0), "{json:#}");
             check_latency(json, "round_trip", 150);
@@ -56,7 +56,7 @@ fn echo_returns_all_in_both_loops() {
 #[test]
 fn fanout_reaches_every_subscriber_once() {
     for pace in [["--rate", "40"], ["--window", "2"]] {
-        against_both("fanout", "/topics/load", &[&["--connections", "30", "--size", "1KiB"], &pace[..]].concat(), |json| {
+        against_each("fanout", "/topics/load", &[&["--connections", "30", "--size", "1KiB"], &pace[..]].concat(), |json| {
             assert_eq!(count(json, "delivered"), count(json, "published") * 30, "{json:#}");
             for fault in ["lost", "duplicated", "reordered", "foreign", "connections_lost"] {
                 assert_eq!(count(json, fault), 0, "{json:#}");
@@ -72,7 +72,7 @@ fn fanout_reaches_every_subscriber_once() {
 
 #[test]
 fn hold_tells_a_slope_and_keeps_its_connections() {
-    against_both("hold", "/topics/idle", &["--from", "50", "--connections", "450"], |json| {
+    against_each("hold", "/topics/idle", &["--from", "50", "--connections", "450"], |json| {
         assert_eq!((count(json, "held"), count(json, "connections_lost")), (450, 0));
         let slope = json["figures"]["rss_per_connection"]["value"].as_f64().unwrap();
         assert!((0.0..100_000.0).contains(&slope), "{json:#}");
