@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::ending::Ending;
 
 /// One line for the person at the terminal, with the way out.
@@ -78,6 +80,9 @@ pub enum Failure {
     /// Flags that contradict each other or the server.
     #[error("{0}")]
     Usage(String),
+    /// There is no io_uring to be had.
+    #[error("no io_uring for --uring: {0} ({hint})", hint = hint_of(.0))]
+    Uring(io::Error),
     /// The kernel said no to the tool itself.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -85,4 +90,15 @@ pub enum Failure {
 
 fn last_words(output: &str) -> String {
     if output.is_empty() { "; it printed nothing".to_owned() } else { format!("; the last it printed:\n{output}") }
+}
+
+/// What may be behind the kernel's no to an io_uring.
+fn hint_of(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSYS) => "this kernel is built without it, or a sandbox hides it",
+        Some(Errno::PERM | Errno::ACCESS) => "sysctl kernel.io_uring_disabled or a sandbox forbids it",
+        Some(Errno::INVAL) => "it takes Linux 6.6 or later",
+        Some(Errno::NOMEM) => "it takes more locked memory: raise ulimit -l",
+        _ => "without --uring the floor runs on epoll",
+    }
 }

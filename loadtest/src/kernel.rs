@@ -100,10 +100,12 @@ pub fn make_room(connections: usize) -> Result<(), Failure> {
     raise_to(needed, limits)
 }
 
-/// Makes room for so many connections, or for as many as the hard limit has.
-pub fn make_room_up_to(connections: usize) -> Result<(), Failure> {
+/// Makes room for so many connections, or for as many as the hard limit has; returns for how many.
+pub fn make_room_up_to(connections: usize) -> Result<usize, Failure> {
     let limits = getrlimit(Resource::Nofile);
-    raise_to(limits.maximum.map_or(connections as u64, |limit| limit.min(connections as u64)), limits)
+    let room = limits.maximum.map_or(connections as u64, |limit| limit.min(connections as u64));
+    raise_to(room, limits)?;
+    Ok(room as usize)
 }
 
 fn raise_to(needed: u64, limits: Rlimit) -> Result<(), Failure> {

@@ -388,7 +388,9 @@ mod tests {
         let messages: Vec<Vec<u8>> = (0..4).map(|_| publish(&mut source, 0)).collect();
         let mut follower = Traffic::following(64, 1, 0);
         (0..2).for_each(|id| follower.subscribe(id, ALL));
-        [(0, 2), (1, 2), (0, 0)].map(|(id, number)| follower.message(&stage, id, &messages[number], clock::now()));
+        for (id, number) in [(0, 2), (1, 2), (0, 0)] {
+            follower.message(&stage, id, &messages[number], clock::now());
+        }
         assert_eq!((follower.under_way(), follower.completions().len(), follower.counts.reordered), (2, 1, 1));
         follower.end(4);
         assert_eq!((follower.lost(false), follower.under_way()), (5, 3));

@@ -3,6 +3,7 @@
 mod brokers;
 mod errors;
 mod faults;
+mod floor;
 mod messages;
 mod real;
 mod support;

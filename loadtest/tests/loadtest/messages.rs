@@ -1,8 +1,8 @@
-//! What publishes and delivers, against the real server and the floor: every message is accounted for.
+//! What publishes and delivers, against the real server and both floors: every message is accounted for.
 
 use serde_json::Value;
 
-use crate::support::{Process, SHORT, against_both, check_latency, count, measure, reports};
+use crate::support::{Process, SHORT, against_each, check_latency, count, measure, reports};
 
 const FAULTS: [&str; 6] = ["lost", "duplicated", "reordered", "foreign", "connections_lost", "refused_publications"];
 
@@ -26,7 +26,7 @@ fn against_fantail(command: &str, url: impl Fn(&str) -> Vec<String>, flags: &[&s
 #[test]
 fn fanout_reaches_every_subscriber_once() {
     for pace in [["--rate", "40"], ["--window", "2"]] {
-        against_both("fanout", "/topics/load", &[&["--connections", "30", "--size", "1KiB"], &pace[..]].concat(), |json| {
+        against_each("fanout", "/topics/load", &[&["--connections", "30", "--size", "1KiB"], &pace[..]].concat(), |json| {
             check_whole(json, 30);
             check_latency(json, "delivery", 40 * 30);
             check_latency(json, "last_subscriber", 40);
@@ -39,7 +39,7 @@ fn fanout_reaches_every_subscriber_once() {
 
 #[test]
 fn fanout_over_several_processes_counts_what_all_of_them_got() {
-    against_both("fanout", "/topics/load", &["--connections", "31", "--rate", "40", "--processes", "3"], |json| {
+    against_each("fanout", "/topics/load", &["--connections", "31", "--rate", "40", "--processes", "3"], |json| {
         check_whole(json, 31);
         assert_eq!((count(json, "published"), &json["latencies"]["delivery"]["count"]), (48, &(40 * 31).into()));
         assert_eq!(json["latencies"]["last_subscriber"]["count"], 40, "{json:#}");
@@ -70,7 +70,7 @@ fn publish_is_answered_with_none_one_and_many_subscribers() {
 #[test]
 fn publish_by_websocket_counts_what_came_back() {
     let flags = ["--subscribers", "1,3", "--publishers", "2"];
-    against_both_lists("publish", "/topics/{topic}", &flags, |reports| {
+    against_each_list("publish", "/topics/{topic}", &flags, |reports| {
         for (report, each) in reports.iter().zip([1, 3]) {
             check_whole(report, each);
             assert_eq!(count(report, "answered"), count(report, "published"), "{report:#}");
@@ -78,8 +78,8 @@ fn publish_by_websocket_counts_what_came_back() {
     });
 }
 
-fn against_both_lists(command: &str, path: &str, flags: &[&str], check: impl Fn(&[Value])) {
-    for server in [Process::fantail(), Process::floor()] {
+fn against_each_list(command: &str, path: &str, flags: &[&str], check: impl Fn(&[Value])) {
+    for server in [Process::fantail()].into_iter().chain(Process::floors()) {
         let url = format!("ws://{}{path}", server.address);
         check(&reports(&measure(&[&[command, &url], flags, &SHORT].concat())));
     }
@@ -98,7 +98,7 @@ fn a_refused_publication_is_told_in_the_servers_words_and_is_not_lost() {
 
 #[test]
 fn notify_reaches_the_one_subscriber_of_each_topic() {
-    against_both("notify", "/topics/{topic}", &["--topics", "100", "--rate", "300"], |json| check_whole(json, 1));
+    against_each("notify", "/topics/{topic}", &["--topics", "100", "--rate", "300"], |json| check_whole(json, 1));
     let url = |address: &str| {
         vec![
             format!("ws://{address}/topics?topic={{topic}}&envelope"),
@@ -114,7 +114,7 @@ fn notify_reaches_the_one_subscriber_of_each_topic() {
 #[test]
 fn rooms_have_as_many_clients_each_on_one_socket_or_several() {
     let flags = ["--clients", "40", "--rooms", "20", "--rooms-per-client", "5", "--batch", "4", "--interval", "20ms"];
-    against_both("rooms", "/topics/{topic}", &flags, |json| {
+    against_each("rooms", "/topics/{topic}", &flags, |json| {
         check_whole(json, 10);
         assert_eq!((count(json, "published"), &json["parameters"]["connections"]), (240, &200.into()));
     });
@@ -144,7 +144,7 @@ fn rooms_are_saturated_step_by_step() {
 
 #[test]
 fn churn_loses_nothing_of_who_stays_nor_of_who_passes() {
-    against_both("churn", "/topics/busy", &["--connections", "10", "--joins", "100", "--stay", "200ms"], |json| {
+    against_each("churn", "/topics/busy", &["--connections", "10", "--joins", "100", "--stay", "200ms"], |json| {
         check_whole(json, 10);
         assert_eq!((count(json, "joined"), count(json, "left"), count(json, "ended_early")), (120, 120, 0), "{json:#}");
         assert_eq!(count(json, "passing_lost"), 0, "{json:#}");

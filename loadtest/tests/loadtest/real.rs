@@ -1,11 +1,11 @@
-//! Each command a second against the real server and the floor. Meanings are checked, never speed.
+//! Each command a second against the real server and both floors. Meanings are checked, never speed.
 
-use crate::support::{Process, SHORT, against_both, check_latency, count, fantail, measure};
+use crate::support::{Process, SHORT, against_each, check_latency, count, fantail, measure};
 
 #[test]
 fn connect_opens_and_closes_in_every_way() {
     for close in ["rst", "client", "server"] {
-        against_both("connect", "/echo", &["--concurrency", "4", "--close", close], |json| {
+        against_each("connect", "/echo", &["--concurrency", "4", "--close", close], |json| {
             for failure in ["refused", "reset", "timed_out", "rejected", "other_failures"] {
                 assert_eq!(count(json, failure), 0, "{json:#}");
             }
@@ -20,7 +20,7 @@ fn connect_opens_and_closes_in_every_way() {
 
 #[test]
 fn connect_keeps_its_times_and_waits_for_the_first_echo() {
-    against_both("connect", "/echo", &["--rate", "100", "--first-echo", "--close", "server"], |json| {
+    against_each("connect", "/echo", &["--rate", "100", "--first-echo", "--close", "server"], |json| {
         for failure in ["refused", "reset", "timed_out", "rejected", "other_failures", "wrong_echoes"] {
             assert_eq!(count(json, failure), 0, "{json:#}");
         }
@@ -33,7 +33,7 @@ fn connect_keeps_its_times_and_waits_for_the_first_echo() {
 #[test]
 fn connect_goes_on_beside_others_who_get_messages() {
     let flags = ["--idle", "20", "--idle-rate", "50", "--concurrency", "2"];
-    against_both("connect", "/topics/busy", &flags, |json| {
+    against_each("connect", "/topics/busy", &flags, |json| {
         assert!(json["operations"].as_u64().unwrap() > 10, "{json:#}");
         assert_eq!((count(json, "idle_lost"), count(json, "idle_connections_lost")), (0, 0), "{json:#}");
         assert!(count(json, "idle_delivered") >= 20 * 55, "{json:#}");
@@ -43,7 +43,7 @@ fn connect_goes_on_beside_others_who_get_messages() {
 
 #[test]
 fn storm_brings_all_back() {
-    against_both("storm", "/topics/storm", &["--connections", "300", "--spread", "100ms"], |json| {
+    against_each("storm", "/topics/storm", &["--connections", "300", "--spread", "100ms"], |json| {
         assert_eq!((count(json, "back"), count(json, "missing"), count(json, "lost_again")), (300, 0, 0), "{json:#}");
         check_latency(json, "back", 300);
         let slowest = json["figures"]["until_all_are_back"]["value"].as_f64().unwrap();
@@ -73,7 +73,7 @@ fn scaling_starts_a_server_for_each_number_of_workers() {
 #[test]
 fn echo_returns_all_in_both_loops() {
     for loop_flags in [["--inflight", "3"], ["--rate", "200"]] {
-        against_both("echo", "/echo", &[&["--connections", "7", "--size", "300"], &loop_flags[..]].concat(), |json| {
+        against_each("echo", "/echo", &[&["--connections", "7", "--size", "300"], &loop_flags[..]].concat(), |json| {
             assert_eq!(count(json, "sent"), count(json, "returned"), "{json:#}");
             assert_eq!((count(json, "lost"), count(json, "foreign")), (0, 0), "{json:#}");
             check_latency(json, "round_trip", 150);
@@ -86,7 +86,7 @@ fn echo_returns_all_in_both_loops() {
 
 #[test]
 fn hold_tells_a_slope_and_keeps_its_connections() {
-    against_both("hold", "/topics/idle", &["--from", "50", "--connections", "450"], |json| {
+    against_each("hold", "/topics/idle", &["--from", "50", "--connections", "450"], |json| {
         assert_eq!((count(json, "held"), count(json, "connections_lost")), (450, 0));
         let slope = json["figures"]["rss_per_connection"]["value"].as_f64().unwrap();
         assert!((0.0..100_000.0).contains(&slope), "{json:#}");
@@ -97,7 +97,7 @@ fn hold_tells_a_slope_and_keeps_its_connections() {
 
 #[test]
 fn hold_spreads_over_processes() {
-    against_both("hold", "/topics/idle", &["--from", "50", "--connections", "451", "--processes", "3"], |json| {
+    against_each("hold", "/topics/idle", &["--from", "50", "--connections", "451", "--processes", "3"], |json| {
         assert_eq!((count(json, "held"), count(json, "connections_lost")), (451, 0));
         assert!(json["figures"]["rss_per_connection"]["value"].as_f64().unwrap() >= 0.0, "{json:#}");
     });

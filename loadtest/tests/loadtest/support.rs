@@ -12,6 +12,9 @@ pub const TOOL: &str = env!("CARGO_BIN_EXE_fantail-loadtest");
 /// A run of a second.
 pub const SHORT: [&str; 4] = ["--duration", "1s", "--warmup", "200ms"];
 
+/// The floor on any free port.
+const FLOOR: [&str; 3] = ["floor", "--listen", "127.0.0.1:0"];
+
 /// A server that ends with its test.
 pub struct Process {
     child: Child,
@@ -29,18 +32,34 @@ impl Process {
 
     /// The tool's own floor.
     pub fn floor() -> Self {
-        Self::start(Command::new(TOOL).args(["floor", "--listen", "127.0.0.1:0"]))
+        Self::start(Command::new(TOOL).args(FLOOR))
+    }
+
+    /// The floor on epoll, and on io_uring where the kernel has it.
+    pub fn floors() -> impl Iterator<Item = Self> {
+        [Some(Self::floor()), Self::floor_on_uring()].into_iter().flatten()
+    }
+
+    /// The floor on io_uring; `None`, with a word of it, where the kernel has none.
+    pub fn floor_on_uring() -> Option<Self> {
+        let mut command = Command::new(TOOL);
+        let mut child = command.args(FLOOR).arg("--uring").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        if let Some(address) = listening(&mut child) {
+            return Some(Self { child, address });
+        }
+        let output = child.wait_with_output().unwrap();
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert!(line.contains("no io_uring for --uring") && line.lines().count() == 1, "{line}");
+        assert_eq!(output.status.code(), Some(1));
+        println!("skipped: {line}");
+        None
     }
 
     /// Starts it and waits until it says where it listens.
     fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the server starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
-        let address = lines.filter(|line| line.contains("listening")).find_map(|line| {
-            let rest = &line[line.find("127.0.0.1:")?..];
-            Some(rest.split(|char: char| !char.is_ascii_digit() && char != '.' && char != ':').next()?.to_owned())
-        });
-        Self { child, address: address.expect("the server says where it listens") }
+        let address = listening(&mut child).expect("the server says where it listens");
+        Self { child, address }
     }
 
     /// Its number.
@@ -62,6 +81,15 @@ pub fn fantail() -> String {
     let binary = Path::new(TOOL).with_file_name("fantail");
     assert!(binary.exists(), "{}: run `cargo build` first", binary.display());
     binary.to_str().expect("a path in UTF-8").to_owned()
+}
+
+/// Where a server says that it listens; `None` when it ends without a word.
+fn listening(child: &mut Child) -> Option<String> {
+    let lines = BufReader::new(child.stdout.take()?).lines().map_while(Result::ok);
+    lines.filter(|line| line.contains("listening")).find_map(|line| {
+        let rest = &line[line.find("127.0.0.1:")?..];
+        Some(rest.split(|char: char| !char.is_ascii_digit() && char != '.' && char != ':').next()?.to_owned())
+    })
 }
 
 /// A whole run of the tool.
@@ -91,9 +119,9 @@ pub fn count(json: &Value, name: &str) -> u64 {
     json["counts"][name].as_u64().unwrap_or_else(|| panic!("no count {name} in {json:#}"))
 }
 
-/// Runs a command against both servers and checks what holds for every report.
-pub fn against_both(command: &str, path: &str, flags: &[&str], check: impl Fn(&Value)) {
-    for server in [Process::fantail(), Process::floor()] {
+/// Runs a command against each server and checks what holds for every report.
+pub fn against_each(command: &str, path: &str, flags: &[&str], check: impl Fn(&Value)) {
+    for server in [Process::fantail()].into_iter().chain(Process::floors()) {
         let (url, pid) = (format!("ws://{}{path}", server.address), server.pid());
         let json = measure(&[&[command, &url, "--pid", &pid], flags, &SHORT].concat());
         assert!(json["seconds"].as_f64().unwrap() >= 0.05, "{json:#}");
