@@ -46,10 +46,40 @@ pub enum Failure {
         /// What the kernel said.
         error: io::Error,
     },
+    /// A server's program could not be started.
+    #[error("cannot start {program}: {error}")]
+    Program {
+        /// The first word of its command line.
+        program: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A server that was started is not there, or no longer.
+    #[error("{program}: {what}{}", last_words(.output))]
+    Server {
+        /// The first word of its command line.
+        program: String,
+        /// What happened.
+        what: String,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// A file that cannot be used, with the place and the reason.
+    #[error("{path}: {what}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong, and where.
+        what: String,
+    },
     /// Flags that contradict each other or the server.
     #[error("{0}")]
     Usage(String),
     /// The kernel said no to the tool itself.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
+}
+
+fn last_words(output: &str) -> String {
+    if output.is_empty() { "; it printed nothing".to_owned() } else { format!("; the last it printed:\n{output}") }
 }
