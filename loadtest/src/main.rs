@@ -7,6 +7,8 @@
 //! client    one connection's protocol: bytes in, events out
 //! wire      frames and handshake (RFC 6455)
 //! schedule ledger histogram cpu kernel report progress
+//! compare   servers side by side: cpus launch machine measure statistics
+//! page      `report`: results as one page
 //! floor     the barest server there is: the line under every comparison
 //! ```
 //!
@@ -18,6 +20,7 @@ use std::process::ExitCode;
 mod client;
 mod clock;
 mod commands;
+mod compare;
 mod cpu;
 mod cpus;
 mod ending;
@@ -28,9 +31,12 @@ mod histogram;
 mod kernel;
 mod launch;
 mod ledger;
+mod machine;
+mod measure;
 mod progress;
 mod report;
 mod schedule;
+mod statistics;
 mod target;
 mod wire;
 

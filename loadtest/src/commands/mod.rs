@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fantail::config::ByteSize;
 
+use crate::compare;
 use crate::failure::Failure;
 use crate::floor;
 use crate::report::Report;
@@ -48,6 +49,8 @@ enum Command {
     Fanout(fanout::Fanout),
     /// Memory and CPU time of idle connections
     Hold(hold::Hold),
+    /// Several servers under the same tests, in interleaved rounds
+    Compare(compare::Compare),
     /// The barest echo and fan-out server there is, to compare with
     Floor(floor::Floor),
 }
@@ -55,6 +58,7 @@ enum Command {
 /// Does what the command line says.
 pub fn run() -> Result<ExitCode, Failure> {
     let (report, json) = match &Cli::parse().command {
+        Command::Compare(options) => return compare::run(options),
         Command::Floor(options) => return floor::run(options).map(|()| ExitCode::SUCCESS),
         Command::Connect(options) => finish(connect::run(options)?),
         Command::Echo(options) => finish(echo::run(options)?),
