@@ -109,6 +109,7 @@ impl Launched {
     }
 
     /// Stops it and what it started, and waits for its end. The same as dropping it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for commands that start one server themselves"))]
     pub fn stop(self) {
         drop(self);
     }

@@ -33,6 +33,7 @@ mod launch;
 mod ledger;
 mod machine;
 mod measure;
+mod page;
 mod progress;
 mod report;
 mod schedule;

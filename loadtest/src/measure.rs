@@ -96,6 +96,7 @@ pub fn title(name: &str) -> String {
         "p99_us" => "p99".to_owned(),
         MEMORY => "RSS/conn".to_owned(),
         "pss_per_connection" => "PSS/conn".to_owned(),
+        "idle_cpu" => "idle CPU".to_owned(),
         other => other.replace('_', " "),
     }
 }
@@ -122,6 +123,15 @@ pub fn digits(value: f64) -> String {
     }
 }
 
+/// A ratio: two decimals, as more of them would be noise.
+pub fn ratio(value: f64) -> String {
+    match value {
+        100.0.. => thousands(value),
+        9.995.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
 /// A length of time in its own unit.
 pub fn microseconds(value: f64) -> String {
     match value {
@@ -129,6 +139,16 @@ pub fn microseconds(value: f64) -> String {
         1e3.. => format!("{} ms", digits(value / 1e3)),
         _ => format!("{} µs", digits(value)),
     }
+}
+
+/// The same for the ticks of an axis, which are round.
+pub fn microseconds_short(value: f64) -> String {
+    let (value, unit) = match value {
+        0.999e6.. => (value / 1e6, "s"),
+        0.999e3.. => (value / 1e3, "ms"),
+        _ => (value, "µs"),
+    };
+    format!("{} {unit}", (value * 1e3).round() / 1e3)
 }
 
 /// A whole number with its thousands apart.

@@ -59,12 +59,6 @@ impl Estimate {
     pub fn bounds(&self) -> (f64, f64) {
         (self.low.unwrap_or(f64::NEG_INFINITY), self.high.unwrap_or(f64::INFINITY))
     }
-
-    /// Whether both may be the same.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        let ((low, high), (other_low, other_high)) = (self.bounds(), other.bounds());
-        low <= other_high && other_low <= high
-    }
 }
 
 /// The middle one, or the mean of the two in the middle.
@@ -128,13 +122,18 @@ mod tests {
         medians
     }
 
+    fn overlap(one: &Estimate, other: &Estimate) -> bool {
+        let ((low, high), (other_low, other_high)) = (one.bounds(), other.bounds());
+        low <= other_high && other_low <= high
+    }
+
     /// The plain twin of the groups: whoever overlaps joins, until nobody does.
     fn joined(estimates: &[Estimate]) -> Vec<usize> {
         let mut group_of: Vec<usize> = (0..estimates.len()).collect();
         for _ in estimates {
             for a in 0..estimates.len() {
                 for b in 0..estimates.len() {
-                    if estimates[a].overlaps(&estimates[b]) {
+                    if overlap(&estimates[a], &estimates[b]) {
                         group_of[a] = group_of[a].min(group_of[b]);
                     }
                 }

@@ -19,6 +19,7 @@ use fantail::config::ByteSize;
 use crate::compare;
 use crate::failure::Failure;
 use crate::floor;
+use crate::page;
 use crate::report::Report;
 
 /// The exit status of a run whose figures must not be quoted.
@@ -51,6 +52,8 @@ enum Command {
     Hold(hold::Hold),
     /// Several servers under the same tests, in interleaved rounds
     Compare(compare::Compare),
+    /// Results as one page, or as one picture
+    Report(page::ReportPage),
     /// The barest echo and fan-out server there is, to compare with
     Floor(floor::Floor),
 }
@@ -59,6 +62,7 @@ enum Command {
 pub fn run() -> Result<ExitCode, Failure> {
     let (report, json) = match &Cli::parse().command {
         Command::Compare(options) => return compare::run(options),
+        Command::Report(options) => return page::run(options),
         Command::Floor(options) => return floor::run(options).map(|()| ExitCode::SUCCESS),
         Command::Connect(options) => finish(connect::run(options)?),
         Command::Echo(options) => finish(echo::run(options)?),

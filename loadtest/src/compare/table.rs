@@ -52,9 +52,9 @@ pub fn ratio(estimate: &Estimate) -> String {
     match (estimate.low, estimate.high) {
         _ if estimate.samples == 0 => format!("{}", estimate.median),
         (Some(low), Some(high)) => {
-            format!("{} [{}, {}]", measure::digits(estimate.median), measure::digits(low), measure::digits(high))
+            format!("{} [{}, {}]", measure::ratio(estimate.median), measure::ratio(low), measure::ratio(high))
         }
-        _ => format!("{} [one round]", measure::digits(estimate.median)),
+        _ => format!("{} [one round]", measure::ratio(estimate.median)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Black-box tests of the load test tool.
 
+mod compare;
 mod errors;
 mod faults;
 mod real;
