@@ -9,6 +9,8 @@
 //! engine net one epoll loop over all connections of the run
 //! client     one connection's protocol, sans IO: WebSocket, Redis, NATS, Socket.IO, POST
 //! target wire payload schedule ledger histogram cpu kernel report output progress
+//! compare    servers side by side: cpus launch machine measure statistics
+//! page       `report`: results as one page
 //! floor      the barest server there is: the line under every comparison
 //! ```
 //!
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 mod client;
 mod clock;
 mod commands;
+mod compare;
 mod cpu;
 mod cpus;
 mod ending;
@@ -31,13 +34,17 @@ mod histogram;
 mod kernel;
 mod launch;
 mod ledger;
+mod machine;
+mod measure;
 mod net;
 mod output;
+mod page;
 mod payload;
 mod progress;
 mod report;
 mod schedule;
 mod stage;
+mod statistics;
 mod target;
 mod traffic;
 mod wire;

@@ -22,9 +22,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::compare;
 use crate::failure::Failure;
 use crate::floor;
 use crate::output;
+use crate::page;
 
 use common::Measure;
 
@@ -73,6 +75,10 @@ enum Command {
     /// A share of another run's subscribers
     #[command(hide = true)]
     Follow(follow::Follow),
+    /// Several servers under the same tests, in interleaved rounds
+    Compare(compare::Compare),
+    /// Results as one page, or as one picture
+    Report(page::ReportPage),
     /// The barest echo and fan-out server there is, to compare with
     Floor(floor::Floor),
 }
@@ -81,6 +87,8 @@ enum Command {
 pub fn run() -> Result<ExitCode, Failure> {
     let command = Cli::parse().command;
     let measure: &dyn Measure = match &command {
+        Command::Compare(options) => return compare::run(options),
+        Command::Report(options) => return page::run(options),
         Command::Floor(options) => return floor::run(options).map(|()| ExitCode::SUCCESS),
         Command::Follow(options) => return follow::run(options).map(|()| ExitCode::SUCCESS),
         Command::Connect(options) => &**options,

@@ -107,7 +107,9 @@ impl Scaling {
         let feed = Feed::new(Pace::Window(self.window.into()), through.unwrap_or(Through::First), 1);
         let mut crowd = Crowd::new(traffic, feed, common.stage("scaling", clock::now()), common.timeout_ns());
         let interrupted = was_interrupted || engine.run(&mut crowd)?;
-        crowd.report("scaling", &engine.net, interrupted)
+        let report = crowd.report("scaling", &engine.net, interrupted)?;
+        server.stop();
+        Ok(report)
     }
 
     /// All steps in one report: sums of what was counted, a series of each figure.

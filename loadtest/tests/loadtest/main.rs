@@ -1,6 +1,7 @@
 //! Black-box tests of the load test tool.
 
 mod brokers;
+mod compare;
 mod errors;
 mod faults;
 mod floor;

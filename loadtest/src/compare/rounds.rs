@@ -1,0 +1,173 @@
+//! Makes the runs: servers up, warmed, measured in turn, down again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+use super::child::{self, Outcome};
+use super::file::{Comparison, Server, Test};
+use super::fleet::{Fleet, Place};
+use super::plan::{self, Step};
+use super::results::{Results, Run};
+use super::warmup::{RUN_TIME, Warmup};
+
+/// A comparison under way.
+#[derive(Debug)]
+pub struct Rounds<'a> {
+    file: &'a Comparison,
+    interrupted: &'a AtomicBool,
+    fleet: Fleet<'a>,
+    progress: Progress,
+    /// Time that was reckoned for what is done.
+    reckoned: Duration,
+    /// Where a server's figures go.
+    results: &'a mut Results,
+}
+
+/// All steps and the time they will take.
+pub fn estimate(steps: &[Step<'_>]) -> Duration {
+    steps.iter().map(Step::estimate).sum()
+}
+
+impl<'a> Rounds<'a> {
+    /// Ready to run.
+    pub fn new(file: &'a Comparison, results: &'a mut Results, interrupted: &'a AtomicBool) -> Self {
+        let fleet = Fleet::new(file.server_cpus.clone(), interrupted);
+        Self { file, interrupted, fleet, progress: Progress::new("comparing", 0), reckoned: Duration::ZERO, results }
+    }
+
+    /// Runs all rounds. `after_round` sees the results so far, so that a long comparison can be kept.
+    pub fn run(mut self, after_round: impl Fn(&Results) -> Result<(), Failure>) -> Result<(), Failure> {
+        let steps = plan::steps(self.file, self.results.rounds);
+        self.progress = Progress::new("comparing", clock::length(estimate(&steps)));
+        // Who does not start is better known before an hour of measuring than after it.
+        for server in &self.file.servers {
+            self.fleet.ensure(server)?;
+        }
+        let mut was_fresh = false;
+        for (at, step) in steps.iter().enumerate() {
+            if step.test.wants_fresh_server() && !was_fresh {
+                was_fresh = true;
+                self.fleet.stop_all();
+            }
+            if self.is_interrupted() || !self.step(*step, at + 1)? {
+                self.results.interrupted = true;
+                break;
+            }
+            self.reckoned += step.estimate();
+            if steps.get(at + 1).is_some_and(|next| next.round != step.round) {
+                after_round(self.results)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one run; false after Ctrl-C.
+    fn step(&mut self, step: Step<'_>, order: usize) -> Result<bool, Failure> {
+        let Step { test, server, round } = step;
+        let mut run = Run {
+            test: test.name.clone(),
+            server: server.name.clone(),
+            round,
+            order,
+            command: Vec::new(),
+            run: None,
+            error: None,
+        };
+        match self.fleet.ensure(server) {
+            Ok(None) => return Ok(false),
+            // It started before, so this is part of what was found out about it.
+            Err(failure) => run.error = Some(failure.to_string()),
+            Ok(Some(place)) => {
+                if !self.warm_up(test, server, place)? {
+                    return Ok(false);
+                }
+                run.command = words(test, server, place, self.file.client_cpu, &test.command);
+                match self.measure(&run.command)? {
+                    Outcome::Interrupted => return Ok(false),
+                    Outcome::Measured(json) => run.run = Some(json),
+                    Outcome::Failed(reason) => run.error = Some(reason),
+                }
+                run.error = self.fleet.obituary(server).or(run.error);
+            }
+        }
+        if test.wants_fresh_server() {
+            self.fleet.stop(server);
+        }
+        self.results.runs.push(run);
+        Ok(true)
+    }
+
+    /// Short runs until the rate stays, once for each test and each start of the server; false after Ctrl-C.
+    fn warm_up(&mut self, test: &Test, server: &Server, place: Place) -> Result<bool, Failure> {
+        if test.wants_fresh_server() {
+            return Ok(true);
+        }
+        if place.is_new {
+            // It was started again, so it is cold again in every test.
+            self.results.warmups.retain(|warmup| warmup.server != server.name);
+        }
+        if self.results.warmups.iter().any(|warmup| warmup.test == test.name && warmup.server == server.name) {
+            return Ok(true);
+        }
+        let run_time = format!("{}ms", RUN_TIME.as_millis());
+        let command = test.command_with(&[("--duration", &run_time), ("--warmup", "0s")]);
+        let words = words(test, server, place, self.file.client_cpu, &command);
+        let mut warmup = Warmup { test: test.name.clone(), server: server.name.clone(), ..Warmup::default() };
+        while warmup.wants_more() {
+            match self.measure(&words)? {
+                Outcome::Interrupted => return Ok(false),
+                Outcome::Measured(json) => warmup.add(json["operations_per_second"].as_f64().unwrap_or(0.0)),
+                // The run itself will fail likewise, and that is where it is told.
+                Outcome::Failed(_) => break,
+            }
+        }
+        self.results.warmups.push(warmup);
+        Ok(true)
+    }
+
+    fn measure(&mut self, words: &[String]) -> Result<Outcome, Failure> {
+        let started = Instant::now();
+        let (progress, reckoned) = (&mut self.progress, self.reckoned);
+        child::run(words, self.interrupted, || {
+            progress.show(clock::now(), clock::length(reckoned + started.elapsed()), || words[..2].join(" "));
+        })
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+/// The words of one run: command, URL, its flags, the server's, and ours.
+fn words(test: &Test, server: &Server, place: Place, cpu: usize, command: &[String]) -> Vec<String> {
+    let url = server.url[&test.url].replace("{port}", &place.port.to_string());
+    let mut words = vec![command[0].clone(), url];
+    words.extend_from_slice(&command[1..]);
+    if test.url == "topic" {
+        words.extend_from_slice(&server.flags);
+    }
+    let own = ["--json", "-", "--pid", &place.pid.to_string(), "--cpu", &cpu.to_string()].map(str::to_owned);
+    words.extend(own);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::tests::SMALL;
+    use super::*;
+
+    #[test]
+    fn flags_of_a_server_go_with_topics_only() {
+        let file: Comparison = toml::from_str(SMALL).unwrap();
+        let (a, b) = (&file.servers[0], &file.servers[1]);
+        let place = Place { pid: 7, port: 4000, is_new: true };
+        let line = |test: &Test, server| words(test, server, place, 1, &test.command).join(" ");
+        assert_eq!(line(&file.tests[0], a), "echo ws://127.0.0.1:4000/echo --duration 2s --json - --pid 7 --cpu 1");
+        let topic = "fanout redis://127.0.0.1:4000/{topic} --connections=10 --duration 4s --warmup=500ms --sub redis --json - --pid 7 --cpu 1";
+        assert_eq!(line(&file.tests[1], b), topic);
+    }
+}

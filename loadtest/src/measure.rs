@@ -1,0 +1,200 @@
+//! What of a run's JSON is compared: one number by name, with its unit and whether more of it is better.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// Latencies that stand for their run, where it has several.
+const MAIN_LATENCIES: [&str; 3] = ["tcp_and_upgrade", "delivery", "round_trip"];
+
+/// Counts that mean that something went wrong.
+const LOSSES: [&str; 10] = [
+    "lost",
+    "duplicated",
+    "reordered",
+    "foreign",
+    "connections_lost",
+    "refused",
+    "reset",
+    "timed_out",
+    "rejected",
+    "other_failures",
+];
+
+/// Server CPU time per operation, the figure to compare.
+pub const CPU: &str = "cpu_us";
+
+/// Operations a second.
+pub const RATE: &str = "per_second";
+
+/// Growth of resident memory per connection, what `hold` is about.
+pub const MEMORY: &str = "rss_per_connection";
+
+/// All numbers of a run by name; what it has not is not there.
+pub fn values(run: &Value) -> BTreeMap<String, f64> {
+    let cpu = &run["server_cpu"];
+    let mut all = BTreeMap::new();
+    let mut put = |name: &str, value: &Value, scale: f64| {
+        if let Some(value) = value.as_f64() {
+            all.insert(name.to_owned(), value * scale);
+        }
+    };
+    put(CPU, &cpu["us_per_operation"], 1.0);
+    put("cpu_user_us", &cpu["user_us_per_operation"], 1.0);
+    put("cpu_system_us", &cpu["system_us_per_operation"], 1.0);
+    if run["operations"].as_u64().is_some_and(|operations| operations > 0) {
+        put(RATE, &run["operations_per_second"], 1.0);
+    }
+    if let Some((_, latency)) = main_latency(run) {
+        put("p50_us", &latency["quantiles"]["p50"], 1e-3);
+        put("p99_us", &latency["quantiles"]["p99"], 1e-3);
+    }
+    for (name, figure) in run["figures"].as_object().into_iter().flatten() {
+        put(name, &figure["value"], 1.0);
+    }
+    all
+}
+
+/// The latency that stands for a run, with its name.
+pub fn main_latency(run: &Value) -> Option<(&str, &Value)> {
+    let all = run["latencies"].as_object()?;
+    let counted = |(_, latency): &(&String, &Value)| latency["count"].as_u64().is_some_and(|count| count > 0);
+    let main = MAIN_LATENCIES.iter().find_map(|&name| all.get_key_value(name).filter(&counted));
+    main.or_else(|| all.iter().find(counted)).map(|(name, latency)| (name.as_str(), latency))
+}
+
+/// The number that a test is about: memory where it is measured, otherwise processor time, otherwise what there is.
+pub fn main(names: &[&str]) -> Option<&'static str> {
+    [MEMORY, CPU, RATE].into_iter().find(|name| names.contains(name))
+}
+
+/// Whether more of it is better.
+pub fn more_is_better(name: &str) -> bool {
+    name == RATE
+}
+
+/// Why a run's figures must not be quoted; empty if they may.
+pub fn flaws(run: &Value) -> Vec<String> {
+    let invalid = run["invalid_because"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut flaws: Vec<String> = invalid.map(|reason| format!("INVALID: {reason}")).collect();
+    let counts = LOSSES.iter().filter_map(|&name| Some((name, run["counts"][name].as_u64().filter(|&count| count > 0)?)));
+    flaws.extend(counts.map(|(name, count)| format!("{count} {}", name.replace('_', " "))));
+    if flaws.is_empty() && run["valid"] == false {
+        flaws.push("INVALID".to_owned());
+    }
+    flaws
+}
+
+/// What a number is called in a table.
+pub fn title(name: &str) -> String {
+    match name {
+        CPU => "CPU µs/op".to_owned(),
+        "cpu_user_us" => "user".to_owned(),
+        "cpu_system_us" => "system".to_owned(),
+        RATE => "ops/s".to_owned(),
+        "p50_us" => "p50".to_owned(),
+        "p99_us" => "p99".to_owned(),
+        MEMORY => "RSS/conn".to_owned(),
+        "pss_per_connection" => "PSS/conn".to_owned(),
+        "idle_cpu" => "idle CPU".to_owned(),
+        other => other.replace('_', " "),
+    }
+}
+
+/// A number as a table has it.
+pub fn show(name: &str, value: f64) -> String {
+    match name {
+        RATE => thousands(value),
+        "p50_us" | "p99_us" => microseconds(value),
+        MEMORY | "pss_per_connection" => format!("{} B", thousands(value)),
+        "rss" => format!("{value:.1} MiB"),
+        "idle_cpu" => format!("{value:.1} %"),
+        _ => digits(value),
+    }
+}
+
+/// Three digits.
+pub fn digits(value: f64) -> String {
+    match value.abs() {
+        100.0.. => thousands(value),
+        10.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// A ratio: two decimals, as more of them would be noise.
+pub fn ratio(value: f64) -> String {
+    match value {
+        100.0.. => thousands(value),
+        9.995.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// A length of time in its own unit.
+pub fn microseconds(value: f64) -> String {
+    match value {
+        1e6.. => format!("{} s", digits(value / 1e6)),
+        1e3.. => format!("{} ms", digits(value / 1e3)),
+        _ => format!("{} µs", digits(value)),
+    }
+}
+
+/// The same for the ticks of an axis, which are round.
+pub fn microseconds_short(value: f64) -> String {
+    let (value, unit) = match value {
+        0.999e6.. => (value / 1e6, "s"),
+        0.999e3.. => (value / 1e3, "ms"),
+        _ => (value, "µs"),
+    };
+    format!("{} {unit}", (value * 1e3).round() / 1e3)
+}
+
+/// A whole number with its thousands apart.
+pub fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value <= -0.5 { format!("−{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_run_is_taken_apart() {
+        let run = json!({
+            "operations": 10, "operations_per_second": 5.0,
+            "server_cpu": {"us_per_operation": 3.0, "user_us_per_operation": 1.0, "system_us_per_operation": 2.0},
+            "latencies": {"tcp": {"count": 1, "quantiles": {}}, "tcp_and_upgrade": {"count": 9, "quantiles": {"p50": 1000, "p99": 2500}}},
+            "figures": {"rss_per_connection": {"value": 88.5, "unit": "B"}},
+            "counts": {"lost": 0, "reset": 2}, "valid": true, "invalid_because": [],
+        });
+        let values = values(&run);
+        let names: Vec<&str> = values.keys().map(String::as_str).collect();
+        assert_eq!(names, ["cpu_system_us", CPU, "cpu_user_us", "p50_us", "p99_us", RATE, MEMORY]);
+        assert_eq!((values["p99_us"], values[MEMORY]), (2.5, 88.5));
+        assert_eq!(main(&names), Some(MEMORY));
+        assert_eq!(main_latency(&run).unwrap().0, "tcp_and_upgrade");
+        assert_eq!(flaws(&run), ["2 reset"]);
+        let invalid = json!({"valid": false, "invalid_because": ["too slow"], "server_cpu": null});
+        assert_eq!(flaws(&invalid), ["INVALID: too slow"]);
+        assert_eq!(super::values(&invalid).len(), 0);
+    }
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!([0.0, 999.4, 1000.0, 1234567.0, -1234.0].map(thousands), ["0", "999", "1,000", "1,234,567", "−1,234"]);
+        assert_eq!([0.1234, 1.236, 23.45, 456.7].map(digits), ["0.123", "1.24", "23.4", "457"]);
+        assert_eq!([12.3, 4_560.0, 7.89e6].map(microseconds), ["12.3 µs", "4.56 ms", "7.89 s"]);
+    }
+}

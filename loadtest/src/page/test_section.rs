@@ -1,0 +1,250 @@
+//! One test: its servers in groups that can be told apart, what each did, and how late.
+
+use crate::compare::file::Test;
+use crate::compare::results::Results;
+use crate::compare::summary::{Cell, main_measure};
+use crate::compare::table::ratio;
+use crate::measure;
+use crate::statistics::{Estimate, tie_groups};
+
+use super::Figures;
+use super::canvas::Words;
+use super::html::{Table, command, escape};
+use super::intervals::{Panel, Trellis};
+use super::latency;
+use super::lines::{Below, Lines, Series};
+use super::overview::{interval, label, measured};
+
+/// What the table of a test shows, if there is any of it.
+const COLUMNS: [&str; 9] = [
+    "rss_per_connection",
+    "pss_per_connection",
+    "idle_cpu",
+    measure::CPU,
+    "cpu_user_us",
+    "cpu_system_us",
+    measure::RATE,
+    "p50_us",
+    "p99_us",
+];
+
+/// The section.
+pub fn section(results: &Results, test: &Test, figures: &mut Figures) -> String {
+    let cells: Vec<&Cell> = results.summary.iter().filter(|cell| cell.test == test.name).collect();
+    if cells.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("<section id=\"{0}\">\n<h2>{1}</h2>\n", escape(&test.name), escape(&test.title));
+    text += &format!("<p class=\"command\">{}</p>\n", command(&test.command));
+    text += &table(results, test, &cells);
+    text += &remarks(&cells);
+    text += &amounts(results, &cells, figures);
+    text += &latencies(results, test, figures);
+    text + "</section>\n"
+}
+
+fn table(results: &Results, test: &Test, cells: &[&Cell]) -> String {
+    let main = main_measure(cells);
+    let columns: Vec<&str> =
+        COLUMNS.into_iter().filter(|&name| cells.iter().any(|cell| cell.values.contains_key(name))).collect();
+    let mut heads = vec!["Server".to_owned()];
+    heads.extend(main.map(|_| format!("Ratio to {}", escape(&cells[0].base))));
+    heads.extend(columns.iter().map(|name| escape(&measure::title(name))));
+    let row = |cell: &Cell| {
+        let name = results.servers.iter().find(|server| server.name == cell.server).map_or(cell.server.clone(), label);
+        let mark = if cell.is_doubtful { " <abbr title=\"no run without a flaw\">!</abbr>" } else { "" };
+        let mut row = vec![escape(&name) + mark];
+        row.extend(main.map(|name| cell.ratios.get(name).map_or("–".to_owned(), |estimate| interval(&ratio(estimate)))));
+        row.extend(
+            columns.iter().map(|name| cell.values.get(*name).map_or("–".to_owned(), |value| measure::show(name, value.median))),
+        );
+        row
+    };
+    let mut table = Table::new(&format!("{}: medians, least cost first where it can be told", test.title), &heads);
+    for (standing, group) in groups(cells, main) {
+        let rows: Vec<Vec<String>> = group.iter().map(|&cell| row(&cells[cell])).collect();
+        table.group(standing.remark(), &rows);
+    }
+    table.finish()
+}
+
+/// What is to be said of a group of cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// One alone, told apart from all others.
+    Apart,
+    /// Several whose intervals overlap.
+    Tie,
+    /// Those that are not to be ranked: no ratio, or none from a run without a flaw.
+    Unranked,
+}
+
+impl Standing {
+    const fn remark(self) -> Option<&'static str> {
+        match self {
+            Self::Apart => None,
+            Self::Tie => Some("Not told apart, in the order of the file"),
+            Self::Unranked => Some("Not ranked: no ratio of runs without a flaw"),
+        }
+    }
+}
+
+/// The cells in groups, least cost first. A base with flawed runs only makes every ratio doubtful.
+pub fn groups(cells: &[&Cell], main: Option<&str>) -> Vec<(Standing, Vec<usize>)> {
+    let is_base_doubtful = cells.iter().any(|cell| cell.server == cell.base && cell.is_doubtful);
+    let estimate = |cell: usize| -> Option<Estimate> {
+        let sound = Some(cells[cell]).filter(|cell| !cell.is_doubtful && !is_base_doubtful)?;
+        sound.ratios.get(main?).copied()
+    };
+    let (known, without): (Vec<usize>, Vec<usize>) = (0..cells.len()).partition(|&cell| estimate(cell).is_some());
+    let estimates: Vec<Estimate> = known.iter().filter_map(|&cell| estimate(cell)).collect();
+    let named = |group: Vec<usize>| {
+        let standing = if group.len() > 1 { Standing::Tie } else { Standing::Apart };
+        (standing, group.into_iter().map(|at| known[at]).collect())
+    };
+    let mut groups: Vec<(Standing, Vec<usize>)> = tie_groups(&estimates).into_iter().map(named).collect();
+    if main.is_some_and(measure::more_is_better) {
+        groups.reverse();
+    }
+    groups.extend((!without.is_empty()).then_some((Standing::Unranked, without)));
+    groups
+}
+
+fn remarks(cells: &[&Cell]) -> String {
+    let mut items = Vec::new();
+    for cell in cells {
+        let name = escape(&cell.server);
+        if !cell.flaws.is_empty() {
+            let what = if cell.is_doubtful {
+                "no run without a flaw, so its figures are those of flawed runs and it is not ranked".to_owned()
+            } else {
+                format!("{} of {} runs left out", cell.flaws.len(), cell.runs)
+            };
+            let flaws: Vec<String> = cell.flaws.iter().map(|flaw| format!("<li>{}</li>", escape(flaw))).collect();
+            items.push(format!("<details><summary><b>{name}</b>: {what}</summary><ul>{}</ul></details>\n", flaws.join("")));
+        }
+        if cell.settled == Some(false) {
+            items.push(format!(
+                "<p class=\"note\"><b>{name}</b>: its rate had not settled within 2\u{a0}% when it was measured.</p>\n"
+            ));
+        }
+    }
+    items.concat()
+}
+
+/// CPU time and rate, or memory, as amounts with intervals.
+fn amounts(results: &Results, cells: &[&Cell], figures: &mut Figures) -> String {
+    let servers: Vec<(usize, String)> = measured(results)
+        .into_iter()
+        .filter(|(_, server)| cells.iter().any(|cell| cell.server == server.name))
+        .map(|(number, server)| (number, server.name.clone()))
+        .collect();
+    let of = |name: &str| -> Vec<Option<Estimate>> {
+        let cell = |server: &String| cells.iter().find(|cell| &cell.server == server);
+        servers.iter().map(|(_, server)| cell(server).and_then(|cell| cell.values.get(name)).copied()).collect()
+    };
+    let wanted = [
+        (measure::MEMORY, "Resident memory per connection, bytes"),
+        (measure::CPU, "Server CPU per operation, µs"),
+        (measure::RATE, "Operations a second"),
+    ];
+    let panels: Vec<Panel> = wanted
+        .iter()
+        .map(|(name, title)| Panel { title: (*title).to_owned(), rows: of(name) })
+        .filter(|panel| panel.rows.iter().any(Option::is_some))
+        .collect();
+    if panels.is_empty() {
+        return String::new();
+    }
+    let titles: Vec<&str> = panels.iter().map(|panel| panel.title.as_str()).collect();
+    let words = Words {
+        title: titles.join("; "),
+        description:
+            "One row a server: the median of its rounds and its 95\u{a0}% interval on a logarithmic axis, the median as a number \
+                      at the right."
+                .to_owned(),
+    };
+    let trellis = Trellis {
+        names: servers.iter().map(|(_, name)| name.clone()).collect(),
+        series: servers.iter().map(|&(number, _)| number).collect(),
+        panels,
+        reference: None,
+        show: measure::digits,
+    };
+    figures.figure(&words, "Medians of the rounds with 95\u{a0}% intervals, logarithmic.", |id, width| {
+        trellis.draw(id, width, &words)
+    })
+}
+
+fn latencies(results: &Results, test: &Test, figures: &mut Figures) -> String {
+    let series: Vec<Series> = measured(results)
+        .into_iter()
+        .filter_map(|(number, server)| {
+            let runs = results.runs.iter().filter(|run| run.test == test.name && run.server == server.name);
+            let all: Vec<_> = runs.filter_map(|run| run.run.as_ref()).collect();
+            let sound: Vec<_> = all.iter().copied().filter(|run| measure::flaws(run).is_empty()).collect();
+            let points = latency::curve(if sound.is_empty() { &all } else { &sound });
+            (!points.is_empty()).then(|| Series { name: server.name.clone(), number, points, marks: Some(latency::marks()) })
+        })
+        .collect();
+    if series.is_empty() {
+        return String::new();
+    }
+    let which = results.runs.iter().filter(|run| run.test == test.name).find_map(|run| measure::main_latency(run.run.as_ref()?));
+    let which = which.map_or("latency", |(name, _)| name).replace('_', " ");
+    percentiles(&format!("Latency by percentile: {which}"), series, figures)
+}
+
+/// A figure of latencies by percentile.
+pub fn percentiles(title: &str, series: Vec<Series>, figures: &mut Figures) -> String {
+    let words = Words {
+        title: title.to_owned(),
+        description:
+            "A line for each server: how late the given share of all came at the most. Both axes are logarithmic; the lower \
+                      one in the distance to 100 %."
+                .to_owned(),
+    };
+    let lines = Lines {
+        series,
+        below: Below::Percentiles,
+        below_title: "percentile".to_owned(),
+        left_title: "latency".to_owned(),
+        show: measure::microseconds_short,
+        from_zero: false,
+    };
+    let note = "Histograms of all counted rounds added up; each line ends where fewer than ten latencies lie beyond.";
+    figures.figure(&words, note, |id, width| lines.draw(id, (width, if width < 500 { 300 } else { 360 }), &words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::compare::summary::{summarize, tests::results};
+    use super::*;
+
+    /// Names of the groups' servers, for a base and others with these ratios.
+    fn grouped(ratios: &[(f64, f64)], doubtful: Option<usize>) -> Vec<(Standing, Vec<usize>)> {
+        let base = summarize(&results()).remove(0);
+        let mut cells = vec![base.clone()];
+        cells.extend(ratios.iter().enumerate().map(|(number, &(low, high))| {
+            let mut cell = Cell { server: format!("s{number}"), ..base.clone() };
+            let estimate = Estimate { median: low, low: Some(low), high: Some(high), samples: 5 };
+            cell.ratios.insert(measure::CPU.to_owned(), estimate);
+            cell
+        }));
+        doubtful.into_iter().for_each(|cell| cells[cell].is_doubtful = true);
+        groups(&cells.iter().collect::<Vec<_>>(), Some(measure::CPU))
+    }
+
+    #[test]
+    fn only_what_can_be_told_apart_is_ranked() {
+        use Standing::{Apart, Tie, Unranked};
+        assert_eq!(
+            grouped(&[(1.5, 1.9), (0.8, 0.9), (1.2, 1.3)], None),
+            [(Apart, vec![2]), (Apart, vec![0]), (Apart, vec![3]), (Apart, vec![1]),]
+        );
+        let chained = [(1.2, 1.5), (2.0, 2.1), (0.9, 1.2)];
+        assert_eq!(grouped(&chained, None), [(Tie, vec![0, 1, 3]), (Apart, vec![2])]);
+        assert_eq!(grouped(&chained, Some(3)), [(Apart, vec![0]), (Apart, vec![1]), (Apart, vec![2]), (Unranked, vec![3])]);
+        assert_eq!(grouped(&chained, Some(0)), [(Unranked, vec![0, 1, 2, 3])], "ratios to nothing certain");
+    }
+}
