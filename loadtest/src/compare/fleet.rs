@@ -92,7 +92,7 @@ pub fn version(server: &Server) -> Option<String> {
     if server.version.is_some() {
         return server.version.clone();
     }
-    let [program, arguments @ ..] = &server.version_command.as_deref()?[..] else { return None };
+    let [program, arguments @ ..] = server.version_command.as_deref()? else { return None };
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
     [output.stdout, output.stderr].iter().find_map(|bytes| find_version(&String::from_utf8_lossy(bytes)))
 }

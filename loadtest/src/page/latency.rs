@@ -35,7 +35,7 @@ fn merged(runs: &[&Value]) -> Option<Histogram<u64>> {
     let mut all: Option<Histogram<u64>> = None;
     for run in runs {
         let raw = measure::main_latency(run).and_then(|(_, latency)| latency["hdr_v2_base64"].as_str());
-        let Some(one) = raw.and_then(|raw| parse(raw)) else { continue };
+        let Some(one) = raw.and_then(parse) else { continue };
         match &mut all {
             // The tool's own histograms have the same bounds, and others resize.
             Some(sum) => drop(sum.add(&one)),

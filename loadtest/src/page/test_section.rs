@@ -62,7 +62,7 @@ fn table(results: &Results, test: &Test, cells: &[&Cell]) -> String {
     };
     let mut table = Table::new(&format!("{}: medians, least cost first where it can be told", test.title), &heads);
     for (standing, group) in groups(cells, main) {
-        let rows: Vec<Vec<String>> = group.iter().map(|&cell| row(&cells[cell])).collect();
+        let rows: Vec<Vec<String>> = group.iter().map(|&cell| row(cells[cell])).collect();
         table.group(standing.remark(), &rows);
     }
     table.finish()
