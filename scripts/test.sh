@@ -9,7 +9,7 @@
 #   unit       unit tests, examples in the documentation, benches compile
 #   loom       mailbox and wake-up under every interleaving
 #   blackbox   tests against the binary, over sockets on loopback
-#   loadtest   the load test against faulty servers, the real one and its floor
+#   loadtest   the load test against faulty servers, the real one, its floors, Redis and NATS
 #   autobahn   the 301 WebSocket cases of Autobahn
 #   memory     an idle subscriber costs at most 256 bytes
 #   browser    the pages in a headless Chromium
@@ -29,8 +29,9 @@ times=()
 stage_setup() {
   # The command decides, not the package: a machine may have it from elsewhere.
   local need missing=()
-  for need in cc:gcc make:make chromium:chromium promtool:prometheus faketime:faketime python3:python3 node:nodejs npm:npm; do
-    command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+  for need in cc:gcc make:make chromium:chromium promtool:prometheus faketime:faketime python3:python3 node:nodejs npm:npm \
+    redis-server:redis-server nats-server:nats-server; do
+    PATH=$PATH:/usr/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   [ ${#missing[@]} -gt 0 ] || return 0
@@ -67,7 +68,7 @@ stage_blackbox() {
 
 stage_loadtest() {
   cargo build --locked --workspace --bins
-  cargo test --locked -p fantail-loadtest
+  FANTAIL_TEST_TOOLS=all cargo test --locked -p fantail-loadtest
 }
 
 stage_autobahn() {

@@ -177,8 +177,8 @@ mod tests {
     #[test]
     fn what_differs_in_connections_only_is_a_line() {
         let single = |run| Single { name: "us".to_owned(), file: "us.json".to_owned(), run };
-        let mut input = Input::default();
-        input.singles = vec![single(fanout("--connections=10", 5_000)), single(fanout("--connections=100", 9_000))];
+        let singles = vec![single(fanout("--connections=10", 5_000)), single(fanout("--connections=100", 9_000))];
+        let mut input = Input { singles, ..Input::default() };
         let text = sections(&input, &mut Figures::new("x".to_owned()));
         assert_eq!(text.matches("<figure>").count(), 2, "median and p99");
         input.singles.pop();

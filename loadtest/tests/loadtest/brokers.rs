@@ -17,13 +17,15 @@ struct Broker {
 impl Broker {
     /// None, said aloud, where it isn't installed; but `scripts/test.sh` installs all.
     fn start(program: &str, arguments: impl Fn(u16) -> Vec<String>) -> Option<Self> {
-        if !Path::new("/usr/bin").join(program).exists() && !Path::new("/usr/sbin").join(program).exists() {
+        // Debian has daemons where only root looks.
+        let installed = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(|folder| Path::new(folder).join(program));
+        let Some(path) = installed.into_iter().find(|path| path.exists()) else {
             assert!(std::env::var("FANTAIL_TEST_TOOLS").as_deref() != Ok("all"), "{program} is not installed");
             eprintln!("skipped: {program} is not installed");
             return None;
-        }
+        };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(program);
+        let mut command = Command::new(path);
         let child = command.args(arguments(port)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let broker = Self { child, port };
         for _ in 0..500 {
