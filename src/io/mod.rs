@@ -24,6 +24,8 @@
 
 mod bell;
 mod clock;
+#[cfg(test)]
+mod conformance;
 mod epoll;
 mod listening;
 #[cfg(test)]

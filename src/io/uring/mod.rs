@@ -167,6 +167,12 @@ impl Uring {
         Ok(driver)
     }
 
+    /// Receives as with a kernel that cannot bound a receive.
+    #[cfg(test)]
+    pub(super) fn receive_once(&mut self) {
+        self.receiving = Receiving::Once;
+    }
+
     /// Takes what the kernel has completed into the lists that `poll` works off.
     fn reap(&mut self) {
         let mut completed = mem::take(&mut self.completed);
