@@ -38,7 +38,10 @@ fn each_driver_serves_and_is_named() {
         let named = if io == "uring" || (io == "auto" && has_uring()) { "uring" } else { "epoll" };
         assert!(server.banner.contains(&format!("2 workers on {named}\n")), "{}", server.banner);
         assert_eq!(server.metrics().sum("fantail_build_info", &[("io", named)]), 1.0);
-        assert_eq!(server.log().lines().filter(|line| line.contains("io_uring")).count(), usize::from(io == "auto" && !has_uring()));
+        assert_eq!(
+            server.log().lines().filter(|line| line.contains("io_uring")).count(),
+            usize::from(io == "auto" && !has_uring())
+        );
         server.echo_ok();
     }
 }

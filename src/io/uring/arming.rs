@@ -16,9 +16,10 @@ use super::ring::Ring;
 use super::socket::Input;
 use crate::io::Token;
 
-/// How long a socket is quiet before it is parked, in nanoseconds. Below the usual time between two pings, so that an idle
-/// subscriber is parked most of the time; above that between the messages of a lively chat.
-const QUIET_NS: u64 = 10_000_000_000;
+/// How long a socket is quiet before it is parked, in nanoseconds; it may take twice as long to be noticed. Well below the usual time
+/// between two pings, so that an idle subscriber is parked most of the time; above that between the messages of a lively chat.
+/// In tests it is so short that sockets are parked between any two steps.
+const QUIET_NS: u64 = if cfg!(test) { 20_000_000 } else { 4_000_000_000 };
 /// Slots looked at in one turn.
 const SWEEP_SLOTS: usize = 1024;
 

@@ -37,8 +37,9 @@
 //!   waits its turn there. It stays armed when reading pauses: what comes then is copied into the socket's tail, and with the first
 //!   such bytes the receive is cancelled. A kernel before Linux 6.17 cannot bound it, and receives buffer by buffer instead. Without
 //!   a free buffer the kernel ends the receive, and as many as there are buffers are armed in the next turn.
-//! - **Quiet sockets are parked**: where no byte came for a while, a poll takes the receive's place; it takes less of the kernel's
-//!   memory, and an idle connection is what a push server has most of.
+//! - **Quiet sockets are parked**: where no byte came for a while, a poll takes the receive's place, because idle connections are what
+//!   a push server has most of. Measured on Linux 6.18, the kernel's memory for a socket beyond the socket itself: 216 bytes with
+//!   epoll, 855 with a receive, 264 with a poll. The poll is for once: one that went on would stay beside the receive.
 //! - **Output** is one send, or one sendmsg for several segments. The blocks it points at are held in the store until its completion.
 //! - **The bell** is a multishot poll of its eventfd, whose counter nobody needs to read.
 //!
@@ -56,6 +57,8 @@ mod reading;
 mod ring;
 mod sending;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;
