@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -59,6 +60,8 @@ pub(super) struct Told {
     /// Bytes taken, as far as known, and whether a send is still under way.
     pub(super) taken: usize,
     pub(super) under_way: bool,
+    /// The last send was left to the kernel, which reads its bytes later.
+    pub(super) is_pinned: bool,
     /// Bytes that had been received when a send was last told of.
     pub(super) received_when_taken: usize,
     pub(super) closed: usize,
@@ -225,6 +228,7 @@ impl<D: Kernel> Bench<D> {
         };
         told.taken += taken;
         told.under_way = taken < offered;
+        told.is_pinned = progress == Progress::Pending;
         Ok(taken)
     }
 
@@ -246,7 +250,7 @@ impl<D: Kernel> Bench<D> {
     /// Sends until the socket is full and a send is under way; the block it is of, and the bytes taken.
     #[track_caller]
     pub(super) fn fill(&mut self, token: Token) -> Block {
-        let block = self.block(&vec![b'f'; FILL_BYTES]);
+        let block = self.block(&vec![FILLS.fetch_add(1, Ordering::Relaxed); FILL_BYTES]);
         let start = Instant::now();
         loop {
             self.send(token, &[Segment { block, start: 0, end: FILL_BYTES as u32 }]).expect("the connection is well");
@@ -267,6 +271,9 @@ impl<D: Kernel> Bench<D> {
         self.until("the close is told", |bench| bench.told[&token].closed == 1);
     }
 }
+
+/// Each full socket gets a byte of its own, so that no other test's memory can pass for it.
+static FILLS: AtomicU8 = AtomicU8::new(1);
 
 /// More than a socket takes without a reader.
 pub(super) const FILL_BYTES: usize = 8 * 1024 * 1024;

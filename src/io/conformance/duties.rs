@@ -79,14 +79,15 @@ pub(super) fn a_send_to_a_full_socket_goes_on_when_the_peer_reads<D: Kernel>(mut
 pub(super) fn a_block_is_held_until_the_kernel_has_taken_it<D: Kernel>(mut bench: Bench<D>) {
     let (mut peer, token) = bench.pair();
     let block = bench.fill(token);
-    let before = bench.told[&token].taken;
+    let (before, filled) = (bench.told[&token].taken, bench.driver.store().bytes(block)[0]);
     bench.release(block);
-    // What the kernel still works on stays. Memory that was freed would be read as what stands there now, or not at all.
-    let taken_by_others = vec![b'x'; FILL_BYTES];
-    assert!(read_exactly(&mut peer, before).iter().all(|byte| *byte == b'f'));
+    // What the kernel still works on stays. Memory that was freed would be read as what stands there then, or not at all.
+    assert_eq!(bench.driver.store().blocks(), usize::from(bench.told[&token].is_pinned));
+    let taken_by_others = vec![0; FILL_BYTES];
+    assert!(read_exactly(&mut peer, before).iter().all(|byte| *byte == filled));
     bench.until("the send is done", |bench| !bench.told[&token].under_way);
     let more = bench.told[&token].taken - before;
-    assert!(read_exactly(&mut peer, more).iter().all(|byte| *byte == b'f'));
+    assert!(read_exactly(&mut peer, more).iter().all(|byte| *byte == filled));
     assert!(bench.told[&token].failures.is_empty());
     drop(std::hint::black_box(taken_by_others));
     assert_eq!(bench.driver.store().blocks(), 0);
