@@ -3,6 +3,8 @@
 #
 # usage: scripts/autobahn.sh [REPORT_DIRECTORY]
 #
+# Environment: FANTAIL_IO chooses the server's driver.
+#
 # The cases and their client come from the Python package kosoku, installed into a virtual environment below target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -8,21 +8,25 @@
 #   clippy     no warning in library, binary, tests, benches
 #   unit       unit tests, examples in the documentation, benches compile
 #   loom       mailbox and wake-up under every interleaving
-#   blackbox   tests against the binary, over sockets on loopback
+#   blackbox   tests against the binary on epoll, over sockets on loopback
+#   blackbox_uring  the same on io_uring
 #   loadtest   the load test against faulty servers, the real one, its floors, Redis and NATS
-#   autobahn   the 301 WebSocket cases of Autobahn
+#   autobahn   the 301 WebSocket cases of Autobahn on epoll
+#   autobahn_uring  the same on io_uring
 #   memory     an idle subscriber costs at most 256 bytes
 #   browser    the pages in a headless Chromium
 #   full       all of these, which is also what no argument means
 #
+# Where io_uring can't be had, its stages say why and pass.
+#
 # The tests of crowds and faults at full size are a script of their own: scripts/robustness.sh.
 #
-# Stages run in the given order and end at the first failure. Environment: FANTAIL_IO (epoll) chooses the driver of every server
-# that is tested; FANTAIL_TEST_THREADS (half as many again as CPUs) how many black-box tests run at a time.
+# Stages run in the given order and end at the first failure. Environment: FANTAIL_IO chooses the driver of every server that the
+# stages without a driver of their own test; FANTAIL_TEST_THREADS (half as many again as CPUs) how many black-box tests run at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-all_stages=(setup fmt clippy unit loom blackbox loadtest autobahn memory browser)
+all_stages=(setup fmt clippy unit loom blackbox blackbox_uring loadtest autobahn autobahn_uring memory browser)
 stage=none
 times=()
 
@@ -61,9 +65,19 @@ stage_loom() {
 }
 
 stage_blackbox() {
+  blackbox epoll
+}
+
+stage_blackbox_uring() {
+  cargo build --locked --bin fantail
+  has_uring || return 0
+  blackbox uring
+}
+
+blackbox() {
   # Most of their time these tests wait for deadlines, so some more than CPUs may run together.
   local threads=${FANTAIL_TEST_THREADS:-$(($(nproc) * 3 / 2))}
-  FANTAIL_TEST_TOOLS=all cargo test --locked --test '*' -- --test-threads "$threads"
+  FANTAIL_IO=$1 FANTAIL_TEST_TOOLS=all cargo test --locked --test '*' -- --test-threads "$threads"
 }
 
 stage_loadtest() {
@@ -71,9 +85,26 @@ stage_loadtest() {
   FANTAIL_TEST_TOOLS=all cargo test --locked -p fantail-loadtest
 }
 
+# Whether the debug build can have io_uring here; if not, says why.
+has_uring() {
+  local said
+  # A server that starts is ended by timeout; one that can't have io_uring ends by itself and says so.
+  said=$(timeout 2 target/debug/fantail serve --io uring --listen 127.0.0.1:0 --admin off 2>&1) || true
+  case $said in
+    *"--io uring can't be had"*) echo "skipped: ${said%%$'\n'*}"; return 1 ;;
+  esac
+}
+
 stage_autobahn() {
   cargo build --locked --release
-  scripts/autobahn.sh
+  FANTAIL_IO=epoll scripts/autobahn.sh
+}
+
+stage_autobahn_uring() {
+  cargo build --locked --bin fantail
+  has_uring || return 0
+  cargo build --locked --release
+  FANTAIL_IO=uring scripts/autobahn.sh target/autobahn-uring
 }
 
 stage_memory() {
@@ -102,7 +133,7 @@ run_stage() {
   local start=$SECONDS
   printf '\n==> %s\n' "$stage"
   "stage_$stage"
-  times+=("$(printf '%-9s %4d s' "$stage" $((SECONDS - start)))")
+  times+=("$(printf '%-14s %4d s' "$stage" $((SECONDS - start)))")
 }
 
 usage() {

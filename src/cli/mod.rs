@@ -208,7 +208,7 @@ mod tests {
             ("--outbox-size=64K", "64KiB"),
             ("--ping-interval=10", "500ms"),
             ("--pin-cores=3-1", "0-3,5"),
-            ("--io=uring", "io_uring is not built into this version"),
+            ("--io=io_uring", "give auto, epoll or uring"),
             ("--listen=:8080", "localhost:8080"),
             ("--log-level=loud", "trace"),
         ] {

@@ -7,19 +7,12 @@ use super::{ByteSize, Config, TimeSpan};
 use crate::limits::Tick;
 use crate::{http1, io, routes, worker, ws};
 
-/// The name of the driver this version has.
-pub(crate) const IO_NAME: &str = "epoll";
-
 impl Config {
-    /// The workers' settings. `connections_max` is what the machine allows, or what was asked for.
+    /// The workers' settings. `connections_max` is what the machine allows, or what was asked for; `io_name` the driver they run on.
     #[must_use]
-    pub fn worker_options(&self, connections_max: usize) -> worker::Options {
+    pub fn worker_options(&self, connections_max: usize, io_name: &'static str) -> worker::Options {
         worker::Options {
-            io: io::Options {
-                accept_batch: self.accept_batch as usize,
-                read_budget_bytes: bytes(self.read_budget),
-                recv_buffer_bytes: bytes(self.recv_buffer_size),
-            },
+            io: self.driver_options(),
             http: http1::Limits { head_bytes_max: bytes(self.max_head_size), body_bytes_max: bytes(self.max_message_size) },
             ws: ws::Options {
                 message_bytes_max: bytes(self.max_message_size),
@@ -47,8 +40,20 @@ impl Config {
             mailbox_requests: self.mailbox_size as usize,
             mailbox_deliveries: self.mailbox_size as usize,
             keep_alive: format!("timeout={}", (millis(self.ping_interval) + millis(self.pong_timeout)).div_ceil(1000)),
-            io_name: IO_NAME,
+            io_name,
             topics_max: self.max_topics as usize,
+        }
+    }
+
+    /// The driver's settings.
+    pub(crate) fn driver_options(&self) -> io::Options {
+        io::Options {
+            accept_batch: self.accept_batch as usize,
+            read_budget_bytes: bytes(self.read_budget),
+            recv_buffer_bytes: bytes(self.recv_buffer_size),
+            uring_entries: self.uring_entries,
+            uring_buffers: self.uring_buffers as u16,
+            uring_buffer_bytes: bytes(self.uring_buffer_size),
         }
     }
 

@@ -7,11 +7,13 @@ use crate::words::{ChoiceError, words};
 
 words! {
     /// Which driver the workers run on.
-    IoDriver, "give auto or epoll; io_uring is not built into this version", {
-        /// The best driver this version and kernel have, today epoll.
+    IoDriver, "give auto, epoll or uring", {
+        /// io_uring where it can be had, else epoll.
         Auto = "auto",
         /// epoll.
         Epoll = "epoll",
+        /// io_uring.
+        Uring = "uring",
     }
 }
 
@@ -147,7 +149,7 @@ mod tests {
         for value in IoDriver::ALL {
             assert_eq!(value.to_string().parse(), Ok(*value));
         }
-        assert!("uring".parse::<IoDriver>().unwrap_err().to_string().contains("io_uring is not built into this version"));
+        assert!("io_uring".parse::<IoDriver>().unwrap_err().to_string().contains("uring"));
     }
 
     #[test]

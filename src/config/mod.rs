@@ -14,7 +14,6 @@ pub use crate::auth::{AllowAnonymous, OriginPattern};
 pub use crate::words::ChoiceError;
 pub use crate::worker::SlowConsumer;
 pub use address::{AdminAddress, ListenAddress};
-pub(crate) use assemble::IO_NAME;
 pub use choice::{AutoCount, IoDriver, PinCores, WorkerCount};
 pub use quantity::{ByteSize, QuantityError, TimeSpan};
 pub use validate::ConfigError;
@@ -64,7 +63,7 @@ pub struct Config {
     /// CPUs the workers stay on: auto, on, off, or a list such as 0-3,5
     #[arg(long, help_heading = LOOP, value_name = "WHICH", default_value = "auto")]
     pub pin_cores: PinCores,
-    /// Driver of the workers: auto or epoll; auto is epoll in this version
+    /// Driver of the workers: auto, epoll or uring; auto is io_uring where it can be had
     #[arg(long, help_heading = LOOP, value_name = "DRIVER", default_value = "auto")]
     pub io: IoDriver,
 
@@ -152,6 +151,15 @@ pub struct Config {
     /// Entries in each ring between two workers, 16 to 65536
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024", value_parser = choice::whole_number)]
     pub mailbox_size: u32,
+    /// io_uring: operations handed to the kernel in one call, a power of two from 64 to 32768
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "256", value_parser = choice::whole_number)]
+    pub uring_entries: u32,
+    /// io_uring: receive buffers of a worker, a power of two from 8 to 32768
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "256", value_parser = choice::whole_number)]
+    pub uring_buffers: u32,
+    /// io_uring: bytes of each receive buffer, 512 to 1MiB
+    #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "4KiB")]
+    pub uring_buffer_size: ByteSize,
     /// Unsent bytes the kernel takes per socket (TCP_NOTSENT_LOWAT); 0 leaves it to the kernel
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "128KiB")]
     pub notsent_lowat: ByteSize,
@@ -222,6 +230,9 @@ impl Default for Config {
             recv_buffer_size: ByteSize::kib(64),
             fanout_slice: 1024,
             mailbox_size: 1024,
+            uring_entries: 256,
+            uring_buffers: 256,
+            uring_buffer_size: ByteSize::kib(4),
             notsent_lowat: ByteSize::kib(128),
             tcp_user_timeout: TimeSpan::seconds(0),
             busy_poll: TimeSpan::seconds(0),

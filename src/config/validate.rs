@@ -107,6 +107,9 @@ impl Config {
         within("--mailbox-size", self.mailbox_size as usize, 16, 65_536)?;
         within_bytes("--read-budget", self.read_budget, ByteSize(1), ByteSize::mib(1024))?;
         within_bytes("--recv-buffer-size", self.recv_buffer_size, ByteSize::kib(4), ByteSize::mib(16))?;
+        within_power("--uring-entries", self.uring_entries, 64, 32_768)?;
+        within_power("--uring-buffers", self.uring_buffers, 8, 32_768)?;
+        within_bytes("--uring-buffer-size", self.uring_buffer_size, ByteSize(512), ByteSize::mib(1))?;
         within_bytes("--notsent-lowat", self.notsent_lowat, ByteSize(0), ByteSize::mib(1024))
     }
 }
@@ -151,6 +154,16 @@ fn within(flag: &'static str, value: usize, least: usize, most: usize) -> Result
     } else {
         Ok(())
     }
+}
+
+/// The kernel's rings have sizes of powers of two.
+fn within_power(flag: &'static str, value: u32, least: u32, most: u32) -> Result<(), ConfigError> {
+    within(flag, value as usize, least as usize, most as usize)?;
+    if value.is_power_of_two() {
+        return Ok(());
+    }
+    let above = value.next_power_of_two();
+    refuse(flag, format!("is {value}, which is no power of two"), format!("Give {} or {above}.", above / 2))
 }
 
 fn within_bytes(flag: &'static str, size: ByteSize, least: ByteSize, most: ByteSize) -> Result<(), ConfigError> {
@@ -231,6 +244,11 @@ mod tests {
             ("--read-budget", |config| config.read_budget = ByteSize(0)),
             ("--recv-buffer-size", |config| config.recv_buffer_size = ByteSize(4095)),
             ("--recv-buffer-size", |config| config.recv_buffer_size = ByteSize::mib(17)),
+            ("--uring-entries", |config| config.uring_entries = 32),
+            ("--uring-entries", |config| config.uring_entries = 1000),
+            ("--uring-buffers", |config| config.uring_buffers = 65_536),
+            ("--uring-buffers", |config| config.uring_buffers = 0),
+            ("--uring-buffer-size", |config| config.uring_buffer_size = ByteSize(511)),
             ("--notsent-lowat", |config| config.notsent_lowat = ByteSize::mib(1025)),
         ];
         for (flag, change) in breaks {

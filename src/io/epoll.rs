@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::net::TcpListener;
@@ -17,7 +17,10 @@ use mio::unix::SourceFd;
 use slab::Slab;
 use socket2::{SockRef, Socket};
 
+use super::clock::Clock;
+use super::listening::{LISTENER_GRACE, out_of_resources, refuse_handshakes};
 use super::{Close, Driver, Event, EventBell, Options, Progress, Received, Segment, Store, Token};
+use crate::metrics::Trouble;
 
 /// Events taken from the kernel in one wait.
 const EVENTS_MAX: usize = 1024;
@@ -34,7 +37,7 @@ pub struct Epoll {
     poll: mio::Poll,
     events: mio::Events,
     bell: EventBell,
-    started: Instant,
+    clock: Clock,
     options: Options,
     /// By index; closed ones are gone.
     listeners: Vec<Option<Listener>>,
@@ -52,6 +55,12 @@ pub struct Epoll {
     sendable: Vec<Token>,
     closed: Vec<Token>,
     buffer: Box<[u8]>,
+    /// Waits that a signal ended.
+    interruptions: u64,
+    /// Connections that were gone before they were accepted.
+    aborted: u64,
+    /// Sends that found the kernel short of memory.
+    sends_retried: u64,
     store: Store,
 }
 
@@ -97,7 +106,7 @@ impl Epoll {
             poll,
             events: mio::Events::with_capacity(EVENTS_MAX),
             bell,
-            started,
+            clock: Clock::new(started),
             buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
             options,
             listeners: watched,
@@ -111,6 +120,9 @@ impl Epoll {
             reading: None,
             sendable: Vec::new(),
             closed: Vec::new(),
+            interruptions: 0,
+            aborted: 0,
+            sends_retried: 0,
             store: Store::default(),
         })
     }
@@ -161,7 +173,10 @@ impl Epoll {
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => listener.ready = false,
                     // The peer gave up while it was queued, or its network failed; the next one may be well (accept(2)).
-                    Err(error) if !out_of_resources(&error) => listener.accepted_in_turn += 1,
+                    Err(error) if !out_of_resources(&error) => {
+                        self.aborted += 1;
+                        listener.accepted_in_turn += 1;
+                    }
                     Err(error) => {
                         self.accepting = false;
                         // What is queued then cannot be had: the listeners close with it.
@@ -231,15 +246,25 @@ impl Driver for Epoll {
     type Bell = EventBell;
 
     fn now(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64
+        self.clock.now()
     }
 
     fn buffer_bytes(&self) -> usize {
         self.buffer.len()
     }
 
+    fn troubles(&self, kind: Trouble) -> u64 {
+        match kind {
+            Trouble::Interrupted => self.interruptions,
+            Trouble::AcceptAborted => self.aborted,
+            Trouble::SendRetried => self.sends_retried,
+            // One buffer is enough, and epoll waits with what finds no room.
+            Trouble::BuffersExhausted | Trouble::CompletionsOverflowed => 0,
+        }
+    }
+
     fn wall_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+        Clock::wall_ms()
     }
 
     fn bell(&self) -> EventBell {
@@ -251,7 +276,7 @@ impl Driver for Epoll {
         let timeout = if self.has_work() { Some(Duration::ZERO) } else { [timeout, grace].into_iter().flatten().min() };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => self.sort_events(),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.interruptions += 1,
             // Only a descriptor that is no epoll can fail here: a fault of ours, and the process ends.
             Err(error) => panic!("epoll_wait: {error}"),
         }
@@ -325,7 +350,10 @@ impl Driver for Epoll {
             Ok(sent) => sent,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             // The kernel is short of memory, not the connection broken: the write time-out bounds the wait.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => 0,
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+                self.sends_retried += 1;
+                0
+            }
             Err(error) => return Err(error),
         };
         watched.blocked = sent < offered;
@@ -387,29 +415,10 @@ impl Driver for Epoll {
             let Some(listener) = listener else { continue };
             listener.ready = true;
             if Some(index) != keep {
-                // Where the kernel has no filters, a handshake that ends in the moment of the close is reset, as without this.
-                let _ = SockRef::from(&listener.socket).attach_filter(&no_new_handshakes());
+                refuse_handshakes(&listener.socket);
             }
         }
     }
-}
-
-/// How long handshakes that had begun when the listeners were to close may take to end: most round trips.
-const LISTENER_GRACE: Duration = Duration::from_millis(200);
-
-/// A filter of a listener that drops a segment with SYN and without ACK. A closed listener resets what it has queued, and a handshake can
-/// end between the last accept and the close; behind this filter none begins any more. Who begins one tries again after a second, and
-/// is refused then, or meets the server that came after this one.
-fn no_new_handshakes() -> [socket2::SockFilter; 5] {
-    const LOAD_BYTE: u16 = 0x30;
-    const AND: u16 = 0x54;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const FLAGS_AT: u32 = 13;
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
-    [(LOAD_BYTE, 0, 0, FLAGS_AT), (AND, 0, 0, SYN | ACK), (JUMP_IF_EQUAL, 0, 1, SYN), (RETURN, 0, 0, 0), (RETURN, 0, 0, u32::MAX)]
-        .map(|(code, if_true, if_false, operand)| socket2::SockFilter::new(code, if_true, if_false, operand))
 }
 
 /// A peer that has gone must not kill the process by SIGPIPE.
@@ -428,12 +437,4 @@ fn list(ready: &mut VecDeque<Token>, watched: &mut Watched, token: Token) {
 
 fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
     &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
-}
-
-/// Errors of accept(2) that the next call would only repeat.
-fn out_of_resources(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

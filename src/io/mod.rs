@@ -23,21 +23,30 @@
 //! It knows no protocol, keeps no deadline of a connection, and never blocks but in [`Driver::wait`].
 
 mod bell;
+mod clock;
+#[cfg(test)]
+mod conformance;
 mod epoll;
+mod listening;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod store;
 mod token;
+mod uring;
 
 use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::metrics::Trouble;
+
 pub use bell::EventBell;
 pub use epoll::Epoll;
 pub use store::{Block, Released, Segment, Store};
 pub use token::Token;
+pub use uring::Uring;
+pub(crate) use uring::probe as probe_uring;
 
 /// Settings of a driver.
 #[derive(Clone, Debug)]
@@ -48,6 +57,12 @@ pub struct Options {
     pub read_budget_bytes: usize,
     /// Size of the receive buffer in bytes, one for each worker.
     pub recv_buffer_bytes: usize,
+    /// io_uring: entries of the submission queue, a power of two.
+    pub uring_entries: u32,
+    /// io_uring: receive buffers the kernel chooses from, a power of two.
+    pub uring_buffers: u16,
+    /// io_uring: the size of each in bytes.
+    pub uring_buffer_bytes: usize,
 }
 
 /// What rings a sleeping worker awake, from any thread.
@@ -67,6 +82,8 @@ pub trait Driver {
     fn now(&self) -> u64;
     /// What its receive buffers take, in bytes.
     fn buffer_bytes(&self) -> usize;
+    /// How often the kernel refused it something for the moment, since it was made.
+    fn troubles(&self, kind: Trouble) -> u64;
     /// Milliseconds since the Unix epoch, for people; may jump.
     fn wall_ms(&self) -> u64;
     /// What wakes this driver from [`Driver::wait`].

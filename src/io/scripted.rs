@@ -15,6 +15,7 @@ use slab::Slab;
 
 use super::{Bell, Close, Driver, Event, Progress, Received, Segment, Store, Token};
 use crate::limits::BufferPool;
+use crate::metrics::Trouble;
 
 /// How sends are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +258,10 @@ impl Driver for Scripted {
 
     fn buffer_bytes(&self) -> usize {
         self.buffer.capacity()
+    }
+
+    fn troubles(&self, _kind: Trouble) -> u64 {
+        0
     }
 
     fn wall_ms(&self) -> u64 {

@@ -92,6 +92,19 @@ labels! {
         /// What the home worker keeps of each topic, without the names.
         Topics = "topics",
     }
+    /// What the kernel refused a driver for the moment, or broke off; all of it is made good.
+    Trouble {
+        /// A signal ended the wait.
+        Interrupted = "interrupted",
+        /// A connection was gone before it was accepted.
+        AcceptAborted = "accept_aborted",
+        /// A send found the kernel short of memory and was made again.
+        SendRetried = "send_retried",
+        /// A receive found no free buffer: more came at once than `--uring-buffers` hold.
+        BuffersExhausted = "buffers_exhausted",
+        /// Completions found no room and came later: more was completed at once than `--uring-entries` is made for.
+        CompletionsOverflowed = "completions_overflowed",
+    }
     /// What answered a request.
     Handler {
         /// `/topics`.

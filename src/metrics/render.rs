@@ -71,6 +71,8 @@ fn loops<W: Borrow<WorkerMetrics>>(text: &mut Text, sums: &Sums<'_, W>) {
     text.histogram("fantail_worker_turn_seconds", "How long a worker's turns take, without the wait.").buckets(counts, sum_ns);
     text.counter("fantail_mailbox_full_total", "Messages that found the mailbox of a worker full and had to wait.")
         .value(sums.counter(|worker| &worker.mailbox_full));
+    text.counter("fantail_io_troubles_total", "What the kernel refused a driver for the moment; all of it is made good.")
+        .each("kind", |label| sums.gauge(|worker| worker.io_troubles.of(label)));
     text.gauge("fantail_memory_bytes", "Memory by use.").each("kind", |label| sums.gauge(|worker| worker.memory_bytes.of(label)));
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Cause, Counter, DropReason, Gauge, Handler, Histogram, Label, MemoryKind, PerLabel, Ratio, RejectReason, Source, Status,
-    Transport,
+    Transport, Trouble,
 };
 
 /// A worker's numbers: written by that worker alone, read by whoever renders them. They start on a cache line of their own (and
@@ -44,6 +44,8 @@ pub struct WorkerMetrics {
     pub turn: Histogram,
     /// Messages that found a mailbox full and had to wait.
     pub mailbox_full: Counter,
+    /// What the kernel refused the driver for the moment. Numbers that only grow, set once a second from the driver's own.
+    pub io_troubles: PerLabel<Trouble, Gauge, { Trouble::COUNT }>,
     /// Memory by use.
     pub memory_bytes: PerLabel<MemoryKind, Gauge, { MemoryKind::COUNT }>,
     /// Answers by handler and status code; see [`Self::answered`].

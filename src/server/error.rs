@@ -21,6 +21,9 @@ pub enum ServeError {
         /// The kernel's error.
         error: io::Error,
     },
+    /// io_uring was asked for and can't be had.
+    #[error("--io uring can't be had: {0}")]
+    Uring(String),
     /// The kernel gives a worker no driver.
     #[error("a worker's driver cannot be made: {0}")]
     Driver(io::Error),
@@ -46,7 +49,7 @@ impl ServeError {
     /// Whether a setting must change before starting again can help.
     #[must_use]
     pub fn is_setting(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Bind { .. })
+        matches!(self, Self::Config(_) | Self::Bind { .. } | Self::Uring(_))
     }
 
     /// What to do about it.
@@ -63,6 +66,7 @@ impl ServeError {
                 }
                 _ => format!("Give {flag} an address of this machine."),
             }),
+            Self::Uring(_) => Some("Remove the reason, or give --io auto or epoll.".into()),
             Self::Driver(_) => Some("Raise the descriptor limit (ulimit -n), or set fewer --workers.".into()),
             Self::Thread(_) => Some("Raise the limit of tasks, or set fewer --workers.".into()),
             Self::Signals(_) | Self::WorkerPanicked | Self::Interrupted => None,

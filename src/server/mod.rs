@@ -11,6 +11,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod choice;
 mod error;
 mod listeners;
 mod machine;
@@ -18,13 +19,14 @@ mod signals;
 mod supervisor;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::config::Config;
-use crate::io::{Epoll, EventBell};
+use crate::config::{Config, IoDriver};
+use crate::io::{self, Driver, Epoll, EventBell, Uring};
 use crate::mailbox::mesh;
 use crate::worker::{self, Listener, Phase, Shared, Worker};
 
@@ -38,6 +40,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     connections_max: usize,
+    io: IoDriver,
     shared: Arc<Shared<EventBell>>,
     tell: Sender<Happened>,
     /// The thread that holds the workers; none once it has been waited for.
@@ -58,18 +61,22 @@ impl Server {
     pub fn start(config: &Config) -> Result<Self, ServeError> {
         config.validate()?;
         let descriptors = machine::raise_descriptor_limit();
+        let io = choice::driver(config.io, &config.driver_options())?;
         let workers = machine::workers(config.workers);
         let connections_max = machine::connections_max(config.max_connections, descriptors);
         let (listening, addresses, admin) = bind(config, workers)?;
         let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
-        let options = Arc::new(config.worker_options(connections_max));
+        let options = Arc::new(config.worker_options(connections_max, io.name()));
         let (tell, happened) = mpsc::channel();
         let mut supervisor =
             Supervisor { shared: Arc::clone(&shared), threads: Vec::new(), happened, drain_delay: config.drain_delay.into() };
-        start_workers(&mut supervisor, &tell, config, &options, listening)?;
+        match io {
+            IoDriver::Uring => start_workers(&mut supervisor, &tell, config, &options, listening, Uring::new)?,
+            IoDriver::Auto | IoDriver::Epoll => start_workers(&mut supervisor, &tell, config, &options, listening, Epoll::new)?,
+        }
         let run = || supervisor.run();
         let supervisor = thread::Builder::new().name("supervisor".into()).spawn(run).map_err(ServeError::Thread)?;
-        Ok(Self { addresses, admin, connections_max, shared, tell, supervisor: Some(supervisor) })
+        Ok(Self { addresses, admin, connections_max, io, shared, tell, supervisor: Some(supervisor) })
     }
 
     /// Where clients connect, ports resolved, in the order of `--listen`.
@@ -93,7 +100,7 @@ impl Server {
     /// Which driver they run on.
     #[must_use]
     pub fn io(&self) -> &'static str {
-        crate::config::IO_NAME
+        self.io.name()
     }
 
     /// How many connections all of them take.
@@ -147,14 +154,22 @@ impl Drop for Server {
     }
 }
 
-/// Starts one thread a worker, and returns when all of them serve.
-fn start_workers(
+/// What makes a worker's driver, on the worker's own thread.
+type MakeDriver<D> = fn(Vec<socket2::Socket>, io::Options, Instant) -> std::io::Result<D>;
+
+/// Starts one thread a worker, and returns when all of them serve. Which driver they run on is decided here for good: behind it the
+/// whole worker is compiled for that one.
+fn start_workers<D>(
     supervisor: &mut Supervisor,
     tell: &Sender<Happened>,
     config: &Config,
     options: &Arc<worker::Options>,
     listening: Vec<Listening>,
-) -> Result<(), ServeError> {
+    make_driver: MakeDriver<D>,
+) -> Result<(), ServeError>
+where
+    D: Driver<Socket = OwnedFd, Bell = EventBell> + 'static,
+{
     let workers = listening.len();
     let cores = machine::cores(&config.pin_cores, workers);
     let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
@@ -166,7 +181,7 @@ fn start_workers(
         let run = move || {
             machine::pin(core);
             // The driver is made on the thread that uses it: an io_uring belongs to its thread.
-            let driver = match Epoll::new(listening.sockets, options.io.clone(), clock) {
+            let driver = match make_driver(listening.sockets, options.io.clone(), clock) {
                 Ok(driver) => driver,
                 Err(error) => return drop(ready.send(Err(error))),
             };

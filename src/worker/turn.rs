@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::io::{Driver, Event};
 use crate::limits::{TICK_MS, Tick};
-use crate::metrics::{MemoryKind, WorkerMetrics};
+use crate::metrics::{Label, MemoryKind, Trouble, WorkerMetrics};
 
 use super::connection::Connection;
 use super::shared::Phase;
@@ -120,6 +120,9 @@ impl<D: Driver> Core<D> {
         metrics.turn.observe_ns(ended - self.now);
         if self.busy.count(metrics, self.now, ended) {
             self.tell_memory(driver.buffer_bytes());
+            for kind in Trouble::ALL {
+                metrics.io_troubles.of(*kind).set(driver.troubles(*kind));
+            }
         }
     }
 

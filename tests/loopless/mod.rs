@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use fantail::Config;
 use fantail::io::{Bell, Close, Driver, Event, Progress, Received, Segment, Store, Token};
 use fantail::mailbox::mesh;
+use fantail::metrics::Trouble;
 use fantail::worker::{Listener, Shared, Worker};
 
 /// A message as chats have it, in bytes.
@@ -28,7 +29,7 @@ impl Server {
     /// A worker with this many subscribers of one topic.
     pub fn with(subscribers: usize) -> Self {
         let shared = Arc::new(Shared::new(1, 1, false));
-        let options = Arc::new(Config::default().worker_options(subscribers));
+        let options = Arc::new(Config::default().worker_options(subscribers, "none"));
         let mailbox = mesh(1, options.mailbox_requests, options.mailbox_deliveries).remove(0);
         let inbox = Inbox::default();
         let listeners = vec![Listener { loopback: true, admin: false }];
@@ -136,6 +137,10 @@ impl Driver for Loopless {
 
     fn buffer_bytes(&self) -> usize {
         self.buffer.capacity()
+    }
+
+    fn troubles(&self, _kind: Trouble) -> u64 {
+        0
     }
 
     fn wait(&mut self, _timeout: Option<Duration>) {

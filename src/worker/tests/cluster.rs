@@ -29,8 +29,12 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn new(workers: usize, mode: Mode, seed: u64, config: &Config) -> Self {
         let shared = Arc::new(Shared::new(workers, seed, false));
-        let options =
-            Arc::new(Options { mailbox_requests: 4, mailbox_deliveries: 4, fanout_slice: 3, ..config.worker_options(1000) });
+        let options = Arc::new(Options {
+            mailbox_requests: 4,
+            mailbox_deliveries: 4,
+            fanout_slice: 3,
+            ..config.worker_options(1000, "scripted")
+        });
         let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
         let make = |(index, mailbox)| {
             let driver = Scripted::new(mode, seed ^ index as u64);

@@ -1,0 +1,155 @@
+//! Asking: every operation of a socket is handed to the ring here, where what it points at is known to stay.
+
+// Operations are handed to the kernel.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd};
+
+use io_uring::squeue::Entry;
+
+use super::Uring;
+use super::buffers::GROUP;
+use super::operation::{self, Operation};
+use super::ring::Ring;
+use super::socket::Input;
+use crate::io::Token;
+
+/// How long a socket is quiet before it is parked, in nanoseconds; it may take twice as long to be noticed. Well below the usual time
+/// between two pings, so that an idle subscriber is parked most of the time; above that between the messages of a lively chat.
+/// In tests it is so short that sockets are parked between any two steps.
+const QUIET_NS: u64 = if cfg!(test) { 20_000_000 } else { 4_000_000_000 };
+/// Slots looked at in one turn.
+const SWEEP_SLOTS: usize = 1024;
+
+impl Uring {
+    /// Tells the kernel of the receive buffers.
+    pub(super) fn register_buffers(&mut self) -> io::Result<()> {
+        // SAFETY: dropping a driver ends every operation, or leaves the buffers where they are (`Drop for Uring`).
+        unsafe { self.buffers.register(self.ring.uring()) }
+    }
+
+    /// Arms the input of the sockets listed for it. Those that found no buffer are only as many in a turn as there are buffers: more
+    /// would find none again.
+    pub(super) fn arm_inputs(&mut self) {
+        let mut starved_max = self.buffers.count();
+        for _ in 0..self.to_arm.len() {
+            let Some(token) = self.to_arm.pop_front() else { return };
+            let Some(socket) = self.sockets.get_mut(token.slot as usize).filter(|socket| socket.generation == token.generation)
+            else {
+                continue;
+            };
+            if socket.flags.starved && starved_max == 0 {
+                self.to_arm.push_back(token);
+                continue;
+            }
+            starved_max -= usize::from(mem::take(&mut socket.flags.starved));
+            socket.flags.listed = false;
+            if !socket.wants_input() {
+                continue;
+            }
+            let entry = match socket.flags.quiet {
+                true => operation::watch(socket.fd.as_raw_fd(), token),
+                false => operation::receive(socket.fd.as_raw_fd(), token, GROUP, self.receiving),
+            };
+            socket.input = if socket.flags.quiet { Input::Watch } else { Input::Receive };
+            // SAFETY: neither operation points at memory; buffers are the kernel's while they stand in their ring.
+            unsafe { self.ring.push(&entry) };
+        }
+    }
+
+    /// Has the bell heard.
+    pub(super) fn arm_bell(&mut self) {
+        if !mem::replace(&mut self.bell_armed, true) {
+            // SAFETY: the operation points at no memory.
+            unsafe { self.ring.push(&operation::bell(self.bell.as_fd().as_raw_fd())) };
+        }
+    }
+
+    /// Makes room for one more message of this many slices.
+    pub(super) fn make_room_for_message(&mut self, slices: usize) {
+        if !self.messages.has_room(slices) {
+            self.ring.submit();
+        }
+        if self.ring.is_submitted() {
+            self.messages.clear();
+        }
+    }
+
+    /// Hands a send over.
+    pub(super) fn push_send(&mut self, entry: &Entry) {
+        // SAFETY: the bytes lie in blocks of the store that `Runs::pin` has counted for this send: until its completion gives them
+        // back none is freed, and an owned one does not grow. Header and slices stay until their entry has left the queue.
+        unsafe { self.ring.push(entry) };
+    }
+
+    /// Has the operation end that brings the socket's input, if one is under way.
+    pub(super) fn cancel_input(&mut self, token: Token) {
+        let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
+        let operation = match socket.input {
+            Input::Receive => Operation::Receive(token),
+            Input::Watch => Operation::Watch(token),
+            Input::Idle => return,
+        };
+        if !mem::replace(&mut socket.flags.cancelling, true) {
+            self.cancel(operation);
+        }
+    }
+
+    /// Has an operation end.
+    pub(super) fn cancel(&mut self, operation: Operation) {
+        cancel_by(&mut self.ring, &operation::cancel(operation));
+    }
+
+    /// Looks for sockets from which nothing came since the last look, and parks them.
+    pub(super) fn sweep(&mut self) {
+        let now_ns = self.clock.now();
+        if now_ns < self.sweep_ns {
+            return;
+        }
+        let end = self.sweep_slot + SWEEP_SLOTS;
+        for slot in self.sweep_slot..end {
+            let Some(socket) = self.sockets.get_mut(slot) else { continue };
+            if socket.input == Input::Receive && !mem::take(&mut socket.flags.active) && !socket.flags.cancelling {
+                socket.flags.quiet = true;
+                let token = Token { slot: slot as u32, generation: socket.generation };
+                self.cancel_input(token);
+            }
+        }
+        self.sweep_slot = end;
+        if end >= self.sockets.capacity() {
+            (self.sweep_slot, self.sweep_ns) = (0, now_ns + QUIET_NS);
+        }
+    }
+}
+
+impl Drop for Uring {
+    /// Ends every operation before what it names goes.
+    fn drop(&mut self) {
+        cancel_by(&mut self.ring, &operation::cancel_all());
+        let until = self.clock.now() + PATIENCE_NS;
+        while self.ring.under_way() > 0 && self.clock.now() < until {
+            self.ring.submit_and_wait(Some(RECHECK));
+            self.reap();
+        }
+        if self.ring.under_way() > 0 {
+            tracing::error!(
+                operations = self.ring.under_way(),
+                "the kernel does not end its operations; their memory is left to it"
+            );
+            mem::forget(mem::take(&mut self.store));
+            mem::forget(mem::replace(&mut self.buffers, super::Buffers::new(1, 1)));
+        }
+    }
+}
+
+/// How long the kernel may take to end operations, in nanoseconds; it does so at once.
+const PATIENCE_NS: u64 = 1_000_000_000;
+/// How often it is asked meanwhile.
+const RECHECK: std::time::Duration = std::time::Duration::from_millis(10);
+
+fn cancel_by(ring: &mut Ring, entry: &Entry) {
+    // SAFETY: a cancellation points at no memory.
+    unsafe { ring.push(entry) };
+}

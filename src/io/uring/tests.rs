@@ -1,0 +1,92 @@
+//! What this driver does beyond the duties of all: parking, and waiting for buffers.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::socket::Input;
+use super::{Uring, probe};
+use crate::io::{Close, Driver, Event, Options, Token};
+use crate::metrics::Trouble;
+
+const OPTIONS: Options = Options {
+    accept_batch: 1,
+    read_budget_bytes: 4096,
+    recv_buffer_bytes: 4096,
+    uring_entries: 64,
+    uring_buffers: 8,
+    uring_buffer_bytes: 512,
+};
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `None`, and a word, where this machine has no io_uring.
+fn driver() -> Option<Uring> {
+    match probe(&OPTIONS) {
+        Ok(()) => Some(Uring::new(Vec::new(), OPTIONS, Instant::now()).expect("the probe had one")),
+        Err(reason) => {
+            println!("skipped: io_uring can't be had: {reason}");
+            None
+        }
+    }
+}
+
+fn pair(driver: &mut Uring) -> (UnixStream, Token) {
+    let (peer, socket) = UnixStream::pair().expect("there are descriptors");
+    (peer, driver.adopt(socket.into()).expect("there is room"))
+}
+
+/// Turns until `condition` holds; the bytes received meanwhile.
+#[track_caller]
+fn until(driver: &mut Uring, condition: impl Fn(&mut Uring, usize) -> bool) -> usize {
+    let (start, mut received) = (Instant::now(), 0);
+    while !condition(driver, received) {
+        assert!(start.elapsed() < PATIENCE);
+        driver.wait(Some(Duration::from_millis(5)));
+        while let Some(event) = driver.poll() {
+            if let Event::Received(_, bytes) = event {
+                received += bytes.len();
+            }
+        }
+    }
+    received
+}
+
+fn input(driver: &mut Uring, token: Token) -> Option<Input> {
+    driver.socket(token).map(|socket| socket.input)
+}
+
+#[test]
+fn a_quiet_socket_is_parked_and_heard_again() {
+    let Some(mut driver) = driver() else { return };
+    let (mut peer, token) = pair(&mut driver);
+    for _ in 0..3 {
+        until(&mut driver, |driver, _| input(driver, token) == Some(Input::Watch));
+        peer.write_all(b"awake").unwrap();
+        until(&mut driver, |_, received| received == 5);
+        assert_eq!(input(&mut driver, token), Some(Input::Receive));
+    }
+    until(&mut driver, |driver, _| input(driver, token) == Some(Input::Watch));
+    driver.close(token, Close::InOrder);
+    until(&mut driver, |driver, _| driver.sockets.is_empty());
+}
+
+#[test]
+fn more_sockets_than_buffers_wait_for_one_and_are_counted() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..100).map(|_| pair(&mut driver)).collect();
+    driver.wait(Some(Duration::ZERO));
+    pairs.iter_mut().for_each(|(peer, _)| peer.write_all(&[7; 300]).unwrap());
+    until(&mut driver, |_, received| received == 100 * 300);
+    assert!(driver.troubles(Trouble::BuffersExhausted) > 0);
+    assert_eq!(driver.buffers.count(), 8);
+}
+
+#[test]
+fn dropping_ends_every_operation() {
+    let Some(mut driver) = driver() else { return };
+    let (mut peer, _) = pair(&mut driver);
+    driver.wait(Some(Duration::ZERO));
+    assert!(driver.ring.under_way() > 0, "a receive and the bell's poll");
+    drop(driver);
+    assert!(peer.write_all(b"anybody?").is_err(), "the socket is still open");
+}
