@@ -1,7 +1,7 @@
 //! What a server costs: processor time and memory of a process and its descendants, as `/proc` has them.
 //!
-//! User and system stay apart, because they have different remedies. The kernel counts in ticks of 10 ms, so a figure per
-//! operation needs a run of seconds.
+//! User and system stay apart, because they have different remedies. The kernel tells them apart in ticks of 10 ms; the sum it has
+//! in nanoseconds, so the ticks only say how the sum divides.
 
 use std::collections::BTreeMap;
 use std::{fs, io};
@@ -15,7 +15,12 @@ pub struct CpuTime {
     pub user: f64,
     /// In the kernel on its behalf.
     pub system: f64,
+    /// Both, to the nanosecond, where the scheduler tells; of threads that live.
+    pub exact: Option<f64>,
 }
+
+/// By how much ticks may run ahead of the exact sum, in seconds: a few of them.
+const TICKS_SLACK: f64 = 0.05;
 
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,24 +35,35 @@ impl CpuTime {
     /// What `pid`, its descendants and those it has waited for have used since they started.
     pub fn of_tree(pid: u32) -> Result<Self, Failure> {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
-        over_tree(pid, |pid| {
+        let all = over_tree(pid, |pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            parse_stat(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its stat cannot be read"))
-        })
-        .map(|all| {
-            let sum = |pick: fn(&[u64; 4]) -> u64| all.iter().map(pick).sum::<u64>() as f64 / ticks;
-            Self { user: sum(|times| times[0] + times[2]), system: sum(|times| times[1] + times[3]) }
-        })
+            let times = parse_stat(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its stat cannot be read"))?;
+            Ok((times, scheduled_seconds(pid)))
+        })?;
+        let sum = |pick: fn(&[u64; 4]) -> u64| all.iter().map(|(times, _)| pick(times)).sum::<u64>() as f64 / ticks;
+        let exact = all.iter().map(|(_, exact)| *exact).sum();
+        Ok(Self { user: sum(|times| times[0] + times[2]), system: sum(|times| times[1] + times[3]), exact })
     }
 
     /// Both together.
     pub fn and(self, other: Self) -> Self {
-        Self { user: self.user + other.user, system: self.system + other.system }
+        let exact = self.exact.zip(other.exact).map(|(one, other)| one + other);
+        Self { user: self.user + other.user, system: self.system + other.system, exact }
     }
 
     /// What was used since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
-        Self { user: self.user - earlier.user, system: self.system - earlier.system }
+        let (user, system) = (self.user - earlier.user, self.system - earlier.system);
+        let exact = self.exact.zip(earlier.exact).map(|(now, earlier)| now - earlier);
+        // Threads that ended took their share of the exact sum along; then the ticks know more.
+        match exact.filter(|&exact| exact > 0.0 && exact + TICKS_SLACK >= user + system) {
+            Some(exact) if user + system > 0.0 => {
+                let scale = exact / (user + system);
+                Self { user: user * scale, system: system * scale, exact: Some(exact) }
+            }
+            Some(exact) => Self { user: 0.0, system: exact, exact: Some(exact) },
+            None => Self { user, system, exact: None },
+        }
     }
 }
 
@@ -84,6 +100,16 @@ pub fn of_threads(pid: u32) -> BTreeMap<u32, f64> {
             Some((thread, (times[0] + times[1]) as f64 / ticks))
         })
         .collect()
+}
+
+/// What the threads of a process have run, by the scheduler's own account; None where it keeps none.
+fn scheduled_seconds(pid: u32) -> Option<f64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let of_task = |path: std::path::PathBuf| {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    tasks.map(|task| of_task(task.path())).sum::<Option<u64>>().map(|nanoseconds| nanoseconds as f64 / 1e9)
 }
 
 /// Reads of `pid`, which must be there, and of its descendants, which may end meanwhile.
@@ -131,6 +157,17 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 11 12 13 14 20 0";
         assert_eq!(parse_stat(stat), Some([11, 12, 13, 14]));
         assert_eq!(parse_stat("7 (a"), None);
+    }
+
+    #[test]
+    fn the_exact_sum_is_divided_as_the_ticks_are() {
+        let time = |user, system, exact| CpuTime { user, system, exact };
+        let since = time(3.0, 1.0, Some(7.0)).since(time(0.0, 0.0, Some(2.0)));
+        assert_eq!((since.user, since.system), (3.75, 1.25));
+        let short = time(0.0, 0.0, Some(2.004)).since(time(0.0, 0.0, Some(2.0)));
+        assert!(short.user == 0.0 && (short.system - 0.004).abs() < 1e-9);
+        let ended = time(3.0, 1.0, Some(2.0)).since(time(0.0, 0.0, Some(1.9)));
+        assert_eq!((ended.user, ended.system), (3.0, 1.0), "a thread ended");
     }
 
     #[test]

@@ -15,7 +15,9 @@ pub enum Ending {
     #[error("timed out: no answer within --timeout")]
     TimedOut,
     /// All ports between this address and the server's are taken.
-    #[error("no free source port: connections closed lately keep theirs for a minute; --close rst leaves none behind")]
+    #[error(
+        "no free source port to that address: there are some 28,000 (net.ipv4.ip_local_port_range), and each closed by this side with FIN keeps its own for a minute"
+    )]
     NoSourcePort,
     /// Another error of the socket.
     #[error("{0}")]

@@ -22,6 +22,9 @@ use crate::target::Target;
 /// The longest wait, so that Ctrl-C, time-outs and the progress bar have their turn.
 pub const WAIT_MAX: Nanos = 100 * MILLISECOND;
 
+/// A wait shorter than this was no sleep: it takes a system call's time alone.
+const AWAKE: Nanos = 3_000;
+
 /// Room for what one read brings, in bytes: larger than any socket's default buffer.
 const RECEIVE_BYTES: usize = 256 * 1024;
 
@@ -82,6 +85,7 @@ impl Engine {
 
     /// Runs until the load is done, or somebody pressed Ctrl-C: then true.
     pub fn run(&mut self, load: &mut impl Load) -> Result<bool, Failure> {
+        let mut looked_at = clock::now();
         loop {
             let now = clock::now();
             let next = load.turn(&mut self.net, now)?;
@@ -92,14 +96,19 @@ impl Engine {
                 Next::At(_) if self.is_interrupted() => return Ok(true),
                 Next::At(at) => at.min(now + WAIT_MAX),
             };
+            let asleep_at = clock::now();
             self.wait(at).map_err(|error| Failure::System("waiting for events", error))?;
-            let woke_at = clock::now();
+            let now = clock::now();
+            // What was there without a sleep came while the tool was at work: since when it lay there is not known, so it counts
+            // from when the tool last looked.
+            let woke_at = if now - asleep_at < AWAKE { looked_at } else { now };
+            looked_at = now;
             for event in &self.events {
                 if event.token() != TIMER {
                     self.net.handle(event.token().0, event.is_read_closed(), &mut self.receive, woke_at, load);
                 }
             }
-            self.net.expire(woke_at, load);
+            self.net.expire(now, load);
         }
     }
 

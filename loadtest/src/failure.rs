@@ -1,6 +1,7 @@
 //! Why a run could not be made. A run that could, however badly it went, is a report instead.
 
 use std::io;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
@@ -77,6 +78,14 @@ pub enum Failure {
     /// A histogram that was written elsewhere can't be read.
     #[error("not an HdrHistogram in V2 and base64")]
     Histogram,
+    /// Results can't be written.
+    #[error("{}: {error}", path.display())]
+    Output {
+        /// Where to.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// Flags that contradict each other or the server.
     #[error("{0}")]
     Usage(String),

@@ -19,7 +19,7 @@ pub enum Pace {
 }
 
 /// Who publishes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Through {
     /// The topic's first subscriber.
     First,
@@ -28,7 +28,7 @@ pub enum Through {
 }
 
 /// A connection that only publishes, and what it waits for an answer to: topic and number.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Publisher {
     id: usize,
     unanswered: VecDeque<(u32, u64)>,
@@ -43,6 +43,8 @@ pub struct Feed {
     batch: u32,
     /// How many publications there were.
     taken: u64,
+    /// Who published is gone: nothing more is published.
+    is_broken: bool,
     /// How late the tool was with what was due.
     pub lateness: Histogram,
     /// The first refusal, in the server's words.
@@ -59,7 +61,7 @@ impl Publisher {
 impl Feed {
     /// `batch` publications at a time, on the topics in turn.
     pub fn new(pace: Pace, through: Through, batch: u32) -> Self {
-        Self { pace, through, batch, taken: 0, lateness: Histogram::new(), first_refusal: None }
+        Self { pace, through, batch, taken: 0, is_broken: false, lateness: Histogram::new(), first_refusal: None }
     }
 
     /// Whether its times are fixed before the run.
@@ -78,7 +80,7 @@ impl Feed {
             }
         }
         match &self.pace {
-            _ if stage.is_over() => Nanos::MAX,
+            _ if stage.is_over() || self.is_broken => Nanos::MAX,
             Pace::Schedule(schedule) => schedule.next_at(),
             Pace::Window(_) => Nanos::MAX,
         }
@@ -105,8 +107,19 @@ impl Feed {
         }
     }
 
+    /// A connection ended; if it was one that publishes, nothing more is published.
+    pub fn closed(&mut self, id: usize) {
+        self.is_broken |= matches!(&self.through, Through::Publishers(all) if all.iter().any(|publisher| publisher.id == id));
+    }
+
+    /// Whether who published is gone.
+    pub const fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     fn take_due(&mut self, traffic: &Traffic, stage: &Stage, now: Nanos) -> Option<Nanos> {
         match &mut self.pace {
+            _ if self.is_broken => None,
             Pace::Schedule(schedule) => schedule.take(now, stage.until),
             Pace::Window(window) => (traffic.under_way() < *window && now < stage.until).then(clock::now),
         }
@@ -116,7 +129,13 @@ impl Feed {
         let topics = u64::from(traffic.topics());
         let topic = (self.taken % topics) as u32;
         let id = match &mut self.through {
-            Through::First => traffic.members_of(topic)[0],
+            Through::First => match traffic.members_of(topic) {
+                [first, ..] => *first,
+                [] => {
+                    self.is_broken = true;
+                    return;
+                }
+            },
             Through::Publishers(all) => {
                 let at = topic as usize % all.len();
                 let publisher = &mut all[at];

@@ -75,16 +75,6 @@ fn named(text: &str, name: &str) -> u64 {
     0
 }
 
-/// Keeps this thread on one CPU, so that the scheduler doesn't move it about while it measures.
-pub fn pin(cpu: usize) -> Result<(), Failure> {
-    // Only what this process may run on: the crate panics on numbers that no machine has.
-    let is_allowed = core_affinity::get_core_ids().is_some_and(|ids| ids.iter().any(|id| id.id == cpu));
-    if is_allowed && core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
-        return Ok(());
-    }
-    Err(Failure::Usage(format!("--cpu {cpu}: this process may not run on that CPU")))
-}
-
 /// How many connections one process may have.
 pub fn connections_max() -> u64 {
     getrlimit(Resource::Nofile).maximum.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_BESIDE))

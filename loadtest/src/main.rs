@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main       flags -> command; one error line; exit status
-//! commands   what a run does: connect, echo, fanout, publish, hold, notify, rooms, churn, storm, slow
+//! commands   what a run does: connect, echo, fanout, publish, hold, notify, rooms, churn, storm, slow, scaling
 //! feed       what is published: when, on which topics, through whom
 //! traffic    who is subscribed to what, and what of it came
 //! stage      warm-up, measurement, end
@@ -14,8 +14,8 @@
 //! floor      the barest server there is: the line under every comparison
 //! ```
 //!
-//! One thread, no async runtime, nothing allocated per message: the server has to be the bottleneck, and where it wasn't the
-//! run says INVALID.
+//! One thread, no async runtime, nothing allocated per delivery: the server has to be the bottleneck, and where it wasn't the run
+//! says INVALID.
 
 use std::process::ExitCode;
 

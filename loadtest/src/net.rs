@@ -236,7 +236,10 @@ impl Net {
             }
             Phase::Dropped => Ok(()),
         };
-        if let Err(ending) = result {
+        // Of one that the load has dropped meanwhile nothing more is told.
+        if let Err(ending) = result
+            && self.connections[id].phase != Phase::Dropped
+        {
             self.end(id, ending, load);
         }
         self.settle(load);
@@ -320,6 +323,7 @@ impl Net {
         let connection = &mut self.connections[id];
         match event {
             _ if connection.phase == Phase::Dropped => {}
+            Event::Opened if connection.phase != Phase::Upgrading => {}
             Event::Opened => {
                 connection.phase = Phase::Open;
                 connection.times.opened = at;

@@ -17,25 +17,33 @@ const CSV_HEAD: &str = "command,parameters,name,value,unit\n";
 pub fn write(reports: &[Report], json: Option<&Path>, csv: Option<&Path>) -> Result<(), Failure> {
     let tables: String = reports.iter().map(Report::to_string).collect();
     let to_stdout = json == Some(Path::new("-"));
-    if to_stdout {
-        eprint!("{tables}");
+    let cannot = |path: &Path, error| Failure::Output { path: path.to_owned(), error };
+    // Files first: nobody who reads the table may keep them from being written.
+    if let Some(path) = json.filter(|_| !to_stdout) {
+        fs::write(path, to_json(reports)).map_err(|error| cannot(path, error))?;
+    }
+    if let Some(path) = csv {
+        append_csv(reports, path).map_err(|error| cannot(path, error))?;
+    }
+    let written = if to_stdout {
+        io::stderr().write_all(tables.as_bytes()).and_then(|()| io::stdout().write_all(to_json(reports).as_bytes()))
     } else {
-        print!("{tables}");
+        io::stdout().write_all(tables.as_bytes())
+    };
+    match written {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| cannot(Path::new("standard output"), error)),
     }
-    if let Some(path) = json {
-        let values: Vec<Value> = reports.iter().map(Report::to_json).collect();
-        let value = match <[Value; 1]>::try_from(values) {
-            Ok([one]) => one,
-            Err(values) => Value::Array(values),
-        };
-        let text = format!("{value:#}\n");
-        if to_stdout {
-            print!("{text}");
-        } else {
-            fs::write(path, text).map_err(|error| Failure::System("writing the JSON", error))?;
-        }
-    }
-    csv.map_or(Ok(()), |path| append_csv(reports, path).map_err(|error| Failure::System("writing the CSV", error)))
+}
+
+fn to_json(reports: &[Report]) -> String {
+    let values: Vec<Value> = reports.iter().map(Report::to_json).collect();
+    let value = match <[Value; 1]>::try_from(values) {
+        Ok([one]) => one,
+        Err(values) => Value::Array(values),
+    };
+    format!("{value:#}\n")
 }
 
 /// Appends, so that runs add up to one table; a new file begins with the names of its columns.

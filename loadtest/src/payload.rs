@@ -5,7 +5,7 @@
 //! line of NATS, and is found again within whatever a server wraps around it.
 //!
 //! ```text
-//! @ run(4) topic(4) number(5) due(8) filler...      each digit holds 6 bits
+//! @ run(4) topic(4) number(5) due(8) check(1) filler...      each digit holds 6 bits
 //! ```
 
 use memchr::memchr;
@@ -13,7 +13,7 @@ use memchr::memchr;
 use crate::clock::Nanos;
 
 /// The smallest message, in bytes: its stamp.
-pub const SIZE_MIN: usize = 1 + RUN_DIGITS + TOPIC_DIGITS + NUMBER_DIGITS + DUE_DIGITS;
+pub const SIZE_MIN: usize = CHECK_AT + 1;
 
 /// How many topics can be told apart.
 pub const TOPICS_MAX: usize = 1 << (6 * TOPIC_DIGITS);
@@ -24,6 +24,9 @@ const RUN_DIGITS: usize = 4;
 const TOPIC_DIGITS: usize = 4;
 const NUMBER_DIGITS: usize = 5;
 const DUE_DIGITS: usize = 8;
+
+/// Where the check digit stands, which tells of damage in those before it.
+const CHECK_AT: usize = 1 + RUN_DIGITS + TOPIC_DIGITS + NUMBER_DIGITS + DUE_DIGITS;
 
 /// The due time keeps its low 48 bits: three days of nanoseconds.
 const DUE_MASK: u64 = (1 << (6 * DUE_DIGITS)) - 1;
@@ -65,6 +68,7 @@ impl Payload {
         write_digits(topic, stamp.topic.into());
         write_digits(number, stamp.number);
         write_digits(&mut rest[..DUE_DIGITS], stamp.due);
+        self.bytes[CHECK_AT] = check_digit(&self.bytes[1..CHECK_AT]);
         &self.bytes
     }
 
@@ -87,10 +91,14 @@ impl Payload {
         if bytes[..RUN_END] != self.bytes[..RUN_END] || bytes[SIZE_MIN..] != self.bytes[SIZE_MIN..] {
             return None;
         }
+        if bytes[CHECK_AT] != check_digit(&bytes[1..CHECK_AT]) {
+            return None;
+        }
         let topic = read_digits(&bytes[RUN_END..][..TOPIC_DIGITS])? as u32;
         let number = read_digits(&bytes[RUN_END + TOPIC_DIGITS..][..NUMBER_DIGITS])?;
-        let due = read_digits(&bytes[SIZE_MIN - DUE_DIGITS..SIZE_MIN])?;
-        Some(Stamp { topic, number, due: now - (now.wrapping_sub(due) & DUE_MASK) })
+        let due = read_digits(&bytes[CHECK_AT - DUE_DIGITS..CHECK_AT])?;
+        let due = now.checked_sub(now.wrapping_sub(due) & DUE_MASK)?;
+        Some(Stamp { topic, number, due })
     }
 }
 
@@ -110,6 +118,13 @@ fn read_digits(digits: &[u8]) -> Option<u64> {
         value = value << 6 | u64::from(digit & 63);
     }
     (seen & 0x80 == 0).then_some(value)
+}
+
+/// A weighted sum, in which every change of one digit shows, as the weights are odd.
+fn check_digit(digits: &[u8]) -> u8 {
+    let value = |digit: u8| u32::from(VALUES[usize::from(digit)]);
+    let sum = digits.iter().fold(0_u32, |sum, &digit| sum.wrapping_mul(3).wrapping_add(value(digit)));
+    DIGITS[(sum & 63) as usize]
 }
 
 const fn values() -> [u8; 256] {
@@ -153,8 +168,10 @@ mod tests {
         let message = payload.stamped(stamp).to_vec();
         for at in 0..message.len() {
             let mut damaged = message.clone();
-            damaged[at] = b'"';
-            assert_eq!(payload.stamp_of(&damaged, NOW), None, "byte {at}");
+            for other in [b'"', damaged[at] ^ 1, b'7'] {
+                damaged[at] = other;
+                assert!(damaged == message || payload.stamp_of(&damaged, NOW).is_none(), "byte {at}: {other}");
+            }
             assert_eq!(payload.stamp_of(&message[..at], NOW), None, "cut at {at}");
         }
         assert_eq!(Payload::new(40, 8).stamp_of(&message, NOW), None);

@@ -8,6 +8,7 @@ use crate::clock::Nanos;
 use crate::cpu::CpuTime;
 use crate::histogram::{Histogram, QUANTILES};
 use crate::kernel::TcpCounters;
+use crate::machine::{self, Commit, Machine};
 
 /// Beyond this share of one processor the tool may have been the bottleneck.
 const OWN_CPU_SHARE_MAX: f64 = 0.8;
@@ -24,8 +25,8 @@ pub struct Report {
     measured: Measured,
     /// How long events waited inside the tool.
     lag: Histogram,
-    /// How late the tool was with what was due, in an open loop.
-    pub lateness: Option<Histogram>,
+    /// How late the tool was with what was due, in an open loop, and the name of the latency that counts from then.
+    pub lateness: Option<(&'static str, Histogram)>,
     /// What the run was asked for.
     pub parameters: Vec<(&'static str, u64)>,
     /// Why the figures must not be quoted, beside the tool's own load and lag.
@@ -189,11 +190,11 @@ impl Report {
         let reported =
             self.latencies.iter().filter(|(_, latency)| latency.len() > 0).min_by_key(|(_, latency)| latency.quantile(0.99));
         let Some((name, p99)) = reported.map(|(name, latency)| (name, latency.quantile(0.99))) else { return reasons };
-        let lags = [("events waited inside the load test", Some(&self.lag)), ("the load test sent late", self.lateness.as_ref())];
-        for (what, lag) in lags.into_iter().filter_map(|(what, lag)| Some((what, lag?.quantile(0.99)))) {
-            if lag as f64 > LAG_SHARE_MAX * p99 as f64 {
-                reasons.push(format!("{what} by {} at p99: more than a tenth of the {} of {name}", time(lag), time(p99)));
-            }
+        reasons.extend(beyond_tenth("events waited inside the load test", self.lag.quantile(0.99), name, p99));
+        if let Some((name, lateness)) = &self.lateness
+            && let Some((_, latency)) = self.latencies.iter().find(|(other, _)| other == name)
+        {
+            reasons.extend(late(name, lateness, latency));
         }
         reasons
     }
@@ -212,8 +213,9 @@ impl Report {
         json!({
             "tool": concat!("fantail-loadtest ", env!("CARGO_PKG_VERSION")),
             "command_line": std::env::args().collect::<Vec<_>>(),
-            "kernel": rustix::system::uname().release().to_string_lossy(),
-            "cpus": std::thread::available_parallelism().map_or(0, usize::from),
+            "ended": machine::timestamp(),
+            "machine": Machine::read(),
+            "commit": Commit::read(),
             "command": self.command,
             "valid": self.invalid().is_empty() && !self.interrupted,
             "invalid_because": self.invalid(),
@@ -223,13 +225,14 @@ impl Report {
             "seconds": measured.seconds,
             "operations": measured.operations,
             "operations_per_second": self.rate(),
+            "operations_per_cpu_second": self.per_cpu_second(),
             "server_cpu": self.cost().map(|(user, system)| json!({
                 "user_us_per_operation": user, "system_us_per_operation": system, "us_per_operation": user + system,
             })),
             "server_cpu_seconds": measured.server.map(|cpu| json!({"user": cpu.user, "system": cpu.system})),
-            "own": {"cpu_share": measured.own_cpu_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(Histogram::to_json)},
+            "own": {"cpu_share": measured.own_cpu_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
             "server_threads": {"cpu_seconds": measured.threads, "skew": measured.skew()},
-            "machine": {"softirq_seconds": measured.softirq_seconds, "softirq_us_per_operation": self.per_operation(measured.softirq_seconds)},
+            "softirq": {"seconds": measured.softirq_seconds, "us_per_operation": self.per_operation(measured.softirq_seconds)},
             "tcp": {
                 "listen_overflows": measured.tcp.listen_overflows, "syn_retransmits": measured.tcp.syn_retransmits,
                 "active_opens": measured.tcp.active_opens, "failed_opens": measured.tcp.failed_opens,
@@ -305,6 +308,9 @@ impl fmt::Display for Report {
             let sum = user + system;
             writeln!(f, "  {:<22} {sum:.2} us a {} ({user:.2} user, {system:.2} system)", "server CPU", self.operation)?;
         }
+        if let Some(rate) = self.per_cpu_second() {
+            writeln!(f, "  {:<22} {rate:.0} a second of the server's CPU time", "")?;
+        }
         if let Some(skew) = self.measured.skew() {
             writeln!(f, "  {:<22} the busiest had {skew:.2} times the mean's CPU time", "server threads")?;
         }
@@ -329,7 +335,7 @@ impl fmt::Display for Report {
         let (percent, lag) = (100.0 * self.measured.own_cpu_share, self.lag.quantile(0.99));
         write!(f, "  {:<22} {percent:.0} % of a CPU, lag p99 {}", "load test itself", time(lag))?;
         match &self.lateness {
-            Some(lateness) => writeln!(f, ", sent late p99 {}", time(lateness.quantile(0.99)))?,
+            Some((_, lateness)) => writeln!(f, ", sent late p99 {}", time(lateness.quantile(0.99)))?,
             None => writeln!(f)?,
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))?;
@@ -352,6 +358,16 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// Why a latency that counts from when something was due must not be quoted, if the tool itself was late.
+pub fn late(name: &str, lateness: &Histogram, latency: &Histogram) -> Option<String> {
+    beyond_tenth("the load test sent late", lateness.quantile(0.99), name, latency.quantile(0.99))
+}
+
+fn beyond_tenth(what: &str, lag: Nanos, name: &str, p99: Nanos) -> Option<String> {
+    let is_beyond = lag as f64 > LAG_SHARE_MAX * p99 as f64;
+    is_beyond.then(|| format!("{what} by {} at p99: more than a tenth of the {} of {name}", time(lag), time(p99)))
 }
 
 /// Three digits and the unit they suit.
@@ -394,7 +410,7 @@ mod tests {
         assert!(lagging.to_string().contains("INVALID: events waited inside the load test by 1.00 us at p99"));
         assert_eq!(lagging.to_json()["valid"], false);
         let mut late = report(0.1, 10, 9_000);
-        late.lateness = Some(report(0.0, 5_000, 1).lag);
+        late.lateness = Some(("round_trip", report(0.0, 5_000, 1).lag));
         assert_eq!(late.invalid().len(), 1);
     }
 
@@ -402,7 +418,7 @@ mod tests {
     fn cost_is_per_operation_and_absent_without_a_process() {
         let mut report = report(0.1, 1, 1_000_000);
         assert!(report.to_json()["server_cpu"].is_null());
-        report.measured.server = Some(CpuTime { user: 0.001, system: 0.002 });
+        report.measured.server = Some(CpuTime { user: 0.001, system: 0.002, ..CpuTime::default() });
         assert!(report.to_string().contains("300.00 us a message (100.00 user, 200.00 system)"), "{report}");
     }
 

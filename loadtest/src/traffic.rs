@@ -4,7 +4,7 @@
 //! publication to after the last, and a publication is done when all of them have it. Passing ones come, go or stop reading; of
 //! them only holes count.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::clock::Nanos;
 use crate::ending::Ending;
@@ -29,8 +29,12 @@ pub struct Traffic {
     is_following: bool,
     /// Number and latency of each publication that became complete within the measurement, where they are kept.
     completions: Option<Vec<(u64, Nanos)>>,
-    /// Deliveries that can't come, because their publication was refused.
-    never_due: u64,
+    /// Of each publication that was refused, by topic and number, how many deliveries of it are not due.
+    refused: HashMap<(u32, u64), u64>,
+    /// Steady members whose connection ended: what they did not get is still lost.
+    gone: Vec<Member>,
+    /// Ledgers of passing members who left, for the next.
+    free_ledgers: Vec<usize>,
     /// What was counted.
     pub counts: Counts,
     /// The first ending of a connection that was to stay.
@@ -105,7 +109,9 @@ impl Traffic {
             moved_at: now,
             is_following: false,
             completions: None,
-            never_due: 0,
+            refused: HashMap::new(),
+            gone: Vec::new(),
+            free_ledgers: Vec::new(),
             counts: Counts::default(),
             first_ending: None,
             latency: Histogram::new(),
@@ -170,18 +176,24 @@ impl Traffic {
         }
     }
 
-    /// A subscriber who may go, and whom nothing waits for.
-    pub fn subscribe_passing(&mut self, id: usize, topics: Topics) {
-        self.enter(id, topics, false);
+    /// A subscriber of one topic who may go, and whom nothing waits for.
+    pub fn subscribe_passing(&mut self, id: usize, topic: u32) {
+        self.enter(id, Topics { first: topic, count: 1 }, false);
     }
 
-    /// A passing subscriber goes: its holes are counted.
-    pub fn leave(&mut self, id: usize) {
+    /// A passing subscriber of one topic goes: what it missed is counted, up to the topic's number `until`, and beyond that up to
+    /// the highest that came.
+    pub fn leave(&mut self, id: usize, until: u64) {
         if let Some(member) = self.members.get_mut(id).and_then(Option::take) {
-            let own = member.first_ledger..member.first_ledger + member.topics.count as usize;
-            // Up to the highest number that came; of what was under way nobody knows.
-            self.counts.passing_lost += self.ledgers[own].iter().map(|ledger| ledger.lost(0)).sum::<u64>();
+            self.counts.passing_lost += self.ledgers[member.first_ledger].lost(until);
+            self.free_ledgers.push(member.first_ledger);
         }
+    }
+
+    /// How many below the number `until` a passing subscriber has not got.
+    pub fn missing_to(&self, id: usize, until: u64) -> u64 {
+        let member = self.members.get(id).copied().flatten();
+        member.map_or(0, |member| self.ledgers[member.first_ledger].lost(until))
     }
 
     /// Numbers the topic's next publication and returns the message.
@@ -206,7 +218,7 @@ impl Traffic {
         self.counts.refused += 1;
         let entry = &mut self.topics[topic as usize];
         if let Some(remaining) = entry.remaining_of(number) {
-            self.never_due += u64::from(std::mem::take(remaining));
+            self.refused.insert((topic, number), u64::from(std::mem::take(remaining)));
             self.under_way -= 1;
             entry.forget_done();
         }
@@ -237,6 +249,12 @@ impl Traffic {
             return Some(Delivery { stamp, is_complete: false });
         }
         self.counts.delivered += 1;
+        if !self.refused.is_empty()
+            && let Some(not_due) = self.refused.get_mut(&(stamp.topic, stamp.number))
+        {
+            // Refused, and delivered all the same.
+            *not_due = not_due.saturating_sub(1);
+        }
         let is_complete = self.take_one(stamp);
         if stage.is_measured(stamp.due) {
             self.latency.record(at - stamp.due);
@@ -250,11 +268,16 @@ impl Traffic {
 
     /// A connection ended that was to stay.
     pub fn closed(&mut self, id: usize, ending: &Ending) {
-        match self.members.get(id).copied().flatten() {
-            Some(Member { is_steady: false, .. }) => self.leave(id),
-            _ => {
+        match self.members.get_mut(id).and_then(|member| member.take_if(|member| member.is_steady)) {
+            None if self.is_member(id) => self.leave(id, 0),
+            member => {
                 self.counts.connections_lost += 1;
                 self.first_ending.get_or_insert_with(|| ending.to_string());
+                if let Some(member) = member {
+                    // Its number may be another's from now on.
+                    self.topics[member.topics.first as usize].members.retain(|&other| other != id);
+                    self.gone.push(member);
+                }
             }
         }
     }
@@ -267,16 +290,22 @@ impl Traffic {
             .iter()
             .flatten()
             .filter(|member| member.is_steady)
+            .chain(&self.gone)
             .flat_map(|member| self.indices(member.topics).enumerate().map(|(at, topic)| (member.first_ledger + at, topic)))
             .map(|(ledger, topic)| self.ledgers[ledger].lost(if interrupted { 0 } else { self.topics[topic].next }))
             .sum();
-        lost.saturating_sub(self.never_due)
+        lost.saturating_sub(self.refused.values().sum())
     }
 
     fn enter(&mut self, id: usize, topics: Topics, is_steady: bool) {
-        let member = Member { topics, first_ledger: self.ledgers.len(), is_steady };
+        let free = if is_steady { None } else { self.free_ledgers.pop() };
+        let member = Member { topics, first_ledger: free.unwrap_or(self.ledgers.len()), is_steady };
         for topic in self.indices(topics) {
-            self.ledgers.push(Ledger::joining(self.topics[topic].next));
+            let ledger = Ledger::joining(self.topics[topic].next);
+            match free {
+                Some(place) => self.ledgers[place] = ledger,
+                None => self.ledgers.push(ledger),
+            }
         }
         if self.members.len() <= id {
             self.members.resize(id + 1, None);
@@ -358,7 +387,7 @@ mod tests {
     fn a_publication_is_under_way_until_the_last_steady_subscriber_has_it() {
         let (stage, mut traffic) = (Stage::endless(), traffic(1));
         (0..3).for_each(|id| traffic.subscribe(id, ALL));
-        traffic.subscribe_passing(3, ALL);
+        traffic.subscribe_passing(3, 0);
         let message = publish(&mut traffic, 0);
         let complete = [3, 0, 2, 1].map(|id| traffic.message(&stage, id, &message, clock::now()).unwrap().is_complete);
         assert_eq!(complete, [false, false, false, true]);
@@ -400,10 +429,36 @@ mod tests {
     fn who_leaves_has_its_holes_counted_and_nothing_else() {
         let (stage, mut traffic) = (Stage::endless(), traffic(1));
         publish(&mut traffic, 0);
-        traffic.subscribe_passing(0, ALL);
+        traffic.subscribe_passing(0, 0);
         let messages: Vec<Vec<u8>> = (0..4).map(|_| publish(&mut traffic, 0)).collect();
         traffic.message(&stage, 0, &messages[2], clock::now());
-        traffic.leave(0);
+        assert_eq!((traffic.missing_to(0, 0), traffic.missing_to(0, 5)), (2, 3));
+        traffic.leave(0, 0);
         assert_eq!(traffic.counts.passing_lost, 2, "numbers 1 and 2 lie before 3, and 4 was under way");
+        traffic.subscribe_passing(9, 0);
+        traffic.leave(9, 5);
+        assert_eq!(traffic.counts.passing_lost, 2, "nothing was published while it was there");
+    }
+
+    #[test]
+    fn who_is_gone_has_still_lost_what_it_did_not_get_whoever_has_its_number_now() {
+        let mut traffic = traffic(1);
+        (0..2).for_each(|id| traffic.subscribe(id, ALL));
+        publish(&mut traffic, 0);
+        traffic.closed(0, &Ending::Reset);
+        assert_eq!(traffic.members_of(0), [1]);
+        traffic.subscribe_passing(0, 0);
+        assert_eq!((traffic.lost(false), traffic.counts.connections_lost), (2, 1));
+    }
+
+    #[test]
+    fn what_was_refused_and_delivered_all_the_same_hides_no_loss() {
+        let (stage, mut traffic) = (Stage::endless(), traffic(1));
+        (0..2).for_each(|id| traffic.subscribe(id, ALL));
+        let refused = publish(&mut traffic, 0);
+        traffic.refuse(0, 0);
+        traffic.message(&stage, 0, &refused, clock::now());
+        publish(&mut traffic, 0);
+        assert_eq!(traffic.lost(false), 2, "of the second publication");
     }
 }

@@ -52,6 +52,9 @@ fn read_answer(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<
         None => return Err(Ending::Answer("it has neither Content-Length nor chunks")),
         Some(length) => {
             let length: usize = number(length).ok_or(Ending::Answer("its Content-Length is no number"))?;
+            if length > ANSWER_BYTES_MAX {
+                return Err(Ending::Answer("its body has more than 16 KiB"));
+            }
             match body.get(..length) {
                 Some(body) => (body, length),
                 None => return Ok(None),
@@ -71,6 +74,9 @@ fn whole_chunks(body: &[u8]) -> Result<Option<usize>, Ending> {
             Err(_) => return Err(Ending::Answer("its chunks are wrong")),
             Ok(httparse::Status::Complete((head_bytes, length))) => {
                 used = used.saturating_add(head_bytes).saturating_add(length as usize).saturating_add(2);
+                if used > body.len() && used > ANSWER_BYTES_MAX {
+                    return Err(Ending::Answer("its body has more than 16 KiB"));
+                }
                 if used > body.len() {
                     return Ok(None);
                 }

@@ -25,6 +25,9 @@ use crate::wire;
 /// The longest head and the most of a refusal's body that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
+/// The most that is kept of a message that isn't whole, in bytes: the longest payload, and what stands around it.
+const TAIL_BYTES_MAX: usize = wire::PAYLOAD_BYTES_MAX + ANSWER_BYTES_MAX;
+
 /// How much of a server's own words is shown, in characters.
 const WORDS_CHARS_MAX: usize = 300;
 
@@ -90,6 +93,9 @@ impl Client {
             let used = self.consume(input, replies, &mut sink)?;
             self.tail.extend_from_slice(&input[used..]);
             return Ok(());
+        }
+        if self.tail.len() > TAIL_BYTES_MAX {
+            return Err(Ending::Protocol("a message of more than 64 MiB"));
         }
         self.tail.extend_from_slice(input);
         let mut tail = mem::take(&mut self.tail);

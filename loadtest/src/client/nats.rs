@@ -2,6 +2,7 @@
 
 use crate::ending::Ending;
 use crate::target::Target;
+use crate::wire::PAYLOAD_BYTES_MAX;
 
 use super::{Event, Purpose, line, number};
 
@@ -44,6 +45,9 @@ impl Reader {
         let Some((head, used)) = line(bytes) else { return Ok(None) };
         if head.starts_with(b"MSG ") {
             let length: usize = head.rsplit(|&byte| byte == b' ').next().and_then(number).ok_or("a MSG without its length")?;
+            if length > PAYLOAD_BYTES_MAX {
+                return Err("a MSG of more than 64 MiB");
+            }
             let Some(payload) = bytes.get(used..used + length) else { return Ok(None) };
             if bytes.len() < used + length + 2 {
                 return Ok(None);

@@ -4,11 +4,9 @@
 
 use crate::ending::Ending;
 use crate::target::Target;
+use crate::wire::PAYLOAD_BYTES_MAX;
 
 use super::{Event, Purpose, line, number, words};
-
-/// The longest bulk string that is taken for one, in bytes: Redis' own limit.
-const BULK_BYTES_MAX: usize = 512 << 20;
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -110,8 +108,8 @@ fn read_item(bytes: &[u8]) -> Result<Option<(Item<'_>, usize)>, &'static str> {
         b'*' => (Item::Array(number(rest).ok_or("an array of RESP without its length")?), used),
         b'$' => {
             let length: usize = number(rest).ok_or("a bulk string of RESP without its length")?;
-            if length > BULK_BYTES_MAX {
-                return Err("a bulk string of more than 512 MiB");
+            if length > PAYLOAD_BYTES_MAX {
+                return Err("a bulk string of more than 64 MiB");
             }
             let Some(text) = bytes.get(used..used + length) else { return Ok(None) };
             if bytes.len() < used + length + 2 {

@@ -114,6 +114,14 @@ impl Reader {
         if !header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
             return Err(Ending::Answer("its 101 has no Upgrade: websocket"));
         }
+        let has_upgrade =
+            |value: &[u8]| value.split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+        if !header("connection").is_some_and(has_upgrade) {
+            return Err(Ending::Answer("its 101 has no Connection: Upgrade"));
+        }
+        if header("sec-websocket-extensions").is_some() || header("sec-websocket-protocol").is_some() {
+            return Err(Ending::Answer("its 101 takes up an extension or a subprotocol that was not offered"));
+        }
         if header("sec-websocket-accept") != Some(accept) {
             return Err(Ending::Answer("its Sec-WebSocket-Accept does not answer the key"));
         }
@@ -184,7 +192,7 @@ mod tests {
     const KEY: &[u8] = b"dGhlIHNhbXBsZSBub25jZQ==";
 
     fn answer() -> Vec<u8> {
-        let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nSec-WebSocket-Accept: ".to_vec();
+        let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: ".to_vec();
         answer.extend_from_slice(&accept_of(KEY));
         answer.extend_from_slice(b"\r\n\r\n");
         answer

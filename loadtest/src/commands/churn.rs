@@ -45,7 +45,7 @@ pub struct Churn {
     /// How long each of those stays
     #[arg(long, default_value = "1s", value_name = "TIME")]
     stay: TimeSpan,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "128", value_name = "SIZE")]
     size: ByteSize,
 }
@@ -59,6 +59,9 @@ struct Coming {
     opening: u64,
     /// Who leaves when, in order.
     leaving: VecDeque<(Nanos, usize)>,
+    /// Whose time is over, and up to which number it is to get all before it leaves.
+    parting: Vec<(Nanos, usize, u64)>,
+    timeout: Nanos,
     joined: u64,
     left: u64,
     ended_early: u64,
@@ -80,7 +83,7 @@ impl Measure for Churn {
         let target = self.publishing.target(&mut engine, 1)?;
         let mut traffic = Traffic::new(1, self.size.bytes(), fastrand::u64(..), clock::now());
         let through = match subscribe(&mut engine, 0, &mut traffic, &vec![TOPIC; steady])? {
-            true => self.publishing.through(&mut engine, &traffic, target)?,
+            true => self.publishing.through(&mut engine, &[TOPIC], target)?,
             false => None,
         };
         let was_interrupted = through.is_none();
@@ -93,6 +96,8 @@ impl Measure for Churn {
             due: Vec::new(),
             opening: 0,
             leaving: VecDeque::new(),
+            parting: Vec::new(),
+            timeout: self.common.timeout_ns(),
             joined: 0,
             left: 0,
             ended_early: 0,
@@ -119,7 +124,11 @@ impl Measure for Churn {
 
 impl Coming {
     fn join(&mut self, net: &mut Net, due: Nanos) {
-        match net.open(clock::now(), 0, Purpose::Subscribe(TOPIC)) {
+        let now = clock::now();
+        if self.crowd.stage.is_measured(due) {
+            self.crowd.feed.lateness.record(now - due);
+        }
+        match net.open(now, 0, Purpose::Subscribe(TOPIC)) {
             Ok(id) => {
                 if self.due.len() <= id {
                     self.due.resize(id + 1, None);
@@ -131,19 +140,29 @@ impl Coming {
         }
     }
 
-    /// Those leave whose time has come; behind the end of the run all of them.
+    /// Those leave whose time has come, once they have what was published until then; behind the end of the run all of them.
     fn part(&mut self, net: &mut Net, now: Nanos) {
         let is_over = self.crowd.stage.is_over() && self.crowd.is_settled(now);
+        let published = self.crowd.traffic.next_of(0);
         while let Some(&(at, id)) = self.leaving.front().filter(|&&(at, _)| at <= now || is_over) {
             self.leaving.pop_front();
+            self.parting.push((at, id, published));
+        }
+        let (traffic, timeout) = (&mut self.crowd.traffic, self.timeout);
+        self.parting.retain(|&(at, id, until)| {
             // It may have ended before its time, and its number may be another's by now.
-            if self.due.get(id).copied().flatten() == Some(at) {
+            if self.due.get(id).copied().flatten() != Some(at) {
+                return false;
+            }
+            let stays = traffic.missing_to(id, until) > 0 && now < at + timeout;
+            if !stays {
                 self.due[id] = None;
-                self.crowd.traffic.leave(id);
+                traffic.leave(id, until);
                 net.reset(id);
                 self.left += 1;
             }
-        }
+            stays
+        });
     }
 }
 
@@ -156,7 +175,11 @@ impl Load for Coming {
         let next = self.crowd.turn(net, now)?;
         let Next::At(due) = next else {
             // The last openings have an answer before the run ends.
-            return Ok(if self.opening == 0 && self.leaving.is_empty() { Next::Done } else { Next::At(Nanos::MAX) });
+            return Ok(if self.opening == 0 && self.leaving.is_empty() && self.parting.is_empty() {
+                Next::Done
+            } else {
+                Next::At(Nanos::MAX)
+            });
         };
         let joining = if self.crowd.stage.is_over() { Nanos::MAX } else { self.schedule.next_at() };
         let parting = self.leaving.front().map_or(Nanos::MAX, |&(at, _)| at);
@@ -170,7 +193,7 @@ impl Load for Coming {
         if self.crowd.stage.is_measured(due) {
             self.join.record(times.opened - due);
         }
-        self.crowd.traffic.subscribe_passing(id, TOPIC);
+        self.crowd.traffic.subscribe_passing(id, 0);
         let leaves_at = times.opened + self.stay;
         self.due[id] = Some(leaves_at);
         self.leaving.push_back((leaves_at, id));
@@ -186,11 +209,11 @@ impl Load for Coming {
 
     fn closed(&mut self, _net: &mut Net, id: usize, ending: Ending, at: Nanos) {
         let Some(due) = self.due.get_mut(id).and_then(Option::take) else {
-            self.crowd.traffic.closed(id, &ending);
+            self.crowd.closed(id, &ending);
             return;
         };
         if self.crowd.traffic.is_member(id) {
-            self.crowd.traffic.leave(id);
+            self.crowd.traffic.leave(id, 0);
             self.ended_early += 1;
         } else {
             debug_assert!(due <= at);

@@ -1,13 +1,14 @@
 //! What all commands have in common: flags, and the way from flags to a loop.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 use fantail::config::TimeSpan;
 
 use crate::clock::{self, Nanos};
+use crate::cpus::Cpus;
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::kernel;
@@ -57,10 +58,10 @@ pub struct Common {
 impl Common {
     /// Pins the thread, makes room for the connections, resolves the URL.
     pub fn prepare(&self, connections: usize, topics: u32) -> Result<Engine, Failure> {
-        self.cpu.map_or(Ok(()), kernel::pin)?;
+        self.cpu.map_or(Ok(()), |cpu| Cpus::one(cpu).pin())?;
         kernel::make_room(connections)?;
         let target = Target::resolve(&self.url, self.sub, topics)?;
-        Engine::new(target, self.timeout_ns(), watch_for_interrupts()?)
+        Engine::new(target, self.timeout_ns(), watch_for_interrupts(Second::Ends)?)
     }
 
     /// The same for a command that sends WebSocket messages of its own.
@@ -93,14 +94,30 @@ impl Common {
     }
 }
 
-/// True from the first Ctrl-C on; the second one ends the process at once.
-pub fn watch_for_interrupts() -> Result<Arc<AtomicBool>, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The order of these two lines makes it the second.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| Failure::System("watching for Ctrl-C", error))?;
+/// What the second Ctrl-C does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Second {
+    /// It ends the process at once.
+    Ends,
+    /// Nothing: a server is to be stopped before the end.
+    Waits,
+}
+
+/// True from the first Ctrl-C, SIGTERM or hang-up on. There is one flag for the whole process, and the first call says what the
+/// second signal does.
+pub fn watch_for_interrupts(second: Second) -> Result<Arc<AtomicBool>, Failure> {
+    static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(interrupted) = INTERRUPTED.get() {
+        return Ok(Arc::clone(interrupted));
+    }
+    let interrupted = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
+    let watching = |error| Failure::System("watching for Ctrl-C", error);
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        // Before the flag is registered, so that the first signal finds it unset.
+        if second == Second::Ends {
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted)).map_err(watching)?;
+        }
+        signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(watching)?;
     }
     Ok(interrupted)
 }

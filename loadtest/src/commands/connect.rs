@@ -5,8 +5,6 @@
 //! With `--rate` an open loop: connections are due at fixed times, and latency counts from when they were due. With `--idle` other
 //! connections are there meanwhile, and with `--idle-rate` they get messages.
 
-use std::collections::VecDeque;
-
 use clap::{Args, ValueEnum};
 use fantail::frame::OpCode;
 
@@ -19,7 +17,7 @@ use crate::feed::{Feed, Pace, Through};
 use crate::histogram::Histogram;
 use crate::net::{Net, Times};
 use crate::payload::{Payload, Stamp};
-use crate::report::Report;
+use crate::report::{Report, late};
 use crate::schedule::Schedule;
 use crate::stage::Stage;
 use crate::target::Target;
@@ -75,16 +73,18 @@ struct Slots {
     close: Close,
     concurrency: usize,
     schedule: Option<Schedule>,
-    /// When those were due that wait for a vacant slot.
-    waiting: VecDeque<Nanos>,
     /// Connections under way, closing ones included.
     under_way: usize,
-    /// Of each connection, when it was due, and when its message left.
-    due: Vec<Nanos>,
-    asked_at: Vec<Nanos>,
+    /// When something was last due though no slot was vacant.
+    was_full_at: Nanos,
+    /// How many were opened late because no slot was vacant: the server's doing, not the tool's.
+    slots_full: u64,
+    slots: Vec<Slot>,
     first_echo: Option<Payload>,
     stage: Stage,
     idle: Option<Crowd>,
+    /// What the others were to get has come.
+    idle_is_over: bool,
     done: u64,
     tcp: Histogram,
     upgrade: Histogram,
@@ -93,6 +93,24 @@ struct Slots {
     lateness: Histogram,
     failures: Failures,
     wrong_echoes: u64,
+}
+
+/// One connection.
+#[derive(Clone, Copy)]
+struct Slot {
+    due: Nanos,
+    /// When its message left.
+    asked_at: Nanos,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Opening,
+    /// Waiting for the first echo.
+    Asked,
+    /// Done; waiting for the end that was asked for.
+    Closing,
 }
 
 impl Measure for Connect {
@@ -141,7 +159,8 @@ impl Connect {
             return Ok(None);
         }
         let start = clock::now();
-        let stage = self.common.stage("idle", start);
+        let from = start + clock::length(self.common.warmup.duration());
+        let stage = Stage::unseen(from, from + clock::length(self.common.duration.duration()));
         let pace = self.idle_rate.map_or(Pace::Window(0), |rate| Pace::Schedule(Schedule::new(start, rate)));
         Ok(Some(Some(Crowd::new(traffic, Feed::new(pace, Through::First, 1), stage, self.common.timeout_ns()))))
     }
@@ -156,6 +175,13 @@ impl Connect {
             report.doubts.push(format!("the kernel counted {opened_by_kernel} opens, fewer than the load test"));
         }
         report.counts = slots.failures.counts();
+        if self.rate.is_some() {
+            report.counts.push(("slots_full", slots.slots_full));
+        } else {
+            report
+                .notes
+                .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+        }
         report.notes.extend(slots.failures.first().map(|first| format!("the first failure: {first}")));
         report.latencies = vec![("tcp", slots.tcp), ("upgrade", slots.upgrade)];
         if self.first_echo {
@@ -163,13 +189,14 @@ impl Connect {
             report.latencies.push(("first_echo", slots.echo));
         }
         report.latencies.push(("whole", slots.whole));
-        report.lateness = self.rate.map(|_| slots.lateness);
+        report.lateness = self.rate.map(|_| ("whole", slots.lateness));
         report.interrupted = interrupted;
         if let Some(idle) = slots.idle {
             let counts = idle.traffic.counts;
+            report.doubts.extend(late("idle_delivery", &idle.feed.lateness, &idle.traffic.latency));
             report.counts.extend([
                 ("idle_delivered", counts.delivered),
-                ("idle_lost", idle.traffic.lost(true)),
+                ("idle_lost", idle.traffic.lost(interrupted)),
                 ("idle_connections_lost", counts.connections_lost),
             ]);
             report.latencies.push(("idle_delivery", idle.traffic.latency));
@@ -184,13 +211,14 @@ impl Slots {
             close: options.close,
             concurrency,
             schedule: None,
-            waiting: VecDeque::new(),
             under_way: 0,
-            due: Vec::new(),
-            asked_at: Vec::new(),
+            was_full_at: 0,
+            slots_full: 0,
+            slots: Vec::new(),
             first_echo: options.first_echo.then(|| Payload::new(MESSAGE_BYTES, fastrand::u64(..))),
             stage: options.common.stage("connect", now),
             idle: None,
+            idle_is_over: true,
             done: 0,
             tcp: Histogram::new(),
             upgrade: Histogram::new(),
@@ -204,29 +232,30 @@ impl Slots {
 
     /// When the next connection was due, if one is to be opened now.
     fn take_due(&mut self, now: Nanos) -> Option<Nanos> {
-        if let Some(schedule) = &mut self.schedule {
-            self.waiting.extend(std::iter::from_fn(|| schedule.take(now, self.stage.until)));
-        }
         if self.under_way >= self.concurrency {
+            self.was_full_at = now;
             return None;
         }
-        match self.schedule {
-            Some(_) => self.waiting.pop_front(),
+        match &mut self.schedule {
+            Some(schedule) => schedule.take(now, self.stage.until),
             None => (!self.stage.is_over()).then(clock::now),
         }
     }
 
     fn open(&mut self, net: &mut Net, due: Nanos) -> bool {
         let started = clock::now();
-        if self.schedule.is_some() && self.stage.is_measured(due) {
+        if self.schedule.is_some() && due <= self.was_full_at {
+            self.slots_full += 1;
+        } else if self.schedule.is_some() && self.stage.is_measured(due) {
             self.lateness.record(started - due);
         }
         match net.open(started, 0, Purpose::Visit) {
             Ok(id) => {
-                let size = self.due.len().max(id + 1);
-                self.due.resize(size, 0);
-                self.asked_at.resize(size, 0);
-                self.due[id] = due;
+                let slot = Slot { due, asked_at: 0, state: State::Opening };
+                if self.slots.len() <= id {
+                    self.slots.resize(id + 1, slot);
+                }
+                self.slots[id] = slot;
                 self.under_way += 1;
                 true
             }
@@ -240,8 +269,10 @@ impl Slots {
     /// The connection has done what it was opened for.
     fn complete(&mut self, net: &mut Net, id: usize, at: Nanos) {
         self.done += 1;
-        if self.stage.is_measured(self.due[id]) {
-            self.whole.record(at - self.due[id]);
+        let slot = &mut self.slots[id];
+        slot.state = State::Closing;
+        if self.stage.is_measured(slot.due) {
+            self.whole.record(at - slot.due);
         }
         match self.close {
             Close::Rst => {
@@ -260,7 +291,8 @@ impl Slots {
 
     fn is_over(&self) -> bool {
         // In an open loop all that was due is waited for, else the slowest would be missing.
-        self.stage.is_over() && (self.schedule.is_none() || (self.waiting.is_empty() && self.under_way == 0))
+        let is_done = |schedule: Schedule| schedule.next_at() >= self.stage.until && self.under_way == 0;
+        self.stage.is_over() && self.idle_is_over && self.schedule.is_none_or(is_done)
     }
 }
 
@@ -270,10 +302,14 @@ impl Load for Slots {
         if self.is_over() {
             return Ok(Next::Done);
         }
-        let mut next = self.schedule.map_or(Nanos::MAX, |schedule| schedule.next_at());
+        // With all slots taken, the next connection's time is when one becomes vacant.
+        let is_full = self.under_way >= self.concurrency;
+        let mut next = self.schedule.filter(|_| !is_full).map_or(Nanos::MAX, |schedule| schedule.next_at());
+        self.idle_is_over = true;
         if let Some(idle) = &mut self.idle
             && let Next::At(due) = idle.turn(net, now)?
         {
+            self.idle_is_over = false;
             next = next.min(due);
         }
         while let Some(due) = self.take_due(now) {
@@ -286,13 +322,16 @@ impl Load for Slots {
     }
 
     fn opened(&mut self, net: &mut Net, id: usize, times: Times) {
-        if self.stage.is_measured(self.due[id]) {
+        if net.purpose(id) != Purpose::Visit {
+            return;
+        }
+        if self.stage.is_measured(self.slots[id].due) {
             self.tcp.record(times.established - times.started);
             self.upgrade.record(times.opened - times.established);
         }
         let Some(payload) = &mut self.first_echo else { return self.complete(net, id, times.opened) };
         let now = clock::now();
-        self.asked_at[id] = now;
+        (self.slots[id].asked_at, self.slots[id].state) = (now, State::Asked);
         net.send(id, OpCode::Text, payload.stamped(Stamp { topic: 0, number: id as u64, due: now }));
         net.expect(id, now);
     }
@@ -304,13 +343,14 @@ impl Load for Slots {
             }
             return;
         }
-        let Some(stamp) = self.first_echo.as_ref().and_then(|echo| echo.stamp_of(payload, at)) else {
+        let slot = self.slots[id];
+        let stamp = self.first_echo.as_ref().and_then(|echo| echo.stamp_of(payload, at));
+        if slot.state != State::Asked || stamp.is_none_or(|stamp| stamp.number != id as u64) {
             self.wrong_echoes += 1;
             return;
-        };
-        self.wrong_echoes += u64::from(stamp.number != id as u64);
-        if self.stage.is_measured(self.due[id]) {
-            self.echo.record(at - self.asked_at[id]);
+        }
+        if self.stage.is_measured(slot.due) {
+            self.echo.record(at - slot.asked_at);
         }
         net.settle_expectation(id);
         self.complete(net, id, at);
@@ -319,12 +359,12 @@ impl Load for Slots {
     fn closed(&mut self, net: &mut Net, id: usize, ending: Ending, _at: Nanos) {
         if net.purpose(id) != Purpose::Visit {
             if let Some(idle) = &mut self.idle {
-                idle.traffic.closed(id, &ending);
+                idle.closed(id, &ending);
             }
             return;
         }
         self.under_way -= 1;
-        let is_answer = self.close != Close::Rst && matches!(ending, Ending::Closed { code: 1000, .. });
+        let is_answer = self.slots[id].state == State::Closing && matches!(ending, Ending::Closed { code: 1000, .. });
         if !is_answer {
             self.failures.count(&ending);
         }

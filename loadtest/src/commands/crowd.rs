@@ -53,6 +53,12 @@ impl Crowd {
         self.traffic.message(&self.stage, id, payload, at)
     }
 
+    /// A connection ended.
+    pub fn closed(&mut self, id: usize, ending: &Ending) {
+        self.traffic.closed(id, ending);
+        self.feed.closed(id);
+    }
+
     /// Whether nothing more is to be expected: all came and it is quiet, or nothing has come for `--timeout`.
     pub fn is_settled(&self, now: Nanos) -> bool {
         let is_done = self.traffic.under_way() == 0 && !self.feed.is_unanswered();
@@ -71,7 +77,10 @@ impl Crowd {
         if !self.feed.is_open_loop() {
             report.notes.push("flat out: latency is what the window makes of it; compare the rate".to_owned());
         }
-        report.lateness = self.feed.is_open_loop().then_some(self.feed.lateness);
+        if self.feed.is_broken() {
+            report.doubts.push("who published is gone: its connection ended, and nothing more was published".to_owned());
+        }
+        report.lateness = self.feed.is_open_loop().then_some(("delivery", self.feed.lateness));
         report.latencies = vec![("delivery", self.traffic.latency), ("last_subscriber", self.traffic.last)];
         report.interrupted = interrupted;
         Ok(report)
@@ -106,7 +115,7 @@ impl Load for Crowd {
     }
 
     fn closed(&mut self, _net: &mut Net, id: usize, ending: Ending, _at: Nanos) {
-        self.traffic.closed(id, &ending);
+        self.closed(id, &ending);
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Echo {
     /// Messages a second over all connections: the open loop
     #[arg(long, value_name = "PER_SECOND", value_parser = super::parse_rate)]
     rate: Option<f64>,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "64", value_name = "SIZE")]
     size: ByteSize,
 }
@@ -58,6 +58,8 @@ struct Pairs {
     returned: u64,
     skipped: u64,
     foreign: u64,
+    /// Connections that ended: nothing more is sent on them.
+    gone: Vec<bool>,
     lost_connections: u64,
     first_ending: Option<String>,
     latency: Histogram,
@@ -88,6 +90,7 @@ impl Measure for Echo {
             returned: 0,
             skipped: 0,
             foreign: 0,
+            gone: vec![false; connections],
             lost_connections: 0,
             first_ending: None,
             latency: Histogram::new(),
@@ -122,7 +125,7 @@ impl Echo {
                 .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
         }
         report.latencies = vec![("round_trip", pairs.latency)];
-        report.lateness = self.rate.map(|_| pairs.lateness);
+        report.lateness = self.rate.map(|_| ("round_trip", pairs.lateness));
         report.interrupted = interrupted;
         Ok(report)
     }
@@ -165,8 +168,10 @@ impl Load for Pairs {
             if self.stage.is_measured(due) {
                 self.lateness.record(clock::now() - due);
             }
-            self.send(net, self.turn_of, due);
-            self.turn_of = (self.turn_of + 1) % self.under_way.len();
+            let all = self.under_way.len();
+            let Some(id) = (0..all).map(|at| (self.turn_of + at) % all).find(|&id| !self.gone[id]) else { return Ok(Next::Done) };
+            self.send(net, id, due);
+            self.turn_of = (id + 1) % all;
         }
         let due = self.schedule.filter(|_| !self.stage.is_over()).map_or(Nanos::MAX, |schedule| schedule.next_at());
         Ok(Next::At(next.min(due)))
@@ -193,6 +198,7 @@ impl Load for Pairs {
     }
 
     fn closed(&mut self, _net: &mut Net, id: usize, ending: Ending, _at: Nanos) {
+        self.gone[id] = true;
         self.lost_connections += 1;
         self.first_ending.get_or_insert_with(|| ending.to_string());
         self.skipped += self.under_way[id].drain(..).len() as u64;

@@ -7,7 +7,7 @@
 use clap::Args;
 use fantail::config::ByteSize;
 
-use crate::clock;
+use crate::clock::{self, MILLISECOND, Nanos};
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::feed::Through;
@@ -19,6 +19,9 @@ use super::common::{Common, Measure};
 use super::crowd::{Crowd, gather, purposes};
 use super::followers::{self, Followers, PROCESSES_MAX};
 use super::publishing::{Pacing, Publishing, check_size};
+
+/// How long followers have to take note of what is measured.
+const FOLLOWERS_HEAD_START: Nanos = 300 * MILLISECOND;
 
 /// The one topic there is.
 pub const TOPIC: Topics = Topics { first: 0, count: 1 };
@@ -38,7 +41,7 @@ pub struct Fanout {
     /// On how many processes to spread them [default: as many as the descriptor limit needs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(PROCESSES_MAX)))]
     pub processes: Option<u32>,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "128", value_name = "SIZE")]
     pub size: ByteSize,
     /// Several sizes, measured one after the other with the same subscribers
@@ -63,10 +66,15 @@ impl Measure for Fanout {
         let mut engine = self.common.prepare(shares[0] as usize, 1)?;
         let target = self.publishing.target(&mut engine, 1)?;
         let subscribers = gather(&mut engine, 0, &purposes(&vec![TOPIC; own as usize]))?;
+        let through = match &subscribers {
+            Some(_) => self.publishing.through(&mut engine, &[TOPIC], target)?,
+            None => None,
+        };
         let mut reports: Vec<Report> = Vec::new();
         for size in sizes {
             if !reports.last().is_some_and(|report| report.interrupted) {
-                reports.push(self.measure(&mut engine, target, subscribers.as_deref(), &shares[1..], size)?);
+                let ready = through.clone().zip(subscribers.as_deref());
+                reports.push(self.measure(&mut engine, ready, &shares[1..], size)?);
             }
         }
         Ok(reports)
@@ -74,30 +82,26 @@ impl Measure for Fanout {
 }
 
 impl Fanout {
-    /// One size. No subscribers means that somebody pressed Ctrl-C while they connected.
+    /// One size, with those who publish and those who subscribe: nobody if somebody pressed Ctrl-C while they connected.
     fn measure(
         &self,
         engine: &mut Engine,
-        target: Option<usize>,
-        subscribers: Option<&[usize]>,
+        ready: Option<(Through, &[usize])>,
         others: &[u32],
         size: ByteSize,
     ) -> Result<Report, Failure> {
         let run = fastrand::u64(..);
         let mut traffic = Traffic::new(1, size.bytes(), run, clock::now());
-        subscribers.unwrap_or_default().iter().for_each(|&id| traffic.subscribe(id, TOPIC));
+        let was_interrupted = ready.is_none();
+        let (through, subscribers) = ready.unwrap_or((Through::First, &[]));
+        subscribers.iter().for_each(|&id| traffic.subscribe(id, TOPIC));
         if !others.is_empty() {
             traffic.keep_completions();
         }
-        let through = match subscribers {
-            Some(_) => self.publishing.through(engine, &traffic, target)?,
-            None => None,
-        };
-        let was_interrupted = through.is_none();
         let mut followers = Followers::start(&self.common, others, size.bytes(), run)?;
         followers.open(others)?;
-        let start = clock::now();
-        let feed = self.pacing.feed(through.unwrap_or(Through::First), start);
+        let start = clock::now() + if others.is_empty() { 0 } else { FOLLOWERS_HEAD_START };
+        let feed = self.pacing.feed(through, start);
         let mut crowd = Crowd::new(traffic, feed, self.common.stage("fanout", start), self.common.timeout_ns());
         followers.measure(&crowd.stage)?;
         let interrupted = was_interrupted || engine.run(&mut crowd)?;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! open N               opens N more connections          -> opened | failed WHY
-//! measure FROM UNTIL   what is due between counts
+//! measure FROM UNTIL   what is due between counts    -> measuring
 //! end PUBLISHED        waits for what is still to come   -> its account, as JSON
 //! ```
 
@@ -152,6 +152,7 @@ impl Follower<'_> {
             ["measure", from, until] => {
                 let (from, until) = (number(from).unwrap_or_default(), number(until).unwrap_or_default());
                 self.stage = Stage::unseen(from, until);
+                say("measuring")?;
             }
             ["end", published] => {
                 self.traffic.end(number(published).unwrap_or_default());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::clock::Nanos;
@@ -52,7 +53,9 @@ impl Followers {
             if let Some(dialect) = common.sub {
                 command.args(["--sub", dialect.name()]);
             }
-            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(starting)?;
+            // A group of its own, so that Ctrl-C reaches this process alone; the end of its orders ends it.
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+            let mut child = command.spawn().map_err(starting)?;
             let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
                 return Err(starting(std::io::ErrorKind::BrokenPipe.into()));
             };
@@ -77,9 +80,10 @@ impl Followers {
         })
     }
 
-    /// Tells them what is measured.
+    /// Tells them what is measured, and waits until all have taken note.
     pub fn measure(&mut self, stage: &Stage) -> Result<(), Failure> {
-        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("measure {} {}", stage.from, stage.until)))
+        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("measure {} {}", stage.from, stage.until)))?;
+        self.0.iter_mut().try_for_each(|follower| follower.answer().map(|_| ()))
     }
 
     /// Ends them after `published` publications, and returns what they tell.

@@ -82,7 +82,9 @@ impl Measure for Hold {
         let mut report = Report::new("hold", "connection", measured, engine.net.lag.clone());
         report.parameters = vec![("from", few.into()), ("connections", many.into()), ("processes", shares.len() as u64)];
         report.counts = vec![("connections_lost", idle.lost), ("pings_answered", engine.net.pings)];
-        followers::merge(&mut report, &followers.end(0)?, &[], self.common.cpu.is_some())?;
+        if !was_interrupted {
+            followers::merge(&mut report, &followers.end(0)?, &[], self.common.cpu.is_some())?;
+        }
         let lost = report.count("connections_lost").unwrap_or_default();
         report.counts.insert(0, ("held", u64::from(many).saturating_sub(lost)));
         report.figures = vec![

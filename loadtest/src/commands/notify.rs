@@ -33,7 +33,7 @@ pub struct Notify {
     /// How many topics one connection has [default: 10 where the URL allows it, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     per_connection: Option<u32>,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "128", value_name = "SIZE")]
     size: ByteSize,
 }
@@ -60,7 +60,7 @@ impl Measure for Notify {
         let arcs: Vec<Topics> =
             (0..connections).map(|at| Topics { first: at * each, count: each.min(self.topics - at * each) }).collect();
         let through = match subscribe(&mut engine, 0, &mut traffic, &arcs)? {
-            true => self.publishing.through(&mut engine, &traffic, target)?,
+            true => self.publishing.through(&mut engine, &arcs, target)?,
             false => None,
         };
         let was_interrupted = through.is_none();

@@ -37,7 +37,7 @@ pub struct Publish {
     /// How many publications each publisher has under way
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     inflight: u32,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "128", value_name = "SIZE")]
     size: ByteSize,
 }
@@ -53,6 +53,7 @@ struct Publishers {
     /// An answer is a message that came back.
     by_delivery: bool,
     answered: u64,
+    never_answered: u64,
     first_refusal: Option<String>,
     latency: Histogram,
 }
@@ -83,7 +84,8 @@ impl Measure for Publish {
 impl Publish {
     fn measure(&self, subscribers: u32) -> Result<Report, Failure> {
         let topics = self.publishing.publishers;
-        let mut engine = self.common.prepare((topics * (subscribers + 1)) as usize, topics)?;
+        let all = u64::from(topics) * (u64::from(subscribers) + 1);
+        let mut engine = self.common.prepare(all as usize, topics)?;
         let target = self.publishing.target(&mut engine, topics)?;
         if target.is_none() && subscribers == 0 {
             return Err(Failure::Usage(
@@ -109,6 +111,7 @@ impl Publish {
             started: false,
             by_delivery: target.is_none(),
             answered: 0,
+            never_answered: 0,
             first_refusal: None,
             latency: Histogram::new(),
         };
@@ -130,7 +133,7 @@ impl Publish {
             ("published", counts.published),
             ("answered", run.answered),
             ("refused_publications", counts.refused),
-            ("unanswered", if interrupted { 0 } else { run.unanswered() }),
+            ("unanswered", run.never_answered + if interrupted { 0 } else { run.unanswered() }),
             ("delivered", counts.delivered),
             ("lost", run.traffic.lost(interrupted)),
             ("duplicated", counts.duplicated),
@@ -158,8 +161,12 @@ impl Publishers {
         }
     }
 
-    fn answer(&mut self, net: &mut Net, topic: u32, result: Result<(), String>, at: Nanos) {
-        let Some((number, due)) = self.all[topic as usize].unanswered.pop_front() else { return };
+    /// The publication with this number is answered, or the oldest where the answer names none. Those before it won't be.
+    fn answer(&mut self, net: &mut Net, topic: u32, number: Option<u64>, result: Result<(), String>, at: Nanos) {
+        let unanswered = &mut self.all[topic as usize].unanswered;
+        let place = number.map_or(Some(0), |number| unanswered.iter().position(|&(sent, _)| sent == number));
+        let Some((number, due)) = place.and_then(|place| unanswered.drain(..=place).next_back()) else { return };
+        self.never_answered += place.unwrap_or_default() as u64;
         match result {
             Ok(()) => {
                 self.answered += 1;
@@ -202,13 +209,13 @@ impl Load for Publishers {
         if let Some(delivery) = delivery.filter(|_| self.by_delivery)
             && self.all[delivery.stamp.topic as usize].id == id
         {
-            self.answer(net, delivery.stamp.topic, Ok(()), at);
+            self.answer(net, delivery.stamp.topic, Some(delivery.stamp.number), Ok(()), at);
         }
     }
 
     fn answered(&mut self, net: &mut Net, id: usize, result: Result<(), String>, at: Nanos) {
         if let Some(topic) = self.topic_of(id) {
-            self.answer(net, topic, result, at);
+            self.answer(net, topic, None, result, at);
         }
     }
 

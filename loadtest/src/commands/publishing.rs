@@ -10,8 +10,7 @@ use crate::failure::Failure;
 use crate::feed::{Feed, Pace, Publisher, Through};
 use crate::payload::SIZE_MIN;
 use crate::schedule::Schedule;
-use crate::target::{Dialect, Target};
-use crate::traffic::Traffic;
+use crate::target::{Dialect, Target, Topics};
 
 use super::crowd;
 
@@ -63,12 +62,12 @@ impl Publishing {
         self.publishers as usize
     }
 
-    /// Connects those who publish; None after Ctrl-C. `target` is what [`Publishing::target`] said.
-    pub fn through(&self, engine: &mut Engine, traffic: &Traffic, target: Option<usize>) -> Result<Option<Through>, Failure> {
+    /// Connects those who publish; None after Ctrl-C. `target` is what [`Publishing::target`] said, `topics` what subscribers have.
+    pub fn through(&self, engine: &mut Engine, topics: &[Topics], target: Option<usize>) -> Result<Option<Through>, Failure> {
         let Some(target) = target else {
-            if traffic.members_of(0).is_empty() {
-                let why = "a WebSocket with several topics can't say on which it publishes, nor can one that isn't there";
-                return Err(Failure::Usage(format!("{why}: use --publish post")));
+            if topics.iter().any(|topics| topics.count > 1) {
+                let why = "a WebSocket with several topics can't say on which it publishes: use --publish post";
+                return Err(Failure::Usage(why.to_owned()));
             }
             return Ok(Some(Through::First));
         };

@@ -48,7 +48,7 @@ pub struct Rooms {
     /// Time from one batch to the next
     #[arg(long, default_value = "10ms", value_name = "TIME")]
     interval: TimeSpan,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "50", value_name = "SIZE")]
     size: ByteSize,
     /// Shorten the interval by a third from run to run until p99 is beyond --p99-max
@@ -72,11 +72,16 @@ impl Measure for Rooms {
         let arcs = self.arcs(Target::resolve(&self.common.url, self.common.sub, self.rooms)?.topics_of_one_max());
         let mut engine = self.common.prepare(arcs.len() + self.publishing.connections(), self.rooms)?;
         let target = self.publishing.target(&mut engine, self.rooms)?;
-        let ids = gather(&mut engine, 0, &purposes(&arcs))?.unwrap_or_default();
+        let ids = gather(&mut engine, 0, &purposes(&arcs))?;
+        let through = match &ids {
+            Some(_) => self.publishing.through(&mut engine, &arcs, target)?,
+            None => None,
+        };
+        let members: Vec<(usize, Topics)> = ids.into_iter().flatten().zip(arcs.iter().copied()).collect();
         let mut reports = Vec::new();
         let mut interval = clock::length(self.interval.duration());
         loop {
-            let report = self.measure(&mut engine, target, ids.iter().copied().zip(arcs.iter().copied()), interval)?;
+            let report = self.measure(&mut engine, through.clone(), &members, interval)?;
             let holds = self.holds(&report);
             reports.push(report);
             if !self.saturate || !holds || reports.len() == RUNS_MAX {
@@ -99,20 +104,12 @@ impl Rooms {
     fn measure(
         &self,
         engine: &mut Engine,
-        target: Option<usize>,
-        members: impl Iterator<Item = (usize, Topics)>,
+        through: Option<Through>,
+        members: &[(usize, Topics)],
         interval: Nanos,
     ) -> Result<Report, Failure> {
         let mut traffic = Traffic::new(self.rooms, self.size.bytes(), fastrand::u64(..), clock::now());
-        let mut connections = 0;
-        for (id, topics) in members {
-            traffic.subscribe(id, topics);
-            connections += 1;
-        }
-        let through = match connections {
-            0 => None,
-            _ => self.publishing.through(engine, &traffic, target)?,
-        };
+        members.iter().for_each(|&(id, topics)| traffic.subscribe(id, topics));
         let was_interrupted = through.is_none();
         let start = clock::now();
         let pace = Pace::Schedule(Schedule::new(start, SECOND as f64 / interval as f64));
@@ -122,7 +119,7 @@ impl Rooms {
         let mut report = crowd.report("rooms", &engine.net, interrupted)?;
         report.parameters = vec![
             ("clients", self.clients.into()),
-            ("connections", connections),
+            ("connections", members.len() as u64),
             ("rooms", self.rooms.into()),
             ("rooms_per_client", self.rooms_per_client.into()),
             ("batch", self.batch.into()),
@@ -136,6 +133,7 @@ impl Rooms {
     fn holds(&self, report: &Report) -> bool {
         let p99 = report.latencies.iter().find(|(name, _)| *name == "delivery").map(|(_, latency)| latency.quantile(0.99));
         let is_whole = report.count("lost") == Some(0) && report.count("connections_lost") == Some(0);
-        is_whole && !report.interrupted && p99.is_some_and(|p99| p99 <= clock::length(self.p99_max.duration()))
+        let is_sound = report.invalid().is_empty() && report.count("refused_publications") == Some(0);
+        is_whole && is_sound && !report.interrupted && p99.is_some_and(|p99| p99 <= clock::length(self.p99_max.duration()))
     }
 }

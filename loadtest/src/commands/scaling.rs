@@ -18,7 +18,7 @@ use crate::report::{Measured, Report, Series};
 use crate::target::{Target, Topics};
 use crate::traffic::Traffic;
 
-use super::common::{Common, Measure, watch_for_interrupts};
+use super::common::{Common, Measure, Second, watch_for_interrupts};
 use super::crowd::{Crowd, subscribe};
 use super::publishing::{Publishing, check_size};
 
@@ -48,7 +48,7 @@ pub struct Scaling {
     /// How many publications are under way at a time
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "128", value_name = "SIZE")]
     size: ByteSize,
     /// The server's command line, with {workers} and {port}
@@ -90,7 +90,7 @@ impl Scaling {
         let mut server = launch.start()?;
         let common = Common { url: fill(&self.common.url), pid: Some(server.pid()), ..self.common.clone() };
         let address = Target::resolve(&common.url, common.sub, self.topics)?.address;
-        if !server.wait_for(address, START_TIME, &*watch_for_interrupts()?)? {
+        if !server.wait_for(address, START_TIME, &*watch_for_interrupts(Second::Waits)?)? {
             let mut report = Report::new("scaling", "delivery", Measured::default(), Histogram::new());
             report.interrupted = true;
             return Ok(report);
@@ -100,7 +100,7 @@ impl Scaling {
         let mut traffic = Traffic::new(self.topics, self.size.bytes(), fastrand::u64(..), clock::now());
         let arcs: Vec<Topics> = (0..self.connections).map(|at| Topics { first: at % self.topics, count: 1 }).collect();
         let through = match subscribe(&mut engine, 0, &mut traffic, &arcs)? {
-            true => self.publishing.through(&mut engine, &traffic, target)?,
+            true => self.publishing.through(&mut engine, &arcs, target)?,
             false => None,
         };
         let was_interrupted = through.is_none();

@@ -43,7 +43,7 @@ pub struct Slow {
     /// How many of them stop reading
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     slow: u32,
-    /// Bytes of a message, at least 22
+    /// Bytes of a message, at least 23
     #[arg(long, default_value = "1KiB", value_name = "SIZE")]
     size: ByteSize,
 }
@@ -56,7 +56,7 @@ struct Mixed {
     state: State,
     looked_at: Nanos,
     before: Memory,
-    most: Memory,
+    most_rss: u64,
     ended: u64,
     first_ending: Option<String>,
 }
@@ -89,8 +89,8 @@ impl Measure for Slow {
         let ids = gather(&mut engine, 0, &purposes(&topics))?;
         let (healthy, slow) = ids.as_deref().unwrap_or_default().split_at(ids.as_ref().map_or(0, |ids| ids.len() - slow));
         healthy.iter().for_each(|&id| traffic.subscribe(id, TOPIC));
-        slow.iter().for_each(|&id| traffic.subscribe_passing(id, TOPIC));
-        let through = if ids.is_some() { self.publishing.through(&mut engine, &traffic, target)? } else { None };
+        slow.iter().for_each(|&id| traffic.subscribe_passing(id, 0));
+        let through = if ids.is_some() { self.publishing.through(&mut engine, &[TOPIC], target)? } else { None };
         let was_interrupted = through.is_none();
         let start = clock::now();
         let feed = self.pacing.feed(through.unwrap_or(Through::First), start);
@@ -101,7 +101,7 @@ impl Measure for Slow {
             state: State::Warm,
             looked_at: 0,
             before: Memory::default(),
-            most: Memory::default(),
+            most_rss: 0,
             ended: 0,
             first_ending: None,
         };
@@ -113,7 +113,9 @@ impl Measure for Slow {
 impl Slow {
     fn report(&self, mut mixed: Mixed, net: &Net, interrupted: bool) -> Result<Report, Failure> {
         let slow = std::mem::take(&mut mixed.slow);
-        slow.iter().for_each(|&id| mixed.crowd.traffic.leave(id));
+        // Who was not ended has been told of nothing, so all that was published is due to it.
+        let published = mixed.crowd.traffic.next_of(0);
+        slow.iter().for_each(|&id| mixed.crowd.traffic.leave(id, published));
         let counts = mixed.crowd.traffic.counts;
         let mut report = mixed.crowd.report("slow", net, interrupted)?;
         report.parameters =
@@ -127,10 +129,10 @@ impl Slow {
             let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
             report.figures.extend([
                 Figure { name: "rss_before", value: mebibytes(mixed.before.rss), unit: "MiB" },
-                Figure { name: "rss_at_most", value: mebibytes(mixed.most.rss), unit: "MiB" },
+                Figure { name: "rss_at_most", value: mebibytes(mixed.most_rss), unit: "MiB" },
                 Figure {
                     name: "rss_per_slow",
-                    value: (mixed.most.rss as f64 - mixed.before.rss as f64) / 1024.0 / f64::from(self.slow),
+                    value: (mixed.most_rss as f64 - mixed.before.rss as f64) / 1024.0 / f64::from(self.slow),
                     unit: "KiB",
                 },
             ]);
@@ -148,8 +150,7 @@ impl Mixed {
             if self.state == State::Warm {
                 self.before = memory;
             }
-            self.most.rss = self.most.rss.max(memory.rss);
-            self.most.pss = self.most.pss.max(memory.pss);
+            self.most_rss = self.most_rss.max(memory.rss);
         }
         Ok(())
     }
@@ -187,6 +188,6 @@ impl Load for Mixed {
             self.ended += 1;
             self.first_ending.get_or_insert_with(|| ending.to_string());
         }
-        self.crowd.traffic.closed(id, &ending);
+        self.crowd.closed(id, &ending);
     }
 }

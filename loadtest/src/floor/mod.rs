@@ -20,6 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use clap::Args;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::cpus::Cpus;
 use crate::failure::Failure;
 use crate::kernel;
 
@@ -45,7 +46,7 @@ pub struct Floor {
 
 /// Runs until it is killed.
 pub fn run(options: &Floor) -> Result<(), Failure> {
-    options.cpu.map_or(Ok(()), kernel::pin)?;
+    options.cpu.map_or(Ok(()), |cpu| Cpus::one(cpu).pin())?;
     let descriptors = kernel::make_room_up_to(CONNECTIONS_MAX)?;
     let listener = listen(options.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -218,3 +218,76 @@ fn a_full_window_that_lost_a_message_ends_and_says_so() {
     assert!(started.elapsed() < Duration::from_secs(30));
     assert_eq!((count(&json, "published"), count(&json, "lost")), (8, 1));
 }
+
+#[test]
+fn who_joins_and_gets_nothing_has_lost_it() {
+    let url = serve(Plan { fault: |subscriber, _| if subscriber >= 3 { Fault::Drop } else { Fault::None }, ..GOOD });
+    let flags = ["--connections", "3", "--joins", "20", "--stay", "200ms", "--rate", "50", "--duration", "1s", "--warmup", "0s"];
+    let json = measure(&[&["churn", &url, "--size", "64", "--timeout", "500ms"], &flags[..]].concat());
+    assert_eq!((count(&json, "joined"), count(&json, "left"), count(&json, "lost")), (20, 20, 0), "{json:#}");
+    assert_eq!(count(&json, "passing_delivered"), 0);
+    assert!(count(&json, "passing_lost") > 50, "some ten for each but the last: {json:#}");
+}
+
+#[test]
+fn what_is_dropped_for_who_does_not_read_is_lost_in_silence() {
+    let fault = |subscriber, index| if subscriber == 3 && index > 20 { Fault::Drop } else { Fault::None };
+    let url = serve(Plan { fault, ..GOOD });
+    let flags = ["--connections", "4", "--slow", "1", "--rate", "50", "--duration", "1s", "--warmup", "100ms", "--size", "64"];
+    let json = measure(&[&["slow", &url], &flags[..]].concat());
+    assert_eq!((count(&json, "published"), count(&json, "lost"), count(&json, "delivered")), (55, 0, 165), "{json:#}");
+    assert_eq!((count(&json, "slow_delivered"), count(&json, "slow_lost_in_silence")), (21, 34), "{json:#}");
+}
+
+#[test]
+fn a_publication_that_does_not_come_back_is_unanswered_and_the_others_keep_their_times() {
+    let url = serve(Plan { fault: |_, index| if index == 5 { Fault::Drop } else { Fault::None }, ..GOOD });
+    let flags = ["--inflight", "4", "--duration", "500ms", "--warmup", "0s", "--size", "64", "--timeout", "1s"];
+    let json = measure(&[&["publish", &url], &flags[..]].concat());
+    assert_eq!((count(&json, "unanswered"), count(&json, "lost"), count(&json, "reordered")), (1, 1, 0), "{json:#}");
+    assert_eq!(count(&json, "answered") + 1, count(&json, "published"));
+}
+
+#[test]
+fn connections_that_fail_are_told_apart_exactly() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut silent = Vec::new();
+        for (index, socket) in listener.incoming().map_while(Result::ok).enumerate() {
+            match index % 10 {
+                3 => send(&socket, b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nno\n", false),
+                // What was sent and is not read makes the close a reset.
+                5 => drop(socket.peek(&mut [0]).map(|_| socket)),
+                7 => silent.push(socket),
+                _ => upgrade(&socket, false),
+            }
+        }
+    });
+    let flags = ["--rate", "100", "--duration", "1s", "--warmup", "0s", "--timeout", "700ms"];
+    let json = measure(&[&["connect", &url], &flags[..]].concat());
+    let failures = ["refused", "reset", "timed_out", "rejected", "other_failures"].map(|name| count(&json, name));
+    assert_eq!(failures, [0, 10, 10, 10, 0], "{json:#}");
+    assert_eq!((&json["operations"], &json["latencies"]["whole"]["count"]), (&json["latencies"]["whole"]["count"], &70.into()));
+}
+
+#[test]
+fn a_server_with_room_for_few_shows_in_latency_and_not_as_the_tools_own_lateness() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            thread::sleep(Duration::from_millis(20));
+            upgrade(&socket, false);
+        }
+    });
+    let flags = ["--rate", "100", "--concurrency", "4", "--duration", "500ms", "--warmup", "0s"];
+    let json = measure(&[&["connect", &url], &flags[..]].concat());
+    assert_eq!(json["latencies"]["whole"]["count"], 50, "{json:#}");
+    assert!(count(&json, "slots_full") > 20, "{json:#}");
+    assert!(
+        json["latencies"]["whole"]["quantiles"]["max"].as_u64().unwrap() > 300_000_000,
+        "the queue of the open loop: {json:#}"
+    );
+    assert!(json["own"]["lateness"]["quantiles"]["p99"].as_u64().unwrap() < 100_000_000, "{json:#}");
+}

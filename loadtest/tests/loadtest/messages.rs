@@ -139,7 +139,8 @@ fn rooms_are_saturated_step_by_step() {
     assert!(intervals[0] == 10.0 && intervals.windows(2).all(|pair| (pair[0] / pair[1] - 1.5).abs() < 0.01), "{intervals:?}");
     let p99 = |report: &Value| report["latencies"]["delivery"]["quantiles"]["p99"].as_u64().unwrap();
     let (last, before) = reports.split_last().unwrap();
-    assert!(before.iter().all(|report| p99(report) <= 1_000_000) && (p99(last) > 1_000_000 || reports.len() == 15));
+    let is_broken = |report: &Value| p99(report) > 1_000_000 || report["valid"] == false;
+    assert!(!before.iter().any(is_broken) && (is_broken(last) || reports.len() == 15));
 }
 
 #[test]
