@@ -63,8 +63,8 @@ pub struct Config {
     /// CPUs the workers stay on: auto, on, off, or a list such as 0-3,5
     #[arg(long, help_heading = LOOP, value_name = "WHICH", default_value = "auto")]
     pub pin_cores: PinCores,
-    /// Driver of the workers: auto, epoll or uring; auto is io_uring where it can be had
-    #[arg(long, help_heading = LOOP, value_name = "DRIVER", default_value = "auto")]
+    /// Driver of the workers: epoll, uring, or auto: io_uring where it can be had
+    #[arg(long, help_heading = LOOP, value_name = "DRIVER", default_value = "epoll")]
     pub io: IoDriver,
 
     /// Most connections at a time; auto is the descriptor limit less 64
@@ -151,7 +151,7 @@ pub struct Config {
     /// Entries in each ring between two workers, 16 to 65536
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024", value_parser = choice::whole_number)]
     pub mailbox_size: u32,
-    /// io_uring: operations handed to the kernel in one call, a power of two from 64 to 32768
+    /// io_uring: operations handed to the kernel in one call, a power of two from 64 to 16384
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "256", value_parser = choice::whole_number)]
     pub uring_entries: u32,
     /// io_uring: receive buffers of a worker, a power of two from 8 to 32768
@@ -202,7 +202,7 @@ impl Default for Config {
             page: false,
             workers: WorkerCount::Auto,
             pin_cores: PinCores::Auto,
-            io: IoDriver::Auto,
+            io: IoDriver::Epoll,
             max_connections: AutoCount::Auto,
             max_connections_per_ip: 0,
             accept_rate: 0,

@@ -107,7 +107,7 @@ impl Config {
         within("--mailbox-size", self.mailbox_size as usize, 16, 65_536)?;
         within_bytes("--read-budget", self.read_budget, ByteSize(1), ByteSize::mib(1024))?;
         within_bytes("--recv-buffer-size", self.recv_buffer_size, ByteSize::kib(4), ByteSize::mib(16))?;
-        within_power("--uring-entries", self.uring_entries, 64, 32_768)?;
+        within_power("--uring-entries", self.uring_entries, 64, 16_384)?;
         within_power("--uring-buffers", self.uring_buffers, 8, 32_768)?;
         within_bytes("--uring-buffer-size", self.uring_buffer_size, ByteSize(512), ByteSize::mib(1))?;
         within_bytes("--notsent-lowat", self.notsent_lowat, ByteSize(0), ByteSize::mib(1024))
@@ -246,6 +246,7 @@ mod tests {
             ("--recv-buffer-size", |config| config.recv_buffer_size = ByteSize::mib(17)),
             ("--uring-entries", |config| config.uring_entries = 32),
             ("--uring-entries", |config| config.uring_entries = 1000),
+            ("--uring-entries", |config| config.uring_entries = 32_768),
             ("--uring-buffers", |config| config.uring_buffers = 65_536),
             ("--uring-buffers", |config| config.uring_buffers = 0),
             ("--uring-buffer-size", |config| config.uring_buffer_size = ByteSize(511)),

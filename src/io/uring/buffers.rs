@@ -19,8 +19,10 @@ use io_uring::types::BufRingEntry;
 /// The kernel's name of this set of buffers; a ring has one.
 pub(super) const GROUP: u16 = 0;
 
-/// The kernel wants the ring to begin with a page.
-const PAGE_BYTES: usize = 4096;
+/// The kernel wants the ring to begin with a page, whose size is the machine's.
+fn page_bytes() -> usize {
+    rustix::param::page_size()
+}
 
 /// The buffers of one ring.
 pub(super) struct Buffers {
@@ -95,11 +97,11 @@ impl Buffers {
     }
 
     fn entries_layout(count: u16) -> Layout {
-        Layout::array::<BufRingEntry>(count.into()).and_then(|layout| layout.align_to(PAGE_BYTES)).expect("at most 512 KiB")
+        Layout::array::<BufRingEntry>(count.into()).and_then(|layout| layout.align_to(page_bytes())).expect("at most 512 KiB")
     }
 
     fn bytes_layout(count: u16, buffer_bytes: usize) -> Layout {
-        Layout::from_size_align(usize::from(count) * buffer_bytes, PAGE_BYTES).expect("sizes are validated")
+        Layout::from_size_align(usize::from(count) * buffer_bytes, page_bytes()).expect("sizes are validated")
     }
 }
 
