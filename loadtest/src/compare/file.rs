@@ -53,7 +53,7 @@ pub struct Server {
     /// What was set, and which documentation recommends it.
     #[serde(default)]
     pub settings: String,
-    /// Added to the command of each test whose `url` is `topic`.
+    /// Added to the command of each test whose `url` is `topic`; `{port}` as above.
     #[serde(default)]
     pub flags: Vec<String>,
     /// Whether it is an error that it is not installed.
@@ -119,6 +119,9 @@ impl Comparison {
         if let Some(flag) = test.command.iter().find(|word| own.contains(&word.split('=').next().unwrap_or_default())) {
             return Err(format!("test {}: command has {flag}, which compare sets itself", test.name));
         }
+        if let Some(word) = test.command.iter().find(|word| word.contains("{port}")) {
+            return Err(format!("test {}: {word}: a test is of several servers, each with a port of its own", test.name));
+        }
         match self.servers.iter().any(|server| server.url.contains_key(&test.url)) {
             true => Ok(()),
             false => Err(format!("test {}: no server has a url.{}", test.name, test.url)),
@@ -153,6 +156,9 @@ impl Server {
         }
         if self.version.is_some() && self.version_command.is_some() {
             return Err(format!("server {name}: version and version_command exclude each other"));
+        }
+        if let Some(word) = self.version_command.iter().flatten().find(|word| word.contains("{port}")) {
+            return Err(format!("server {name}: version_command: {word}: it has no port when it is asked"));
         }
         match self.url.iter().find(|(_, url)| authority(url).is_none_or(|authority| !authority.contains(':'))) {
             Some((kind, url)) => Err(format!("server {name}: url.{kind}: {url:?} is no URL with a port")),
@@ -264,6 +270,8 @@ pub mod tests {
             ("url = \"echo\"", "url = \"ecko\"", "test echo: no server has a url.ecko"),
             ("[\"no-such-program\"]", "[]", "server b: start is empty"),
             ("redis://127.0.0.1:{port}/{topic}", "/no/where", "server b: url.topic"),
+            ("[\"echo\", ", "[\"echo\", \"--post={port}\", ", "test echo: --post={port}: a test is of several servers"),
+            ("version = \"1.0\"", "version_command = [\"a\", \"{port}\"]", "server a: version_command: {port}"),
             ("[\"echo\", ", "[\"echo\", \"--cpu=3\", ", "--cpu=3, which compare sets itself"),
         ] {
             let text = SMALL.replacen(from, to, 1);

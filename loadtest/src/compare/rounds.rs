@@ -144,11 +144,11 @@ impl<'a> Rounds<'a> {
 
 /// The words of one run: command, URL, its flags, the server's, and ours.
 fn words(test: &Test, server: &Server, place: Place, cpu: usize, command: &[String]) -> Vec<String> {
-    let url = server.url[&test.url].replace("{port}", &place.port.to_string());
-    let mut words = vec![command[0].clone(), url];
+    let with_port = |text: &String| text.replace("{port}", &place.port.to_string());
+    let mut words = vec![command[0].clone(), with_port(&server.url[&test.url])];
     words.extend_from_slice(&command[1..]);
     if test.url == "topic" {
-        words.extend_from_slice(&server.flags);
+        words.extend(server.flags.iter().map(with_port));
     }
     let own = ["--json", "-", "--pid", &place.pid.to_string(), "--cpu", &cpu.to_string()].map(str::to_owned);
     words.extend(own);
@@ -169,5 +169,9 @@ mod tests {
         assert_eq!(line(&file.tests[0], a), "echo ws://127.0.0.1:4000/echo --duration 2s --json - --pid 7 --cpu 1");
         let topic = "fanout redis://127.0.0.1:4000/{topic} --connections=10 --duration 4s --warmup=500ms --sub redis --json - --pid 7 --cpu 1";
         assert_eq!(line(&file.tests[1], b), topic);
+        let mut posting = b.clone();
+        posting.flags = ["--post", "http://127.0.0.1:{port}/pub/{topic}"].map(str::to_owned).into();
+        let posted = line(&file.tests[1], &posting);
+        assert!(posted.contains("--post http://127.0.0.1:4000/pub/{topic}") && !posted.contains("{port}"), "{posted}");
     }
 }
