@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Latencies that stand for their run, where it has several.
-const MAIN_LATENCIES: [&str; 3] = ["tcp_and_upgrade", "delivery", "round_trip"];
+/// Latencies that stand for their run, by command: connect, fan-outs, echo, publish, storm. Others are parts of these.
+const MAIN_LATENCIES: [&str; 5] = ["whole", "delivery", "round_trip", "answer", "back"];
 
 /// Counts that mean that something went wrong.
 const LOSSES: [&str; 10] = [
@@ -55,12 +55,12 @@ pub fn values(run: &Value) -> BTreeMap<String, f64> {
     all
 }
 
-/// The latency that stands for a run, with its name.
+/// The latency that stands for a run, with its name; `None` if it has only parts of one.
 pub fn main_latency(run: &Value) -> Option<(&str, &Value)> {
     let all = run["latencies"].as_object()?;
     let counted = |(_, latency): &(&String, &Value)| latency["count"].as_u64().is_some_and(|count| count > 0);
     let main = MAIN_LATENCIES.iter().find_map(|&name| all.get_key_value(name).filter(&counted));
-    main.or_else(|| all.iter().find(counted)).map(|(name, latency)| (name.as_str(), latency))
+    main.map(|(name, latency)| (name.as_str(), latency))
 }
 
 /// The number that a test is about: memory where it is measured, otherwise processor time, otherwise what there is.
@@ -175,7 +175,7 @@ mod tests {
         let run = json!({
             "operations": 10, "operations_per_second": 5.0,
             "server_cpu": {"us_per_operation": 3.0, "user_us_per_operation": 1.0, "system_us_per_operation": 2.0},
-            "latencies": {"tcp": {"count": 1, "quantiles": {}}, "tcp_and_upgrade": {"count": 9, "quantiles": {"p50": 1000, "p99": 2500}}},
+            "latencies": {"tcp": {"count": 1, "quantiles": {}}, "whole": {"count": 9, "quantiles": {"p50": 1000, "p99": 2500}}},
             "figures": {"rss_per_connection": {"value": 88.5, "unit": "B"}},
             "counts": {"lost": 0, "reset": 2}, "valid": true, "invalid_because": [],
         });
@@ -184,7 +184,9 @@ mod tests {
         assert_eq!(names, ["cpu_system_us", CPU, "cpu_user_us", "p50_us", "p99_us", RATE, MEMORY]);
         assert_eq!((values["p99_us"], values[MEMORY]), (2.5, 88.5));
         assert_eq!(main(&names), Some(MEMORY));
-        assert_eq!(main_latency(&run).unwrap().0, "tcp_and_upgrade");
+        assert_eq!(main_latency(&run).unwrap().0, "whole");
+        let parts = json!({"latencies": {"tcp": {"count": 9}, "whole": {"count": 0}}});
+        assert_eq!(main_latency(&parts), None, "a part is not the whole");
         assert_eq!(flaws(&run), ["2 reset"]);
         let invalid = json!({"valid": false, "invalid_because": ["too slow"], "server_cpu": null});
         assert_eq!(flaws(&invalid), ["INVALID: too slow"]);
