@@ -8,12 +8,21 @@ use serde_json::Value;
 const MAIN_LATENCIES: [&str; 5] = ["whole", "delivery", "round_trip", "answer", "back"];
 
 /// Counts that mean that something went wrong.
-const LOSSES: [&str; 10] = [
+const LOSSES: [&str; 19] = [
     "lost",
+    "lost_again",
+    "missing",
+    "passing_lost",
+    "idle_lost",
     "duplicated",
     "reordered",
     "foreign",
+    "wrong_echoes",
+    "unanswered",
+    "refused_publications",
     "connections_lost",
+    "idle_connections_lost",
+    "ended_early",
     "refused",
     "reset",
     "timed_out",
@@ -188,6 +197,8 @@ mod tests {
         let parts = json!({"latencies": {"tcp": {"count": 9}, "whole": {"count": 0}}});
         assert_eq!(main_latency(&parts), None, "a part is not the whole");
         assert_eq!(flaws(&run), ["2 reset"]);
+        let lossy = json!({"counts": {"idle_connections_lost": 3, "wrong_echoes": 1, "delivered": 9, "unanswered": 0}});
+        assert_eq!(flaws(&lossy), ["1 wrong echoes", "3 idle connections lost"]);
         let invalid = json!({"valid": false, "invalid_because": ["too slow"], "server_cpu": null});
         assert_eq!(flaws(&invalid), ["INVALID: too slow"]);
         assert_eq!(super::values(&invalid).len(), 0);
