@@ -30,6 +30,13 @@ const LOSSES: [&str; 19] = [
     "other_failures",
 ];
 
+/// How a run's `invalid_because` begins where the load test itself was busy or late, and nothing else was wrong.
+const BUSY_TOOL: [&str; 3] = ["the load test itself used ", "events waited inside the load test ", "the load test sent late "];
+
+/// What the server used for what was done, however busy whoever asked for it was.
+const SERVER_SIDE: [&str; 8] =
+    [CPU, "cpu_user_us", "cpu_system_us", MEMORY, "pss_per_connection", "kernel_per_connection", "rss", "idle_cpu"];
+
 /// Server CPU time per operation, the figure to compare.
 pub const CPU: &str = "cpu_us";
 
@@ -38,6 +45,29 @@ pub const RATE: &str = "per_second";
 
 /// Growth of resident memory per connection, what `hold` is about.
 pub const MEMORY: &str = "rss_per_connection";
+
+/// How far the figures of a run may be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// All of them.
+    All,
+    /// Only what the server used: the load test itself was busy or late, so rates and latencies may be its own. On a machine of two
+    /// CPUs that is what a fast server does to it.
+    ServerSide,
+    /// None: something was lost, refused, interrupted, or went wrong otherwise.
+    Nothing,
+}
+
+impl Worth {
+    /// Whether this figure may be believed.
+    pub fn covers(self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::ServerSide => SERVER_SIDE.contains(&name),
+            Self::Nothing => false,
+        }
+    }
+}
 
 /// All numbers of a run by name; what it has not is not there.
 pub fn values(run: &Value) -> BTreeMap<String, f64> {
@@ -82,6 +112,19 @@ pub fn more_is_better(name: &str) -> bool {
     name == RATE
 }
 
+/// How far a run's figures may be believed.
+pub fn worth(run: &Value) -> Worth {
+    let reasons: Vec<&str> = run["invalid_because"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let is_of_tool = |reason: &&str| BUSY_TOOL.iter().any(|start| reason.starts_with(start));
+    match (flaws(run).len(), reasons.len()) {
+        (0, _) if run["interrupted"] != true => Worth::All,
+        (all, of_reasons) if all == of_reasons && run["interrupted"] != true && reasons.iter().all(is_of_tool) => {
+            Worth::ServerSide
+        }
+        _ => Worth::Nothing,
+    }
+}
+
 /// Why a run's figures must not be quoted; empty if they may.
 pub fn flaws(run: &Value) -> Vec<String> {
     let invalid = run["invalid_because"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -105,6 +148,7 @@ pub fn title(name: &str) -> String {
         "p99_us" => "p99".to_owned(),
         MEMORY => "RSS/conn".to_owned(),
         "pss_per_connection" => "PSS/conn".to_owned(),
+        "kernel_per_connection" => "kernel/conn".to_owned(),
         "idle_cpu" => "idle CPU".to_owned(),
         other => other.replace('_', " "),
     }
@@ -115,7 +159,7 @@ pub fn show(name: &str, value: f64) -> String {
     match name {
         RATE => thousands(value),
         "p50_us" | "p99_us" => microseconds(value),
-        MEMORY | "pss_per_connection" => format!("{} B", thousands(value)),
+        MEMORY | "pss_per_connection" | "kernel_per_connection" => format!("{} B", thousands(value)),
         "rss" => format!("{value:.1} MiB"),
         "idle_cpu" => format!("{value:.1} %"),
         _ => digits(value),
@@ -178,6 +222,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::histogram::Histogram;
+    use crate::report::{Measured, Report};
 
     #[test]
     fn a_run_is_taken_apart() {
@@ -202,6 +248,37 @@ mod tests {
         let invalid = json!({"valid": false, "invalid_because": ["too slow"], "server_cpu": null});
         assert_eq!(flaws(&invalid), ["INVALID: too slow"]);
         assert_eq!(super::values(&invalid).len(), 0);
+    }
+
+    #[test]
+    fn a_busy_tool_says_nothing_against_the_server_s_cpu_time() {
+        let report = |own_cpu_share: f64, lag: u64, lost: u64| {
+            let measured = Measured { seconds: 1.0, operations: 9, own_cpu_share, ..Measured::default() };
+            let of = |value: u64| {
+                let mut histogram = Histogram::new();
+                histogram.record(value);
+                histogram
+            };
+            let mut report = Report::new("echo", "message", measured, of(lag));
+            report.lateness = Some(of(lag));
+            report.latencies = vec![("round_trip", of(10_000))];
+            report.counts = vec![("lost", lost)];
+            report
+        };
+        let worth_of = |report: &Report| worth(&report.to_json());
+        assert_eq!(worth_of(&report(0.5, 1, 0)), Worth::All);
+        // Its load, its lag, its lateness, in the words that the report has for them.
+        let busy = report(0.9, 9_000, 0);
+        assert_eq!((busy.invalid().len(), worth_of(&busy)), (3, Worth::ServerSide));
+        assert_eq!(worth_of(&report(0.9, 1, 1)), Worth::Nothing, "lost");
+        for mut cut_short in [report(0.9, 1, 0), report(0.5, 1, 0)] {
+            cut_short.interrupted = true;
+            assert_eq!(worth_of(&cut_short), Worth::Nothing);
+        }
+        let mut doubted = report(0.9, 1, 0);
+        doubted.doubts = vec!["the kernel counted fewer".to_owned()];
+        assert_eq!(worth_of(&doubted), Worth::Nothing, "operations that were none make CPU time per operation wrong");
+        assert!(Worth::ServerSide.covers(CPU) && !Worth::ServerSide.covers(RATE) && !Worth::ServerSide.covers("p99_us"));
     }
 
     #[test]

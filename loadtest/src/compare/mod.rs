@@ -81,8 +81,17 @@ pub fn run(options: &Compare) -> Result<ExitCode, Failure> {
     outcome?;
     Ok(match () {
         () if results.interrupted => ExitCode::from(STATUS_INTERRUPTED),
-        () if results.summary.iter().any(|cell| cell.is_doubtful) => ExitCode::from(STATUS_INVALID),
+        () if has_doubtful_comparison(&results) => ExitCode::from(STATUS_INVALID),
         () => ExitCode::SUCCESS,
+    })
+}
+
+/// Whether a server has no sound run for the number by which a test compares.
+fn has_doubtful_comparison(results: &Results) -> bool {
+    results.tests.iter().any(|test| {
+        let cells: Vec<&summary::Cell> = results.summary.iter().filter(|cell| cell.test == test.name).collect();
+        let main = summary::main_measure(&cells);
+        cells.iter().any(|cell| main.is_none_or(|main| !cell.is_sound(main)))
     })
 }
 

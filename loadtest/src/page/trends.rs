@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::measure;
+use crate::measure::{self, Worth};
 use crate::statistics::median;
 
 use super::Figures;
@@ -59,6 +59,7 @@ fn subscribers(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> Str
                     name: names[number].to_owned(),
                     number,
                     points: sizes.iter().filter_map(|(&size, runs)| Some((size as f64, latency(runs, quantile)?))).collect(),
+                    is_doubtful: false,
                     marks: None,
                 })
                 .collect();
@@ -125,7 +126,8 @@ fn series(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> String {
                 .filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()?)))
                 .collect();
             let number = names.iter().position(|name| *name == run.name).unwrap_or(0);
-            let series = Series { name: run.name.to_owned(), number, points, marks: None };
+            let is_doubtful = measure::worth(run.run) != Worth::All;
+            let series = Series { name: run.name.to_owned(), number, points, is_doubtful, marks: None };
             plots.entry((command, text("name"), text("unit"))).or_default().push(series);
         }
     }
@@ -145,7 +147,9 @@ fn series(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> String {
             show: super::intervals::short,
             from_zero: true,
         };
-        text += &figures.figure(&words, "Both axes begin at zero.", |id, width| lines.draw(id, (width, 300), &words));
+        text += &figures.figure(&words, "Both axes begin at zero. Hollow marks are for runs with flaws.", |id, width| {
+            lines.draw(id, (width, 300), &words)
+        });
     }
     section("Scaling", &text)
 }
