@@ -56,7 +56,7 @@ pub struct Server {
     /// Added to the command of each test whose `url` is `topic`; `{port}` as above.
     #[serde(default)]
     pub flags: Vec<String>,
-    /// Whether it is an error that it is not installed.
+    /// Whether it is an error that it is not installed or does not start.
     #[serde(default = "yes")]
     pub required: bool,
     /// Programs and files without which it counts as not installed, beside its own program.
@@ -133,7 +133,7 @@ impl Server {
     /// What of it is not on this machine.
     pub fn missing(&self) -> Option<&str> {
         let all = self.start.first().into_iter().chain(&self.needs);
-        all.map(String::as_str).find(|needed| !launch::is_installed(needed))
+        all.map(String::as_str).find(|needed| launch::find(needed).is_none())
     }
 
     /// The addresses it has to accept on before it can be measured.

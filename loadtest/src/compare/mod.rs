@@ -125,7 +125,7 @@ fn info(server: &Server) -> ServerInfo {
         start: server.start.clone(),
         env: server.env.clone(),
         settings: server.settings.clone(),
-        missing: server.missing().map(str::to_owned),
+        missing: server.missing().map(|missing| format!("{missing} is not installed")),
     }
 }
 
@@ -136,7 +136,7 @@ fn leave_out_missing(file: &mut Comparison, results: &mut Results, skip: bool) -
         return Err(Failure::Usage(format!("{name}: {missing} is not installed; --skip-missing compares the others")));
     }
     for server in results.servers.iter().filter(|server| server.missing.is_some()) {
-        eprintln!("{} is left out: {} is not installed", server.name, server.missing.as_deref().unwrap_or_default());
+        eprintln!("{} is left out: {}", server.name, server.missing.as_deref().unwrap_or_default());
     }
     file.servers.retain(|server| server.missing().is_none());
     results.tests.retain(|test| file.servers.iter().any(|server| server.has(test)));

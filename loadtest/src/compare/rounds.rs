@@ -41,12 +41,21 @@ impl<'a> Rounds<'a> {
 
     /// Runs all rounds. `after_round` sees the results so far, so that a long comparison can be kept.
     pub fn run(mut self, after_round: impl Fn(&Results) -> Result<(), Failure>) -> Result<(), Failure> {
-        let steps = plan::steps(self.file, self.results.rounds);
-        self.progress = Progress::new("comparing", clock::length(estimate(&steps)));
+        let mut steps = plan::steps(self.file, self.results.rounds);
         // Who does not start is better known before an hour of measuring than after it.
         for server in &self.file.servers {
-            self.fleet.ensure(server)?;
+            match self.fleet.ensure(server) {
+                Err(failure) if !server.required => {
+                    self.leave_out(server, &failure);
+                    steps.retain(|step| step.server.name != server.name);
+                }
+                started => drop(started?),
+            }
         }
+        if steps.is_empty() {
+            return Err(Failure::Usage("no server is left to be compared".to_owned()));
+        }
+        self.progress = Progress::new("comparing", clock::length(estimate(&steps)));
         let mut was_fresh = false;
         for (at, step) in steps.iter().enumerate() {
             if step.test.wants_fresh_server() && !was_fresh {
@@ -63,6 +72,14 @@ impl<'a> Rounds<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Notes why a server that need not be there takes no part.
+    fn leave_out(&mut self, server: &Server, failure: &Failure) {
+        let reason = failure.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        eprintln!("{} is left out: {reason}", server.name);
+        let known = self.results.servers.iter_mut().find(|known| known.name == server.name);
+        known.into_iter().for_each(|known| known.missing = Some(reason.clone()));
     }
 
     /// Makes one run; false after Ctrl-C.

@@ -45,7 +45,7 @@ pub fn render(results: &Results) -> String {
     }
     for server in &results.servers {
         if let Some(missing) = &server.missing {
-            let _ = writeln!(text, "\n{} was left out: {missing} is not installed", server.name);
+            let _ = writeln!(text, "\n{} was left out: {missing}", server.name);
         }
     }
     text
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_table_has_medians_ratios_and_what_was_left_out() {
         let mut results = results();
-        results.servers[2].missing = Some("idled".to_owned());
+        results.servers[2].missing = Some("idled is not installed".to_owned());
         for run in results.runs.iter_mut().filter(|run| run.server == "base") {
             run.run.as_mut().unwrap()["invalid_because"] = serde_json::json!(["the load test itself used 90 % of a CPU"]);
         }

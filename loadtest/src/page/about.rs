@@ -49,7 +49,7 @@ fn server_section(server: &ServerInfo) -> String {
         text += &format!("<p><strong class=\"old\">Old:</strong> {}</p>\n", escape(old));
     }
     if let Some(missing) = &server.missing {
-        text += &format!("<p><strong>Left out:</strong> {} was not installed.</p>\n", escape(missing));
+        text += &format!("<p><strong>Left out:</strong> {}.</p>\n", escape(missing));
     }
     if !server.settings.is_empty() {
         text += &format!("<p>{}</p>\n", escape(&server.settings));
