@@ -84,7 +84,7 @@ impl<'a> Rounds<'a> {
 
     /// Makes one run; false after Ctrl-C.
     fn step(&mut self, step: Step<'_>, order: usize) -> Result<bool, Failure> {
-        let Step { test, server, round } = step;
+        let Step { test, server, round, .. } = step;
         let mut run = Run {
             test: test.name.clone(),
             server: server.name.clone(),
@@ -118,22 +118,24 @@ impl<'a> Rounds<'a> {
         Ok(true)
     }
 
-    /// Short runs until the rate stays, once for each test and each start of the server; false after Ctrl-C.
+    /// Short runs until the rate stays, once for each kind of URL and each start of the server; false after Ctrl-C.
     fn warm_up(&mut self, test: &Test, server: &Server, place: Place) -> Result<bool, Failure> {
         if test.wants_fresh_server() {
             return Ok(true);
         }
         if place.is_new {
-            // It was started again, so it is cold again in every test.
+            // It was started again, so it is cold again.
             self.results.warmups.retain(|warmup| warmup.server != server.name);
         }
-        if self.results.warmups.iter().any(|warmup| warmup.test == test.name && warmup.server == server.name) {
+        let test = plan::warmup_test(self.file, &test.url).unwrap_or(test);
+        if self.results.warmups.iter().any(|warmup| warmup.url == test.url && warmup.server == server.name) {
             return Ok(true);
         }
         let run_time = format!("{}ms", RUN_TIME.as_millis());
         let command = test.command_with(&[("--duration", &run_time), ("--warmup", "0s")]);
         let words = words(test, server, place, self.file.client_cpu, &command);
-        let mut warmup = Warmup { test: test.name.clone(), server: server.name.clone(), ..Warmup::default() };
+        let mut warmup =
+            Warmup { test: test.name.clone(), url: test.url.clone(), server: server.name.clone(), ..Warmup::default() };
         while warmup.wants_more() {
             match self.measure(&words)? {
                 Outcome::Interrupted => return Ok(false),

@@ -95,7 +95,7 @@ fn of_test(results: &Results, test: &Test) -> Vec<Cell> {
         .iter()
         .map(|&server| {
             let runs = runs_of(server);
-            let warmup = results.warmups.iter().rfind(|warmup| warmup.test == test.name && warmup.server == server);
+            let warmup = results.warmups.iter().rfind(|warmup| warmup.url == test.url && warmup.server == server);
             let count = |wanted: Worth| runs.iter().filter(|run| worth(run) == wanted).count();
             let mut cell = Cell {
                 test: test.name.clone(),
@@ -200,7 +200,7 @@ pub mod tests {
             "machine": Machine::default(), "server_cpus": "0", "client_cpu": 1, "rounds": 3, "interrupted": false,
             "servers": [server("base"), server("other"), server("idle")],
             "tests": [{"name": "echo", "title": "Echo", "url": "echo", "command": ["echo"]}],
-            "warmups": [{"test": "echo", "server": "other", "rates": [1.0, 9.0], "settled": false}],
+            "warmups": [{"test": "echo", "url": "echo", "server": "other", "rates": [1.0, 9.0], "settled": false}],
             "runs": [], "summary": [],
         }))
         .unwrap();

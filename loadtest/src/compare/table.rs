@@ -109,7 +109,7 @@ fn write_remarks(text: &mut String, cell: &Cell) {
         let _ = writeln!(text, "      {flaw}");
     }
     if cell.settled == Some(false) {
-        let _ = writeln!(text, "  {}: its rate had not settled within 2 % when it was measured", cell.server);
+        let _ = writeln!(text, "  {}: its rate had not settled within 2 % when it had been warmed up", cell.server);
     }
 }
 
@@ -155,7 +155,7 @@ echo: Echo
       round 3: INVALID: the load test itself used 90 % of a CPU
   other: 1 of 3 runs left out
       round 3: 5 lost
-  other: its rate had not settled within 2 % when it was measured
+  other: its rate had not settled within 2 % when it had been warmed up
 
 idle was left out: idled is not installed
 ";

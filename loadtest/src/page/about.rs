@@ -9,7 +9,7 @@ use super::overview::label;
 pub fn section(results: &Results) -> String {
     let mut text = "<section>\n<h2>How it was measured</h2>\n".to_owned();
     text += "<p>All servers run at once, each started by the load test on the CPUs given above and idle while another is measured; \
-             memory is measured on servers started for it alone. Each is warmed up for each test until its rate changes by less \
+             memory is measured on servers started for it alone. Each is warmed up for each kind of URL until its rate changes by less \
              than 2\u{a0}%. A round takes every test to every server, forward and backward in turn. Ratios are taken within a round; \
              shown are the median of the rounds and the 95\u{a0}% percentile bootstrap interval of that median; of five rounds it is \
              their range, and fewer have none. Runs that lost something or failed are left out. Of runs that say INVALID because the \

@@ -118,7 +118,7 @@ fn remarks(cells: &[&Cell]) -> String {
         }
         if cell.settled == Some(false) {
             items.push(format!(
-                "<p class=\"note\"><b>{name}</b>: its rate had not settled within 2\u{a0}% when it was measured.</p>\n"
+                "<p class=\"note\"><b>{name}</b>: its rate had not settled within 2\u{a0}% when it had been warmed up.</p>\n"
             ));
         }
     }
