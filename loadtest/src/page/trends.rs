@@ -44,7 +44,7 @@ fn names<'a>(input: &'a Input, runs: &[Owned<'a>]) -> Vec<&'a str> {
 fn subscribers(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> String {
     // By everything else of the command, then by name, then by connections.
     let mut groups: BTreeMap<String, BTreeMap<usize, BTreeMap<u64, Vec<&Value>>>> = BTreeMap::new();
-    for run in runs.iter().filter(|run| run.run["command"] == "fanout" && measure::flaws(run.run).is_empty()) {
+    for run in runs.iter().filter(|run| run.run["command"] == "fanout" && measure::worth(run.run) != Worth::Nothing) {
         let Some((connections, rest)) = connections(run.run) else { continue };
         let number = names.iter().position(|name| *name == run.name).unwrap_or(0);
         groups.entry(rest).or_default().entry(number).or_default().entry(connections).or_default().push(run.run);
@@ -59,7 +59,7 @@ fn subscribers(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> Str
                     name: names[number].to_owned(),
                     number,
                     points: sizes.iter().filter_map(|(&size, runs)| Some((size as f64, latency(runs, quantile)?))).collect(),
-                    is_doubtful: false,
+                    is_doubtful: sizes.values().flatten().any(|run| measure::worth(run) != Worth::All),
                     marks: None,
                 })
                 .collect();
@@ -78,7 +78,10 @@ fn subscribers(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> Str
                 show: measure::microseconds_short,
                 from_zero: false,
             };
-            let note = format!("Medians of the runs; <code>{}</code>.", escape(&rest));
+            let note = format!(
+                "Medians of the runs; <code>{}</code>. Hollow marks and a ! are for servers of which the load test was late in a run.",
+                escape(&rest)
+            );
             text += &figures.figure(&words, &note, |id, width| lines.draw(id, (width, 300), &words));
         }
     }
