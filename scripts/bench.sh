@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole comparison: Fantail, the floor and the peers under the same tests, in under 30 minutes on two CPUs.
+# The whole comparison: Fantail, the floor and the peers under the same tests, in under 30 minutes on two CPUs once all is built:
+# less than 25 for the rounds, which a test asserts, and 2 for latency against subscribers and for scaling.
 #
 # usage: scripts/bench.sh [OPTION...]
 #
@@ -7,8 +8,9 @@
 #   --no-install    with the peers as they are: nothing is installed
 #   anything else   goes to `fantail-loadtest compare`, such as --rounds 3, --server nginx, --test echo
 #
-# Writes target/bench/results.json with all raw histograms, report.html, and ratios.svg for the README. Peers that are not
-# installed are left out, which the report says. Nothing else should run on the machine meanwhile. Environment:
+# Writes target/bench/results.json with all raw histograms, the same of paced fan-outs to 100, 1,000 and 5,000 subscribers
+# and of Fantail with one and two workers, report.html of all that, and ratios.svg for the README. Peers that are not installed
+# or don't start are left out, which the report says. Nothing else should run on the machine meanwhile. Environment:
 # FANTAIL_BENCH_FILE (loadtest/peers/compare.toml) says what is compared, FANTAIL_BENCH_OUT (target/bench) where results go.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,7 +40,8 @@ if [ ! -f "$file" ]; then
 fi
 
 cargo build --locked --release --workspace --bins
-[ "$install" = no ] || scripts/peers.sh install
+[ "$install" = no ] || scripts/peers.sh install ||
+  echo "bench.sh: going on with the servers that are ready" >&2
 
 tool=target/release/fantail-loadtest
 mkdir -p "$out"
@@ -46,6 +49,44 @@ status=0
 "$tool" compare "$file" --skip-missing -o "$out/results.json" "${flags[@]}" || status=$?
 # 3: some server has no run without a flaw, which the report says; anything else left nothing to report.
 [ "$status" -eq 0 ] || [ "$status" -eq 3 ] || exit "$status"
-"$tool" report "$out/results.json" -o "$out/report.html" --plot "$out/ratios.svg"
+
+fantail=(target/release/fantail serve --listen "127.0.0.1:{port}" --admin 127.0.0.1:0 --log-level warn)
+server_cpus=$(sed -n 's/^server_cpus *= *"\(.*\)"/\1/p' "$file")
+client_cpu=$(sed -n 's/^client_cpu *= *//p' "$file")
+server=
+trap '[ -z "$server" ] || kill "$server"' EXIT
+singles=()
+
+# subscribers NAME COMMAND...: paced fan-outs of a server, so that latency is seen against the number of subscribers. One that
+# can't be made is told and missing, no more.
+subscribers() {
+  local name=$1 port=$((20000 + RANDOM % 10000)) size
+  shift
+  taskset -c "$server_cpus" "${@//\{port\}/$port}" >/dev/null 2>&1 &
+  server=$!
+  until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    kill -0 "$server" 2>/dev/null || { echo "bench.sh: $name does not start" >&2; server=; return 0; }
+    sleep 0.1
+  done
+  for size in 100 1000 5000; do
+    "$tool" fanout "ws://127.0.0.1:$port/topics/{topic}" --connections "$size" --rate 20 --size 128 --duration 5s --warmup 1s \
+      --pid "$server" --cpu "$client_cpu" --json "$out/$name-$size.json" >/dev/null || true
+    [ ! -s "$out/$name-$size.json" ] || singles+=("$out/$name-$size.json")
+  done
+  kill "$server"
+  wait "$server" || true
+  server=
+}
+
+rm -f "$out"/{floor,fantail}-*.json
+subscribers floor "$tool" floor --listen "127.0.0.1:{port}"
+subscribers fantail "${fantail[@]}" --workers 1
+"$tool" scaling "ws://127.0.0.1:{port}/topics/{topic}" --workers 1,2 --duration 3s --json "$out/fantail-2.json" \
+  -- "${fantail[@]}" --workers "{workers}" >/dev/null || true
+[ ! -s "$out/fantail-2.json" ] || singles+=("$out/fantail-2.json")
+
+"$tool" report "$out/results.json" "${singles[@]}" -o "$out/report.html"
+# Of runs that all lost something there is no picture to show.
+"$tool" report "$out/results.json" --plot "$out/ratios.svg" || true
 printf '\nbench.sh: %s\n' "$out/report.html"
 exit "$status"

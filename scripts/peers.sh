@@ -3,7 +3,8 @@
 #
 # usage: scripts/peers.sh [COMMAND]
 #
-#   install            install and build what is missing (Debian packages as root); also what no argument means
+#   install            install and build what is missing (Debian packages as root); also what no argument means. What can't be
+#                      had doesn't keep the others from being built; the exit status then is 1
 #   list               which servers there are, and which of them are ready
 #   start NAME PORT    become that server, on 127.0.0.1:PORT, in the foreground, until SIGTERM
 #
@@ -16,6 +17,8 @@ cd "$(dirname "$0")/.."
 
 peers=$PWD/loadtest/peers
 built=$PWD/target/peers
+# Where Debian keeps servers, for whoever is not root.
+PATH=$PATH:/usr/sbin
 names=(tokio-tungstenite fastwebsockets tokio-websockets ws socket.io faye jetty nchan nats nats-websocket redis)
 services=(nginx redis-server nats-server)
 
@@ -30,7 +33,7 @@ java_path+=$java_libraries/servlet-api.jar:$built/jetty
 packages_missing() {
   local command
   for command in cc:gcc node:nodejs npm:npm nginx:nginx nats-server:nats-server redis-server:redis-server; do
-    PATH=$PATH:/usr/sbin command -v "${command%%:*}" >/dev/null || echo "${command##*:}"
+    command -v "${command%%:*}" >/dev/null || echo "${command##*:}"
   done
   javac -version >/dev/null 2>&1 || echo default-jdk-headless
   [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || echo libnginx-mod-nchan
@@ -57,63 +60,91 @@ install_packages() {
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod 755 $policy
   fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+  apt-get update -qq || return 1
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null || return 1
   for service in "${new[@]}"; do
     if [ -d /run/systemd/system ]; then
-      systemctl --quiet disable --now "$service.service"
+      systemctl --quiet disable --now "$service.service" || return 1
     elif [ -e "/etc/init.d/$service" ]; then
-      update-rc.d "$service" disable
+      update-rc.d "$service" disable || return 1
     fi
   done
 }
 
+# Each step tells why it fails, and the others go on.
 install() {
-  install_packages
+  local status=0
+  install_packages || status=1
+  build_rust || status=1
+  build_node || status=1
+  build_jetty || status=1
+  [ $status -eq 0 ] || echo "peers.sh: some servers are missing: scripts/peers.sh list" >&2
+  return $status
+}
+
+build_rust() {
   cargo build --locked --release --manifest-path "$peers/rust/Cargo.toml" --target-dir "$built/rust"
+}
+
+build_node() {
   # What npm has installed it notes in a lock file of its own; it is older than ours when ours has changed.
   if [ ! "$peers/node/node_modules/.package-lock.json" -nt "$peers/node/package-lock.json" ]; then
     npm ci --prefix "$peers/node" --no-audit --no-fund
   fi
+}
+
+build_jetty() {
   if [ ! "$built/jetty/Peer.class" -nt "$peers/jetty/Peer.java" ]; then
-    mkdir -p "$built/jetty"
-    javac -d "$built/jetty" -cp "$java_path" "$peers/jetty/Peer.java"
+    mkdir -p "$built/jetty" && javac -d "$built/jetty" -cp "$java_path" "$peers/jetty/Peer.java"
   fi
 }
 
-# The file without which a server can't be started.
+# The programs and files without which a server can't be started, as `needs` in compare.toml has them.
 needs() {
   case $1 in
     tokio-tungstenite | fastwebsockets | tokio-websockets) echo "$built/rust/release/$1" ;;
-    ws | socket.io | faye) echo "$peers/node/node_modules/$1/package.json" ;;
-    jetty) echo "$built/jetty/Peer.class" ;;
-    nchan) echo /usr/lib/nginx/modules/ngx_nchan_module.so ;;
-    nats | nats-websocket) echo /usr/sbin/nats-server ;;
-    redis) echo /usr/bin/redis-server ;;
+    ws | socket.io | faye) printf '%s\n' node "$peers/node/node_modules/$1/package.json" ;;
+    jetty) printf '%s\n' java "$built/jetty/Peer.class" ;;
+    nchan) printf '%s\n' nginx /usr/lib/nginx/modules/ngx_nchan_module.so ;;
+    nats | nats-websocket) echo nats-server ;;
+    redis) echo redis-server ;;
     *) return 1 ;;
   esac
+}
+
+# What of that is not there.
+missing() {
+  local needed all
+  mapfile -t all < <(needs "$1")
+  for needed in "${all[@]}"; do
+    case $needed in
+      */*) [ -e "$needed" ] || echo "$needed" ;;
+      *) command -v "$needed" >/dev/null || echo "$needed" ;;
+    esac
+  done
 }
 
 list() {
   local name state
   for name in "${names[@]}"; do
-    state=missing
-    [ ! -e "$(needs "$name")" ] || state=ready
-    printf '%-18s %s\n' "$name" "$state"
+    state=$(missing "$name")
+    state=${state:+missing ${state//$'\n'/ }}
+    printf '%-18s %s\n' "$name" "${state:-ready}"
   done
 }
 
 start() {
-  local name=$1 port=$2 file flags=() scratch=$built/run/$1-$2
-  file=$(needs "$name") || { echo "no server $name: see $0 list" >&2; exit 2; }
-  [ -e "$file" ] || { echo "$name is not there: $0 install" >&2; exit 1; }
+  local name=$1 port=$2 absent flags=() scratch=$built/run/$1-$2
+  needs "$name" >/dev/null || { echo "no server $name: see $0 list" >&2; exit 2; }
+  absent=$(missing "$name")
+  [ -z "$absent" ] || { echo "$name lacks ${absent//$'\n'/, }: $0 install" >&2; exit 1; }
   read -ra flags <<<"${FANTAIL_PEER_FLAGS:-}"
   # Thousands of connections, as far as the hard limit goes.
   ulimit -n "$(ulimit -Hn)"
   mkdir -p "$scratch"
   case $name in
     tokio-tungstenite | fastwebsockets | tokio-websockets)
-      exec "$file" "$port" "${flags[@]}"
+      exec "$built/rust/release/$name" "$port" "${flags[@]}"
       ;;
     ws | socket.io | faye)
       NODE_ENV=production exec node "$peers/node/$name.js" "$port" "${flags[@]}"
@@ -123,16 +154,16 @@ start() {
       ;;
     nchan)
       sed "s/@PORT@/$port/" "$peers/nginx/nginx.conf" >"$scratch/nginx.conf"
-      exec /usr/sbin/nginx -p "$scratch" -c "$scratch/nginx.conf" -e stderr
+      exec nginx -p "$scratch" -c "$scratch/nginx.conf" -e stderr
       ;;
     nats)
-      FANTAIL_PEER_TCP_PORT=$port FANTAIL_PEER_WEBSOCKET_PORT=-1 exec "$file" -c "$peers/nats/nats.conf"
+      FANTAIL_PEER_TCP_PORT=$port FANTAIL_PEER_WEBSOCKET_PORT=-1 exec nats-server -c "$peers/nats/nats.conf"
       ;;
     nats-websocket)
-      FANTAIL_PEER_TCP_PORT=-1 FANTAIL_PEER_WEBSOCKET_PORT=$port exec "$file" -c "$peers/nats/nats.conf"
+      FANTAIL_PEER_TCP_PORT=-1 FANTAIL_PEER_WEBSOCKET_PORT=$port exec nats-server -c "$peers/nats/nats.conf"
       ;;
     redis)
-      exec "$file" "$peers/redis/redis.conf" --port "$port" --dir "$scratch"
+      exec redis-server "$peers/redis/redis.conf" --port "$port" --dir "$scratch"
       ;;
   esac
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -162,12 +162,15 @@ impl Drop for Launched {
     }
 }
 
-/// Whether a command line's program is there: a path, or a name that `PATH` leads to.
-pub fn is_installed(program: &str) -> bool {
+/// Where a command line's program is: a path that exists, or a name that `PATH` leads to. Debian keeps servers in `/usr/sbin`,
+/// which is in the `PATH` of few who are not root.
+pub fn find(program: &str) -> Option<PathBuf> {
     if program.contains('/') {
-        return Path::new(program).exists();
+        return Some(PathBuf::from(program)).filter(|path| path.exists());
     }
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// A port of loopback that nobody listens on just now.
@@ -229,7 +232,8 @@ mod tests {
         assert!(!server.wait_for(address, Duration::from_secs(9), &AtomicBool::new(true)).unwrap(), "interrupted");
         let missing = Launch { words: vec!["no-such-program".to_owned()], ..Launch::default() }.start().unwrap_err();
         assert!(missing.to_string().starts_with("cannot start no-such-program: "), "{missing}");
-        assert!(is_installed("sh") && is_installed("/bin/sh") && !is_installed("no-such-program") && !is_installed("./none"));
+        let is_there = |program| find(program).is_some();
+        assert!(is_there("sh") && is_there("/bin/sh") && !is_there("no-such-program") && !is_there("./none"));
     }
 
     #[test]

@@ -4,22 +4,38 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Latencies that stand for their run, where it has several.
-const MAIN_LATENCIES: [&str; 3] = ["tcp_and_upgrade", "delivery", "round_trip"];
+/// Latencies that stand for their run, by command: connect, fan-outs, echo, publish, storm. Others are parts of these.
+const MAIN_LATENCIES: [&str; 5] = ["whole", "delivery", "round_trip", "answer", "back"];
 
 /// Counts that mean that something went wrong.
-const LOSSES: [&str; 10] = [
+const LOSSES: [&str; 19] = [
     "lost",
+    "lost_again",
+    "missing",
+    "passing_lost",
+    "idle_lost",
     "duplicated",
     "reordered",
     "foreign",
+    "wrong_echoes",
+    "unanswered",
+    "refused_publications",
     "connections_lost",
+    "idle_connections_lost",
+    "ended_early",
     "refused",
     "reset",
     "timed_out",
     "rejected",
     "other_failures",
 ];
+
+/// How a run's `invalid_because` begins where the load test itself was busy or late, and nothing else was wrong.
+const BUSY_TOOL: [&str; 3] = ["the load test itself used ", "events waited inside the load test ", "the load test sent late "];
+
+/// What the server used for what was done, however busy whoever asked for it was.
+const SERVER_SIDE: [&str; 8] =
+    [CPU, "cpu_user_us", "cpu_system_us", MEMORY, "pss_per_connection", "kernel_per_connection", "rss", "idle_cpu"];
 
 /// Server CPU time per operation, the figure to compare.
 pub const CPU: &str = "cpu_us";
@@ -29,6 +45,29 @@ pub const RATE: &str = "per_second";
 
 /// Growth of resident memory per connection, what `hold` is about.
 pub const MEMORY: &str = "rss_per_connection";
+
+/// How far the figures of a run may be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// All of them.
+    All,
+    /// Only what the server used: the load test itself was busy or late, so rates and latencies may be its own. On a machine of two
+    /// CPUs that is what a fast server does to it.
+    ServerSide,
+    /// None: something was lost, refused, interrupted, or went wrong otherwise.
+    Nothing,
+}
+
+impl Worth {
+    /// Whether this figure may be believed.
+    pub fn covers(self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::ServerSide => SERVER_SIDE.contains(&name),
+            Self::Nothing => false,
+        }
+    }
+}
 
 /// All numbers of a run by name; what it has not is not there.
 pub fn values(run: &Value) -> BTreeMap<String, f64> {
@@ -55,12 +94,12 @@ pub fn values(run: &Value) -> BTreeMap<String, f64> {
     all
 }
 
-/// The latency that stands for a run, with its name.
+/// The latency that stands for a run, with its name; `None` if it has only parts of one.
 pub fn main_latency(run: &Value) -> Option<(&str, &Value)> {
     let all = run["latencies"].as_object()?;
     let counted = |(_, latency): &(&String, &Value)| latency["count"].as_u64().is_some_and(|count| count > 0);
     let main = MAIN_LATENCIES.iter().find_map(|&name| all.get_key_value(name).filter(&counted));
-    main.or_else(|| all.iter().find(counted)).map(|(name, latency)| (name.as_str(), latency))
+    main.map(|(name, latency)| (name.as_str(), latency))
 }
 
 /// The number that a test is about: memory where it is measured, otherwise processor time, otherwise what there is.
@@ -71,6 +110,19 @@ pub fn main(names: &[&str]) -> Option<&'static str> {
 /// Whether more of it is better.
 pub fn more_is_better(name: &str) -> bool {
     name == RATE
+}
+
+/// How far a run's figures may be believed.
+pub fn worth(run: &Value) -> Worth {
+    let reasons: Vec<&str> = run["invalid_because"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let is_of_tool = |reason: &&str| BUSY_TOOL.iter().any(|start| reason.starts_with(start));
+    match (flaws(run).len(), reasons.len()) {
+        (0, _) if run["interrupted"] != true => Worth::All,
+        (all, of_reasons) if all == of_reasons && run["interrupted"] != true && reasons.iter().all(is_of_tool) => {
+            Worth::ServerSide
+        }
+        _ => Worth::Nothing,
+    }
 }
 
 /// Why a run's figures must not be quoted; empty if they may.
@@ -96,6 +148,7 @@ pub fn title(name: &str) -> String {
         "p99_us" => "p99".to_owned(),
         MEMORY => "RSS/conn".to_owned(),
         "pss_per_connection" => "PSS/conn".to_owned(),
+        "kernel_per_connection" => "kernel/conn".to_owned(),
         "idle_cpu" => "idle CPU".to_owned(),
         other => other.replace('_', " "),
     }
@@ -106,7 +159,7 @@ pub fn show(name: &str, value: f64) -> String {
     match name {
         RATE => thousands(value),
         "p50_us" | "p99_us" => microseconds(value),
-        MEMORY | "pss_per_connection" => format!("{} B", thousands(value)),
+        MEMORY | "pss_per_connection" | "kernel_per_connection" => format!("{} B", thousands(value)),
         "rss" => format!("{value:.1} MiB"),
         "idle_cpu" => format!("{value:.1} %"),
         _ => digits(value),
@@ -169,13 +222,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::histogram::Histogram;
+    use crate::report::{Measured, Report};
 
     #[test]
     fn a_run_is_taken_apart() {
         let run = json!({
             "operations": 10, "operations_per_second": 5.0,
             "server_cpu": {"us_per_operation": 3.0, "user_us_per_operation": 1.0, "system_us_per_operation": 2.0},
-            "latencies": {"tcp": {"count": 1, "quantiles": {}}, "tcp_and_upgrade": {"count": 9, "quantiles": {"p50": 1000, "p99": 2500}}},
+            "latencies": {"tcp": {"count": 1, "quantiles": {}}, "whole": {"count": 9, "quantiles": {"p50": 1000, "p99": 2500}}},
             "figures": {"rss_per_connection": {"value": 88.5, "unit": "B"}},
             "counts": {"lost": 0, "reset": 2}, "valid": true, "invalid_because": [],
         });
@@ -184,11 +239,46 @@ mod tests {
         assert_eq!(names, ["cpu_system_us", CPU, "cpu_user_us", "p50_us", "p99_us", RATE, MEMORY]);
         assert_eq!((values["p99_us"], values[MEMORY]), (2.5, 88.5));
         assert_eq!(main(&names), Some(MEMORY));
-        assert_eq!(main_latency(&run).unwrap().0, "tcp_and_upgrade");
+        assert_eq!(main_latency(&run).unwrap().0, "whole");
+        let parts = json!({"latencies": {"tcp": {"count": 9}, "whole": {"count": 0}}});
+        assert_eq!(main_latency(&parts), None, "a part is not the whole");
         assert_eq!(flaws(&run), ["2 reset"]);
+        let lossy = json!({"counts": {"idle_connections_lost": 3, "wrong_echoes": 1, "delivered": 9, "unanswered": 0}});
+        assert_eq!(flaws(&lossy), ["1 wrong echoes", "3 idle connections lost"]);
         let invalid = json!({"valid": false, "invalid_because": ["too slow"], "server_cpu": null});
         assert_eq!(flaws(&invalid), ["INVALID: too slow"]);
         assert_eq!(super::values(&invalid).len(), 0);
+    }
+
+    #[test]
+    fn a_busy_tool_says_nothing_against_the_server_s_cpu_time() {
+        let report = |own_cpu_share: f64, lag: u64, lost: u64| {
+            let measured = Measured { seconds: 1.0, operations: 9, own_cpu_share, ..Measured::default() };
+            let of = |value: u64| {
+                let mut histogram = Histogram::new();
+                histogram.record(value);
+                histogram
+            };
+            let mut report = Report::new("echo", "message", measured, of(lag));
+            report.lateness = Some(of(lag));
+            report.latencies = vec![("round_trip", of(10_000))];
+            report.counts = vec![("lost", lost)];
+            report
+        };
+        let worth_of = |report: &Report| worth(&report.to_json());
+        assert_eq!(worth_of(&report(0.5, 1, 0)), Worth::All);
+        // Its load, its lag, its lateness, in the words that the report has for them.
+        let busy = report(0.9, 9_000, 0);
+        assert_eq!((busy.invalid().len(), worth_of(&busy)), (3, Worth::ServerSide));
+        assert_eq!(worth_of(&report(0.9, 1, 1)), Worth::Nothing, "lost");
+        for mut cut_short in [report(0.9, 1, 0), report(0.5, 1, 0)] {
+            cut_short.interrupted = true;
+            assert_eq!(worth_of(&cut_short), Worth::Nothing);
+        }
+        let mut doubted = report(0.9, 1, 0);
+        doubted.doubts = vec!["the kernel counted fewer".to_owned()];
+        assert_eq!(worth_of(&doubted), Worth::Nothing, "operations that were none make CPU time per operation wrong");
+        assert!(Worth::ServerSide.covers(CPU) && !Worth::ServerSide.covers(RATE) && !Worth::ServerSide.covers("p99_us"));
     }
 
     #[test]

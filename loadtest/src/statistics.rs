@@ -1,9 +1,9 @@
 //! Medians, their bootstrap intervals, and which of them can be told apart.
 //!
 //! A median, because one disturbed round then moves nothing. The interval is the percentile bootstrap of the median: it assumes
-//! nothing of how figures scatter. With five samples it reaches from the least to the greatest and holds the true median 15
-//! times in 16; with fewer it promises too much, with one it is without bounds. The generator is seeded: the same samples have
-//! the same interval.
+//! nothing of how figures scatter. With five samples it is their range, from the least to the greatest, which holds the true
+//! median 15 times in 16; fewer samples have no interval worth the name, so theirs is without bounds and nothing is told apart
+//! by them. The generator is seeded: the same samples have the same interval.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ const RESAMPLES: usize = 4000;
 /// Half of what a 95 % interval leaves out.
 const TAIL: f64 = 0.025;
 
+/// The fewest samples that have an interval; theirs is their range. The range of four misses the true median once in eight times.
+pub const SAMPLES_MIN: usize = 5;
+
 /// A seed like any other.
 const SEED: u64 = 0x6661_6e74_6169_6c21;
 
@@ -21,7 +24,7 @@ const SEED: u64 = 0x6661_6e74_6169_6c21;
 pub struct Estimate {
     /// The median.
     pub median: f64,
-    /// Where the 95 % interval begins; `None` if a single sample says nothing about it.
+    /// Where the 95 % interval begins; `None` of fewer samples than [`SAMPLES_MIN`], which say too little about it.
     pub low: Option<f64>,
     /// Where it ends.
     pub high: Option<f64>,
@@ -33,7 +36,7 @@ impl Estimate {
     /// Of these samples; `None` of none.
     pub fn of(samples: &[f64]) -> Option<Self> {
         let middle = median(samples)?;
-        if samples.len() < 2 {
+        if samples.len() < SAMPLES_MIN {
             return Some(Self { median: middle, low: None, high: None, samples: samples.len() });
         }
         let mut generator = fastrand::Rng::with_seed(SEED);
@@ -158,7 +161,7 @@ mod tests {
         }
 
         #[test]
-        fn the_interval_is_that_of_all_resamples(samples in prop::collection::vec(0.1..100.0_f64, 2..6)) {
+        fn the_interval_is_that_of_all_resamples(samples in prop::collection::vec(0.1..100.0_f64, SAMPLES_MIN)) {
             let estimate = Estimate::of(&samples).unwrap();
             prop_assert_eq!(estimate, Estimate::of(&samples).unwrap());
             let (low, high) = estimate.bounds();
@@ -198,8 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn one_sample_tells_nothing_apart() {
+    fn few_samples_tell_nothing_apart() {
         assert_eq!(Estimate::of(&[]), None);
+        let four = Estimate::of(&[1.0, 1.1, 1.2, 1.3]).unwrap();
+        assert_eq!((four.samples, four.bounds()), (4, (f64::NEG_INFINITY, f64::INFINITY)));
         let single = Estimate::of(&[3.0]).unwrap();
         assert_eq!((single.median, single.low), (3.0, None));
         assert_eq!(tie_groups(&[Estimate::exact(9.0), single, Estimate::exact(1.0)]), [[0, 1, 2]]);

@@ -65,10 +65,21 @@ pub fn run(words: &[String], interrupted: &AtomicBool, mut tick: impl FnMut()) -
 fn outcome(output: io::Result<Output>) -> Result<Outcome, Failure> {
     let output = output.map_err(|error| Failure::System("reading a run's results", error))?;
     Ok(match serde_json::from_slice::<Value>(&output.stdout) {
-        Ok(json) if json["interrupted"] == true => Outcome::Interrupted,
-        Ok(json) => Outcome::Measured(json),
+        Ok(json) => of_json(json),
         Err(_) => Outcome::Failed(reason(&String::from_utf8_lossy(&output.stderr), &output.status.to_string())),
     })
+}
+
+fn of_json(json: Value) -> Outcome {
+    match json {
+        Value::Array(reports) => {
+            let many = reports.len();
+            Outcome::Failed(format!("it made {many} reports, and a comparison takes one: give its command one size and the like"))
+        }
+        json if json["interrupted"] == true => Outcome::Interrupted,
+        json if json["command"].is_string() => Outcome::Measured(json),
+        _ => Outcome::Failed("what it wrote is no report".to_owned()),
+    }
 }
 
 /// What it said, on one line; how it ended if it said nothing.
@@ -80,7 +91,18 @@ fn reason(errors: &str, status: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn one_report_is_a_run_and_several_are_none() {
+        let report = json!({"command": "echo", "interrupted": false});
+        assert!(matches!(of_json(report.clone()), Outcome::Measured(json) if json == report));
+        assert!(matches!(of_json(json!({"command": "echo", "interrupted": true})), Outcome::Interrupted));
+        assert!(matches!(of_json(json!([report, report])), Outcome::Failed(why) if why.starts_with("it made 2 reports, ")));
+        assert!(matches!(of_json(json!(3)), Outcome::Failed(_)));
+    }
 
     #[test]
     fn a_failed_run_tells_why() {

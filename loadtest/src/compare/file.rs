@@ -53,10 +53,10 @@ pub struct Server {
     /// What was set, and which documentation recommends it.
     #[serde(default)]
     pub settings: String,
-    /// Added to the command of each test whose `url` is `topic`.
+    /// Added to the command of each test whose `url` is `topic`; `{port}` as above.
     #[serde(default)]
     pub flags: Vec<String>,
-    /// Whether it is an error that it is not installed.
+    /// Whether it is an error that it is not installed or does not start.
     #[serde(default = "yes")]
     pub required: bool,
     /// Programs and files without which it counts as not installed, beside its own program.
@@ -119,6 +119,9 @@ impl Comparison {
         if let Some(flag) = test.command.iter().find(|word| own.contains(&word.split('=').next().unwrap_or_default())) {
             return Err(format!("test {}: command has {flag}, which compare sets itself", test.name));
         }
+        if let Some(word) = test.command.iter().find(|word| word.contains("{port}")) {
+            return Err(format!("test {}: {word}: a test is of several servers, each with a port of its own", test.name));
+        }
         match self.servers.iter().any(|server| server.url.contains_key(&test.url)) {
             true => Ok(()),
             false => Err(format!("test {}: no server has a url.{}", test.name, test.url)),
@@ -130,7 +133,7 @@ impl Server {
     /// What of it is not on this machine.
     pub fn missing(&self) -> Option<&str> {
         let all = self.start.first().into_iter().chain(&self.needs);
-        all.map(String::as_str).find(|needed| !launch::is_installed(needed))
+        all.map(String::as_str).find(|needed| launch::find(needed).is_none())
     }
 
     /// The addresses it has to accept on before it can be measured.
@@ -153,6 +156,9 @@ impl Server {
         }
         if self.version.is_some() && self.version_command.is_some() {
             return Err(format!("server {name}: version and version_command exclude each other"));
+        }
+        if let Some(word) = self.version_command.iter().flatten().find(|word| word.contains("{port}")) {
+            return Err(format!("server {name}: version_command: {word}: it has no port when it is asked"));
         }
         match self.url.iter().find(|(_, url)| authority(url).is_none_or(|authority| !authority.contains(':'))) {
             Some((kind, url)) => Err(format!("server {name}: url.{kind}: {url:?} is no URL with a port")),
@@ -264,6 +270,8 @@ pub mod tests {
             ("url = \"echo\"", "url = \"ecko\"", "test echo: no server has a url.ecko"),
             ("[\"no-such-program\"]", "[]", "server b: start is empty"),
             ("redis://127.0.0.1:{port}/{topic}", "/no/where", "server b: url.topic"),
+            ("[\"echo\", ", "[\"echo\", \"--post={port}\", ", "test echo: --post={port}: a test is of several servers"),
+            ("version = \"1.0\"", "version_command = [\"a\", \"{port}\"]", "server a: version_command: {port}"),
             ("[\"echo\", ", "[\"echo\", \"--cpu=3\", ", "--cpu=3, which compare sets itself"),
         ] {
             let text = SMALL.replacen(from, to, 1);

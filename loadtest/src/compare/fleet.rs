@@ -93,7 +93,7 @@ pub fn version(server: &Server) -> Option<String> {
         return server.version.clone();
     }
     let [program, arguments @ ..] = server.version_command.as_deref()? else { return None };
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+    let output = Command::new(launch::find(program)?).args(arguments).stdin(Stdio::null()).output().ok()?;
     [output.stdout, output.stderr].iter().find_map(|bytes| find_version(&String::from_utf8_lossy(bytes)))
 }
 

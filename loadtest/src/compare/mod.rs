@@ -81,8 +81,17 @@ pub fn run(options: &Compare) -> Result<ExitCode, Failure> {
     outcome?;
     Ok(match () {
         () if results.interrupted => ExitCode::from(STATUS_INTERRUPTED),
-        () if results.summary.iter().any(|cell| cell.is_doubtful) => ExitCode::from(STATUS_INVALID),
+        () if has_doubtful_comparison(&results) => ExitCode::from(STATUS_INVALID),
         () => ExitCode::SUCCESS,
+    })
+}
+
+/// Whether a server has no sound run for the number by which a test compares.
+fn has_doubtful_comparison(results: &Results) -> bool {
+    results.tests.iter().any(|test| {
+        let cells: Vec<&summary::Cell> = results.summary.iter().filter(|cell| cell.test == test.name).collect();
+        let main = summary::main_measure(&cells);
+        cells.iter().any(|cell| main.is_none_or(|main| !cell.is_sound(main)))
     })
 }
 
@@ -116,7 +125,7 @@ fn info(server: &Server) -> ServerInfo {
         start: server.start.clone(),
         env: server.env.clone(),
         settings: server.settings.clone(),
-        missing: server.missing().map(str::to_owned),
+        missing: server.missing().map(|missing| format!("{missing} is not installed")),
     }
 }
 
@@ -127,7 +136,7 @@ fn leave_out_missing(file: &mut Comparison, results: &mut Results, skip: bool) -
         return Err(Failure::Usage(format!("{name}: {missing} is not installed; --skip-missing compares the others")));
     }
     for server in results.servers.iter().filter(|server| server.missing.is_some()) {
-        eprintln!("{} is left out: {} is not installed", server.name, server.missing.as_deref().unwrap_or_default());
+        eprintln!("{} is left out: {}", server.name, server.missing.as_deref().unwrap_or_default());
     }
     file.servers.retain(|server| server.missing().is_none());
     results.tests.retain(|test| file.servers.iter().any(|server| server.has(test)));

@@ -68,7 +68,7 @@ pub struct ServerInfo {
     pub env: BTreeMap<String, String>,
     /// What was set, and who recommends it.
     pub settings: String,
-    /// What of it was not on the machine, so that it was left out.
+    /// Why it was left out: what of it is not installed, or how its start failed.
     pub missing: Option<String>,
 }
 

@@ -41,12 +41,21 @@ impl<'a> Rounds<'a> {
 
     /// Runs all rounds. `after_round` sees the results so far, so that a long comparison can be kept.
     pub fn run(mut self, after_round: impl Fn(&Results) -> Result<(), Failure>) -> Result<(), Failure> {
-        let steps = plan::steps(self.file, self.results.rounds);
-        self.progress = Progress::new("comparing", clock::length(estimate(&steps)));
+        let mut steps = plan::steps(self.file, self.results.rounds);
         // Who does not start is better known before an hour of measuring than after it.
         for server in &self.file.servers {
-            self.fleet.ensure(server)?;
+            match self.fleet.ensure(server) {
+                Err(failure) if !server.required => {
+                    self.leave_out(server, &failure);
+                    steps.retain(|step| step.server.name != server.name);
+                }
+                started => drop(started?),
+            }
         }
+        if steps.is_empty() {
+            return Err(Failure::Usage("no server is left to be compared".to_owned()));
+        }
+        self.progress = Progress::new("comparing", clock::length(estimate(&steps)));
         let mut was_fresh = false;
         for (at, step) in steps.iter().enumerate() {
             if step.test.wants_fresh_server() && !was_fresh {
@@ -65,9 +74,17 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
+    /// Notes why a server that need not be there takes no part.
+    fn leave_out(&mut self, server: &Server, failure: &Failure) {
+        let reason = failure.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        eprintln!("{} is left out: {reason}", server.name);
+        let known = self.results.servers.iter_mut().find(|known| known.name == server.name);
+        known.into_iter().for_each(|known| known.missing = Some(reason.clone()));
+    }
+
     /// Makes one run; false after Ctrl-C.
     fn step(&mut self, step: Step<'_>, order: usize) -> Result<bool, Failure> {
-        let Step { test, server, round } = step;
+        let Step { test, server, round, .. } = step;
         let mut run = Run {
             test: test.name.clone(),
             server: server.name.clone(),
@@ -101,22 +118,24 @@ impl<'a> Rounds<'a> {
         Ok(true)
     }
 
-    /// Short runs until the rate stays, once for each test and each start of the server; false after Ctrl-C.
+    /// Short runs until the rate stays, once for each kind of URL and each start of the server; false after Ctrl-C.
     fn warm_up(&mut self, test: &Test, server: &Server, place: Place) -> Result<bool, Failure> {
         if test.wants_fresh_server() {
             return Ok(true);
         }
         if place.is_new {
-            // It was started again, so it is cold again in every test.
+            // It was started again, so it is cold again.
             self.results.warmups.retain(|warmup| warmup.server != server.name);
         }
-        if self.results.warmups.iter().any(|warmup| warmup.test == test.name && warmup.server == server.name) {
+        let test = plan::warmup_test(self.file, &test.url).unwrap_or(test);
+        if self.results.warmups.iter().any(|warmup| warmup.url == test.url && warmup.server == server.name) {
             return Ok(true);
         }
         let run_time = format!("{}ms", RUN_TIME.as_millis());
         let command = test.command_with(&[("--duration", &run_time), ("--warmup", "0s")]);
         let words = words(test, server, place, self.file.client_cpu, &command);
-        let mut warmup = Warmup { test: test.name.clone(), server: server.name.clone(), ..Warmup::default() };
+        let mut warmup =
+            Warmup { test: test.name.clone(), url: test.url.clone(), server: server.name.clone(), ..Warmup::default() };
         while warmup.wants_more() {
             match self.measure(&words)? {
                 Outcome::Interrupted => return Ok(false),
@@ -144,11 +163,11 @@ impl<'a> Rounds<'a> {
 
 /// The words of one run: command, URL, its flags, the server's, and ours.
 fn words(test: &Test, server: &Server, place: Place, cpu: usize, command: &[String]) -> Vec<String> {
-    let url = server.url[&test.url].replace("{port}", &place.port.to_string());
-    let mut words = vec![command[0].clone(), url];
+    let with_port = |text: &String| text.replace("{port}", &place.port.to_string());
+    let mut words = vec![command[0].clone(), with_port(&server.url[&test.url])];
     words.extend_from_slice(&command[1..]);
     if test.url == "topic" {
-        words.extend_from_slice(&server.flags);
+        words.extend(server.flags.iter().map(with_port));
     }
     let own = ["--json", "-", "--pid", &place.pid.to_string(), "--cpu", &cpu.to_string()].map(str::to_owned);
     words.extend(own);
@@ -169,5 +188,9 @@ mod tests {
         assert_eq!(line(&file.tests[0], a), "echo ws://127.0.0.1:4000/echo --duration 2s --json - --pid 7 --cpu 1");
         let topic = "fanout redis://127.0.0.1:4000/{topic} --connections=10 --duration 4s --warmup=500ms --sub redis --json - --pid 7 --cpu 1";
         assert_eq!(line(&file.tests[1], b), topic);
+        let mut posting = b.clone();
+        posting.flags = ["--post", "http://127.0.0.1:{port}/pub/{topic}"].map(str::to_owned).into();
+        let posted = line(&file.tests[1], &posting);
+        assert!(posted.contains("--post http://127.0.0.1:4000/pub/{topic}") && !posted.contains("{port}"), "{posted}");
     }
 }

@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 
 use crate::measure;
-use crate::statistics::Estimate;
+use crate::statistics::{Estimate, SAMPLES_MIN};
 
 use super::results::Results;
 use super::summary::{Cell, main_measure};
 
 /// The columns that a test may have, in this order.
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "rss_per_connection",
     "pss_per_connection",
+    "kernel_per_connection",
     "rss",
     "idle_cpu",
     measure::CPU,
@@ -37,34 +38,56 @@ pub fn render(results: &Results) -> String {
         rows[0].extend(main.map(|name| format!("{} to {}", measure::title(name), first.base)));
         rows.extend(cells.iter().map(|cell| row(cell, &columns, main)));
         write_rows(&mut text, &rows);
+        if has_marks(&cells, &columns, main) {
+            let _ = writeln!(text, "  ! doubtful: no run without a flaw tells it, or what it is compared to");
+        }
         cells.iter().for_each(|cell| write_remarks(&mut text, cell));
     }
     for server in &results.servers {
         if let Some(missing) = &server.missing {
-            let _ = writeln!(text, "\n{} was left out: {missing} is not installed", server.name);
+            let _ = writeln!(text, "\n{} was left out: {missing}", server.name);
         }
     }
     text
 }
 
-/// A ratio with its interval.
+/// A ratio with its interval, if it has one, and what that rests on.
 pub fn ratio(estimate: &Estimate) -> String {
+    let median = measure::ratio(estimate.median);
     match (estimate.low, estimate.high) {
         _ if estimate.samples == 0 => format!("{}", estimate.median),
         (Some(low), Some(high)) => {
-            format!("{} [{}, {}]", measure::ratio(estimate.median), measure::ratio(low), measure::ratio(high))
+            format!("{median} [{}, {}] ({})", measure::ratio(low), measure::ratio(high), pairs(estimate))
         }
-        _ => format!("{} [one round]", measure::ratio(estimate.median)),
+        _ => format!("{median} ({})", pairs(estimate)),
+    }
+}
+
+/// What the interval of a ratio rests on.
+pub fn pairs(estimate: &Estimate) -> String {
+    match estimate.samples {
+        1 => "1 pair".to_owned(),
+        SAMPLES_MIN => format!("range of {SAMPLES_MIN}"),
+        many => format!("{many} pairs"),
     }
 }
 
 fn row(cell: &Cell, columns: &[&str], main: Option<&str>) -> Vec<String> {
-    let mark = if cell.is_doubtful { " (!)" } else { "" };
-    let mut row = vec![format!("{}{mark}", cell.server)];
-    let shown = |name: &&str| cell.values.get(*name).map_or("-".to_owned(), |value| measure::show(name, value.median));
-    row.extend(columns.iter().map(shown));
-    row.extend(main.map(|name| cell.ratios.get(name).map_or("-".to_owned(), ratio)));
+    let mark = |text: String, is_doubtful: bool| if is_doubtful { format!("! {text}") } else { text };
+    let shown =
+        |name: &str| cell.values.get(name).map(|value| mark(measure::show(name, value.median), cell.doubtful.contains(name)));
+    let compared = |name: &str| cell.ratios.get(name).map(|value| mark(ratio(value), cell.doubtful_ratios.contains(name)));
+    let mut row = vec![cell.server.clone()];
+    row.extend(columns.iter().map(|name| shown(name).unwrap_or("-".to_owned())));
+    row.extend(main.map(|name| compared(name).unwrap_or("-".to_owned())));
     row
+}
+
+fn has_marks(cells: &[&Cell], columns: &[&str], main: Option<&str>) -> bool {
+    let is_marked = |cell: &&Cell| {
+        columns.iter().any(|name| cell.doubtful.contains(*name)) || main.is_some_and(|name| cell.doubtful_ratios.contains(name))
+    };
+    cells.iter().any(is_marked)
 }
 
 fn write_rows(text: &mut String, rows: &[Vec<String>]) {
@@ -79,17 +102,32 @@ fn write_rows(text: &mut String, rows: &[Vec<String>]) {
 }
 
 fn write_remarks(text: &mut String, cell: &Cell) {
-    if cell.is_doubtful {
-        let _ = writeln!(text, "  (!) {}: no run without a flaw; its figures are those of flawed runs", cell.server);
-    } else if !cell.flaws.is_empty() {
-        let _ = writeln!(text, "  {}: {} of {} runs left out", cell.server, cell.flaws.len(), cell.runs);
+    for remark in remarks(cell) {
+        let _ = writeln!(text, "  {}: {remark}", cell.server);
     }
     for flaw in &cell.flaws {
         let _ = writeln!(text, "      {flaw}");
     }
     if cell.settled == Some(false) {
-        let _ = writeln!(text, "  {}: its rate had not settled within 2 % when it was measured", cell.server);
+        let _ = writeln!(text, "  {}: its rate had not settled within 2 % when it had been warmed up", cell.server);
     }
+}
+
+/// What is to be said of a server's flawed runs.
+pub fn remarks(cell: &Cell) -> Vec<String> {
+    let (runs, spoilt, busy) = (cell.runs, cell.runs_spoilt, cell.runs_of_busy_tool);
+    let mut remarks = Vec::new();
+    if spoilt == runs {
+        remarks.push("no run without a loss or failure; its figures are those of flawed runs".to_owned());
+    } else if spoilt > 0 {
+        remarks.push(format!("{spoilt} of {runs} runs left out"));
+    }
+    if busy > 0 && busy + spoilt == runs {
+        remarks.push(format!("rates and latencies are doubtful: the load test itself was busy or late in {busy} of {runs} runs"));
+    } else if busy > 0 {
+        remarks.push(format!("rates and latencies of {busy} of {runs} runs left out: the load test itself was busy or late"));
+    }
+    remarks
 }
 
 #[cfg(test)]
@@ -100,16 +138,24 @@ mod tests {
     #[test]
     fn a_table_has_medians_ratios_and_what_was_left_out() {
         let mut results = results();
-        results.servers[2].missing = Some("idled".to_owned());
+        results.servers[2].missing = Some("idled is not installed".to_owned());
+        for run in results.runs.iter_mut().filter(|run| run.server == "base") {
+            run.run.as_mut().unwrap()["invalid_because"] = serde_json::json!(["the load test itself used 90 % of a CPU"]);
+        }
         results.summary = summarize(&results);
         let expected = "
 echo: Echo
   server  CPU µs/op  ops/s  CPU µs/op to base
-  base         2.00    100                  1
-  other        5.50     50  1.75 [1.50, 2.00]
+  base         2.00  ! 100                  1
+  other        5.50     50     1.75 (2 pairs)
+  ! doubtful: no run without a flaw tells it, or what it is compared to
+  base: rates and latencies are doubtful: the load test itself was busy or late in 3 of 3 runs
+      round 1: INVALID: the load test itself used 90 % of a CPU
+      round 2: INVALID: the load test itself used 90 % of a CPU
+      round 3: INVALID: the load test itself used 90 % of a CPU
   other: 1 of 3 runs left out
       round 3: 5 lost
-  other: its rate had not settled within 2 % when it was measured
+  other: its rate had not settled within 2 % when it had been warmed up
 
 idle was left out: idled is not installed
 ";
@@ -117,7 +163,11 @@ idle was left out: idled is not installed
     }
 
     #[test]
-    fn a_single_round_has_no_interval() {
-        assert_eq!(ratio(&Estimate::of(&[1.5]).unwrap()), "1.50 [one round]");
+    fn a_ratio_tells_what_it_rests_on() {
+        let shown = |samples: &[f64]| ratio(&Estimate::of(samples).unwrap());
+        assert_eq!(shown(&[1.5]), "1.50 (1 pair)");
+        assert_eq!(shown(&[1.5, 1.6, 1.7, 1.8]), "1.65 (4 pairs)");
+        assert_eq!(shown(&[1.5, 1.6, 1.7, 1.8, 1.9]), "1.70 [1.50, 1.90] (range of 5)");
+        assert_eq!(shown(&[1.5; 7]), "1.50 [1.50, 1.50] (7 pairs)");
     }
 }

@@ -1,4 +1,4 @@
-//! Warming a server up for a test: short runs of it until their rate stays where it is.
+//! Warming a server up for a kind of URL: short runs of one of its tests until their rate stays where it is.
 //!
 //! Compilers that work while a program runs, caches and allocators settle after thousands of operations, not after a fixed time.
 //! Of a paced test the rate is given, so two runs do; nothing could be seen of a server that keeps up with it.
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// How long one run of it measures.
-pub const RUN_TIME: Duration = Duration::from_secs(1);
+pub const RUN_TIME: Duration = Duration::from_millis(500);
 
 /// How many runs it is reckoned with beforehand.
 pub const RUNS_USUAL: u32 = 3;
@@ -22,8 +22,11 @@ const CHANGE_MAX: f64 = 0.02;
 /// How the warming up went.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Warmup {
-    /// Of which test.
+    /// By which test.
     pub test: String,
+    /// For which kind of URL.
+    #[serde(default)]
+    pub url: String,
     /// Of which server.
     pub server: String,
     /// Operations a second of each run.

@@ -9,11 +9,13 @@ use super::overview::label;
 pub fn section(results: &Results) -> String {
     let mut text = "<section>\n<h2>How it was measured</h2>\n".to_owned();
     text += "<p>All servers run at once, each started by the load test on the CPUs given above and idle while another is measured; \
-             memory is measured on servers started for it alone. Each is warmed up for each test until its rate changes by less \
+             memory is measured on servers started for it alone. Each is warmed up for each kind of URL until its rate changes by less \
              than 2\u{a0}%. A round takes every test to every server, forward and backward in turn. Ratios are taken within a round; \
-             shown are the median of the rounds and the 95\u{a0}% percentile bootstrap interval of that median. Runs that say INVALID, \
-             because the load test itself may have been the bottleneck, and runs that lost something are left out. Servers whose \
-             intervals overlap, directly or by way of others, are not ranked.</p>\n";
+             shown are the median of the rounds and the 95\u{a0}% percentile bootstrap interval of that median; of five rounds it is \
+             their range, and fewer have none. Runs that lost something or failed are left out. Of runs that say INVALID because the \
+             load test itself was busy or late, so that it may have been the bottleneck, rates and latencies are left out; what the \
+             server used for each operation does not depend on that. Where nothing else is left, what there is is shown and marked \
+             doubtful. Servers whose intervals overlap, directly or by way of others, are not ranked.</p>\n";
     text += &definitions(&facts(results));
     text += "<h2>Servers and their settings</h2>\n";
     results.servers.iter().for_each(|server| text += &server_section(server));
@@ -47,7 +49,7 @@ fn server_section(server: &ServerInfo) -> String {
         text += &format!("<p><strong class=\"old\">Old:</strong> {}</p>\n", escape(old));
     }
     if let Some(missing) = &server.missing {
-        text += &format!("<p><strong>Left out:</strong> {} was not installed.</p>\n", escape(missing));
+        text += &format!("<p><strong>Left out:</strong> {}.</p>\n", escape(missing));
     }
     if !server.settings.is_empty() {
         text += &format!("<p>{}</p>\n", escape(&server.settings));

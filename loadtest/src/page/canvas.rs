@@ -33,6 +33,8 @@ pub enum Ink {
     Reference,
     /// A background that keeps rows together.
     Band,
+    /// The page itself, within what is hollow.
+    Ground,
     /// One of several series.
     Series(usize),
     /// The same without its dashes.
@@ -79,12 +81,13 @@ pub fn draw(id: &str, size: (u32, u32), words: &Words, paint: impl FnOnce(&mut C
 }
 
 impl Ink {
-    const FIXED: [(Self, &'static str); 5] = [
+    const FIXED: [(Self, &'static str); 6] = [
         (Self::Text, "text"),
         (Self::Muted, "muted"),
         (Self::Grid, "grid"),
         (Self::Reference, "reference"),
         (Self::Band, "band"),
+        (Self::Ground, "ground"),
     ];
 
     fn stand_in(self) -> RGBColor {
@@ -109,18 +112,29 @@ impl Canvas<'_> {
         let _ = self.area.draw(&Rectangle::new([whole(from), whole(to)], ink.stand_in().filled()));
     }
 
-    /// The mark of a series; four shapes in turn.
-    pub fn mark(&mut self, at: (f64, f64), series: usize) {
-        let (at, style) = (whole(at), Ink::Series(series).stand_in().filled());
-        let _ = match series % 4 {
-            0 => self.area.draw(&Circle::new(at, 4, style)),
-            1 => self.area.draw(&Rectangle::new([(at.0 - 4, at.1 - 4), (at.0 + 4, at.1 + 4)], style)),
-            2 => self.area.draw(&TriangleMarker::new(at, 5, style)),
-            _ => {
-                let around = [(0, -5), (5, 0), (0, 5), (-5, 0)].map(|(x, y)| (at.0 + x, at.1 + y));
-                self.area.draw(&Polygon::new(around, style))
-            }
+    /// The mark of a series; four shapes in turn, hollow where what it stands for is doubtful.
+    pub fn mark(&mut self, at: (f64, f64), series: usize, is_hollow: bool) {
+        let at = whole(at);
+        let around = |corners: &[(i32, i32)]| -> Vec<(i32, i32)> { corners.iter().map(|(x, y)| (at.0 + x, at.1 + y)).collect() };
+        let corners: &[(i32, i32)] = match series % 4 {
+            0 => &[],
+            1 => &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+            2 => &[(0, -5), (5, 4), (-5, 4)],
+            _ => &[(0, -5), (5, 0), (0, 5), (-5, 0)],
         };
+        let ink = if is_hollow { Ink::Ground } else { Ink::Series(series) };
+        let _ = match corners {
+            [] => self.area.draw(&Circle::new(at, 4, ink.stand_in().filled())),
+            corners => self.area.draw(&Polygon::new(around(corners), ink.stand_in().filled())),
+        };
+        if is_hollow {
+            let outline = Ink::SolidSeries(series).stand_in().stroke_width(2);
+            let closed = around(&[corners, corners.get(..2).unwrap_or_default()].concat());
+            let _ = match corners {
+                [] => self.area.draw(&Circle::new(at, 4, outline)),
+                _ => self.area.draw(&PathElement::new(closed, outline)),
+            };
+        }
     }
 
     /// A line of text, vertically in the middle of its point.
@@ -233,11 +247,12 @@ mod tests {
         let svg = draw("x", (100, 50), &words, |canvas| {
             canvas.path(&[(0.0, 0.0), (9.0, 9.0), (20.0, 9.0)], Ink::Series(1), 2);
             canvas.text("label", (5.0, 5.0), Align::Right, 12.0, Ink::Muted);
-            (0..4).for_each(|series| canvas.mark((30.0, 30.0), series));
+            (0..8).for_each(|series| canvas.mark((30.0, 30.0), series, series >= 4));
         });
         assert!(svg.starts_with("<svg xmlns") && svg.trim_end().ends_with("</svg>"), "{svg}");
         assert!(svg.contains("<title id=\"x-t\">A &amp; B</title>") && svg.contains("aria-labelledby=\"x-t x-d\""), "{svg}");
         assert!(svg.contains("stroke-dasharray=\"7 3\" stroke=\"var(--s1)\"") && svg.contains("var(--muted)"), "{svg}");
+        assert!(svg.contains("fill=\"var(--ground)\"") && svg.contains("stroke=\"var(--s7)\""), "hollow: {svg}");
         assert!(!svg.contains('#'), "{svg}");
     }
 

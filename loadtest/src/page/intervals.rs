@@ -18,7 +18,16 @@ pub struct Panel {
     /// Its title.
     pub title: String,
     /// One for each server.
-    pub rows: Vec<Option<Estimate>>,
+    pub rows: Vec<Option<Dot>>,
+}
+
+/// One row of a panel.
+#[derive(Clone, Copy, Debug)]
+pub struct Dot {
+    /// Where it is, and its line.
+    pub estimate: Estimate,
+    /// Whether it is drawn hollow, as of runs with flaws.
+    pub is_doubtful: bool,
 }
 
 /// Several panels with the same rows and, if they share it, the same axis.
@@ -37,6 +46,18 @@ pub struct Trellis {
 }
 
 impl Trellis {
+    /// Takes such dots out, and rows and panels that have none then.
+    pub fn leave_out(&mut self, is_out: impl Fn(&Dot) -> bool) {
+        self.panels.iter_mut().flat_map(|panel| &mut panel.rows).for_each(|dot| *dot = dot.filter(|dot| !is_out(dot)));
+        self.panels.retain(|panel| panel.rows.iter().any(Option::is_some));
+        let is_kept: Vec<bool> =
+            (0..self.names.len()).map(|row| self.panels.iter().any(|panel| panel.rows[row].is_some())).collect();
+        let kept = |row: usize| is_kept[row];
+        self.panels.iter_mut().for_each(|panel| keep(&mut panel.rows, kept));
+        keep(&mut self.names, kept);
+        keep(&mut self.series, kept);
+    }
+
     /// The picture, so wide.
     pub fn draw(&self, id: &str, width: u32, words: &Words) -> String {
         let names_width = self.names.iter().map(|name| text_width(name, FONT)).fold(0.0, f64::max) + 12.0;
@@ -70,7 +91,7 @@ impl Trellis {
 
     fn draw_panel(&self, canvas: &mut Canvas<'_>, panel: &Panel, (left, top): (f64, f64), width: f64) {
         let (first, last) = (top + HEAD, top + HEAD + ROW * self.names.len() as f64);
-        let values: Vec<f64> = panel.rows.iter().flatten().map(|estimate| estimate.median).collect();
+        let values: Vec<f64> = panel.rows.iter().flatten().map(|dot| dot.estimate.median).collect();
         let value_width = values.iter().map(|&value| text_width(&(self.show)(value), SMALL)).fold(0.0, f64::max) + 10.0;
         let (low, high) = self.range(panel);
         let scale = LogScale::new(low, high, (left + 6.0, left + width - value_width - 6.0));
@@ -89,23 +110,26 @@ impl Trellis {
         if let Some(reference) = self.reference {
             canvas.path(&[(scale.at(reference), first), (scale.at(reference), last)], Ink::Reference, 1);
         }
-        for (row, estimate) in panel.rows.iter().enumerate() {
+        for (row, dot) in panel.rows.iter().enumerate() {
             let y = middle(first, row);
-            let Some(estimate) = estimate else {
+            let Some(Dot { estimate, is_doubtful }) = dot else {
                 canvas.text("–", (left + width, y), Align::Right, SMALL, Ink::Muted);
                 continue;
             };
             let (from, to) = estimate.bounds();
             // Without an interval the line would go on for ever, which is what is known.
-            canvas.path(&[(scale.at(from).max(left), y), (scale.at(to).min(right), y)], Ink::Series(self.series[row]).solid(), 2);
-            canvas.mark((scale.at(estimate.median), y), self.series[row]);
+            let thickness = if estimate.low.is_some() { 2 } else { 1 };
+            let line = [(scale.at(from).max(left), y), (scale.at(to).min(right), y)];
+            canvas.path(&line, Ink::SolidSeries(self.series[row]), thickness);
+            canvas.mark((scale.at(estimate.median), y), self.series[row], *is_doubtful);
             canvas.text(&(self.show)(estimate.median), (left + width, y), Align::Right, SMALL, Ink::Text);
         }
     }
 
     /// Each panel has its own: one test's factor of forty would hide another's of one and a half.
     fn range(&self, panel: &Panel) -> (f64, f64) {
-        let known = panel.rows.iter().flatten().flat_map(|estimate| [Some(estimate.median), estimate.low, estimate.high]);
+        let estimates = panel.rows.iter().flatten().map(|dot| dot.estimate);
+        let known = estimates.flat_map(|estimate| [Some(estimate.median), estimate.low, estimate.high]);
         let values = known.flatten().filter(|value| value.is_finite() && *value > 0.0).chain(self.reference);
         let (low, high) = values.fold((f64::INFINITY, 0.0), |(low, high), value| (f64::min(low, value), f64::max(high, value)));
         // At least a factor of one and a half, so that next to nothing looks like it.
@@ -114,14 +138,12 @@ impl Trellis {
     }
 }
 
-impl Ink {
-    /// A line this short would lose its ends to dashes.
-    const fn solid(self) -> Self {
-        match self {
-            Self::Series(number) => Self::SolidSeries(number),
-            other => other,
-        }
-    }
+fn keep<T>(all: &mut Vec<T>, is_kept: impl Fn(usize) -> bool) {
+    let mut row = 0;
+    all.retain(|_| {
+        row += 1;
+        is_kept(row - 1)
+    });
 }
 
 /// A tick without needless digits.

@@ -1,10 +1,8 @@
 //! Latency by percentile: the histograms of several runs as one, and that as a line.
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
 use serde_json::Value;
 
+use crate::histogram::Histogram;
 use crate::measure;
 
 /// The most nines that are drawn: beyond, a run of seconds has single latencies only.
@@ -28,28 +26,16 @@ pub fn curve(runs: &[&Value]) -> Vec<(f64, f64)> {
     at.extend(marks().into_iter().filter(|&mark| mark <= nines));
     at.sort_by(f64::total_cmp);
     at.dedup_by(|a, b| (*a - *b).abs() < 1e-9);
-    at.into_iter().map(|nines| (nines, all.value_at_quantile(1.0 - 10_f64.powf(-nines)) as f64 / 1e3)).collect()
+    at.into_iter().map(|nines| (nines, all.quantile(1.0 - 10_f64.powf(-nines)) as f64 / 1e3)).collect()
 }
 
-fn merged(runs: &[&Value]) -> Option<Histogram<u64>> {
-    let mut all: Option<Histogram<u64>> = None;
+fn merged(runs: &[&Value]) -> Option<Histogram> {
+    let mut all = Histogram::new();
     for run in runs {
         let raw = measure::main_latency(run).and_then(|(_, latency)| latency["hdr_v2_base64"].as_str());
-        let Some(one) = raw.and_then(parse) else { continue };
-        match &mut all {
-            // The tool's own histograms have the same bounds, and others resize.
-            Some(sum) => drop(sum.add(&one)),
-            None => all = Some(one),
-        }
+        raw.and_then(|raw| Histogram::from_base64(raw).ok()).iter().for_each(|one| all.add(one));
     }
-    all.filter(|all| !all.is_empty())
-}
-
-fn parse(base64: &str) -> Option<Histogram<u64>> {
-    let raw = BASE64_STANDARD.decode(base64).ok()?;
-    let mut histogram: Histogram<u64> = Deserializer::new().deserialize(&mut &raw[..]).ok()?;
-    histogram.auto(true);
-    Some(histogram)
+    Some(all).filter(|all| all.len() > 0)
 }
 
 #[cfg(test)]
@@ -59,7 +45,7 @@ mod tests {
     use super::*;
 
     fn run(latencies_us: std::ops::RangeInclusive<u64>) -> Value {
-        let mut histogram = crate::histogram::Histogram::new();
+        let mut histogram = Histogram::new();
         latencies_us.for_each(|latency| histogram.record(latency * 1000));
         json!({"latencies": {"round_trip": histogram.to_json()}})
     }

@@ -17,6 +17,8 @@ pub struct Series {
     pub number: usize,
     /// From left to right; what is not above zero is left out.
     pub points: Vec<(f64, f64)>,
+    /// Whether its marks are hollow and its name says so, as of runs with flaws.
+    pub is_doubtful: bool,
     /// Where it is marked: these values of x; everywhere, if there are none.
     pub marks: Option<Vec<f64>>,
 }
@@ -61,10 +63,16 @@ enum Axis {
     Nines { to: f64, pixels: (f64, f64) },
 }
 
+impl Series {
+    fn label(&self) -> String {
+        format!("{}{}", self.name, if self.is_doubtful { " !" } else { "" })
+    }
+}
+
 impl Lines {
     /// The picture.
     pub fn draw(&self, id: &str, (width, height): (u32, u32), words: &Words) -> String {
-        let names_width = self.series.iter().map(|series| text_width(&series.name, FONT)).fold(0.0, f64::max) + 30.0;
+        let names_width = self.series.iter().map(|series| text_width(&series.label(), FONT)).fold(0.0, f64::max) + 30.0;
         let (right, bottom) = (f64::from(width) - names_width.min(f64::from(width) * 0.4), f64::from(height) - FOOT);
         let axes = self.axes((LEFT, right), (bottom, HEAD));
         draw(id, (width, height), words, |canvas| {
@@ -119,7 +127,7 @@ impl Lines {
         let wanted: Vec<f64> = ends.iter().map(|(_, end)| end.1).collect();
         for ((series, end), y) in ends.iter().zip(spread(&wanted, 16.0, (HEAD, bottom))) {
             canvas.path(&[(end.0 + 5.0, end.1), (right + 8.0, y), (right + 14.0, y)], Ink::SolidSeries(series.number), 1);
-            canvas.text(&series.name, (right + 18.0, y), Align::Left, FONT, Ink::SolidSeries(series.number));
+            canvas.text(&series.label(), (right + 18.0, y), Align::Left, FONT, Ink::SolidSeries(series.number));
         }
     }
 }
@@ -176,7 +184,7 @@ fn draw_line(canvas: &mut Canvas<'_>, series: &Series, axes: &Axes) {
     }
     let is_marked = |x: f64| series.marks.as_ref().is_none_or(|marks| marks.iter().any(|mark| (mark - x).abs() < 1e-9));
     for &point in series.points.iter().filter(|point| point.1 > 0.0 && is_marked(point.0)) {
-        canvas.mark(axes.place(point), series.number);
+        canvas.mark(axes.place(point), series.number, series.is_doubtful);
     }
 }
 

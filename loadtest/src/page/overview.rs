@@ -2,12 +2,13 @@
 
 use crate::compare::results::{Results, ServerInfo};
 use crate::compare::summary::{Cell, main_measure};
-use crate::compare::table::ratio;
+use crate::compare::table::pairs;
 use crate::measure;
+use crate::statistics::{Estimate, SAMPLES_MIN};
 
 use super::canvas::{COLOURS, Words};
 use super::html::{Table, escape};
-use super::intervals::{Panel, Trellis};
+use super::intervals::{Dot, Panel, Trellis};
 use super::{Figures, date};
 
 /// How wide a README shows a picture, in pixels.
@@ -39,19 +40,23 @@ pub fn section(results: &Results, figures: &mut Figures) -> String {
     if let Some(trellis) = trellis(results, &tests) {
         let words = words(base);
         let note = format!(
-            "Each dot is the median of the ratios of all rounds, each line its 95\u{a0}% interval. Further left costs less. \
-                    Axes are logarithmic, one for each panel; the line at 1 is {}.",
+            "Each dot is the median of the ratios of all rounds, each line {INTERVAL}. Further left costs less. \
+                    Hollow dots are doubtful. Axes are logarithmic, one for each panel; the line at 1 is {}.",
             escape(base)
         );
         text += &figures.figure(&words, &note, |id, width| trellis.draw(id, width, &words));
     }
-    text + &caution(results) + "</section>\n"
+    text + caution(results) + "</section>\n"
 }
 
-/// The picture that stands in a README.
+/// The picture that stands in a README, where no remark is beside it: doubtful ratios are not in it.
 pub fn standalone(results: &Results) -> Option<String> {
     let base = results.summary.first()?.base.as_str();
-    let trellis = trellis(results, &tests(results))?;
+    let mut trellis = trellis(results, &tests(results))?;
+    trellis.leave_out(|dot| dot.is_doubtful);
+    if trellis.panels.is_empty() {
+        return None;
+    }
     let picture = trellis.draw("fantail", STANDALONE_WIDTH, &words(base));
     let style = format!(
         "<style>\n{COLOURS}text {{ font-family: system-ui, sans-serif; }}\nsvg {{ background: var(--ground); }}\n</style>\n<title"
@@ -105,7 +110,7 @@ fn table(results: &Results, tests: &[Compared<'_>]) -> String {
         })
         .collect();
     let mut table = Table::stacked(
-        "Medians of the ratios, paired by round, with 95\u{a0}% intervals; servers in the order of the file",
+        &format!("Medians of the ratios, paired by round, and {INTERVAL}; ! is doubtful; servers in the order of the file"),
         &heads,
     );
     table.group(None, &rows);
@@ -113,15 +118,26 @@ fn table(results: &Results, tests: &[Compared<'_>]) -> String {
 }
 
 fn shown(cell: &Cell, main: &str) -> String {
-    let mark = if cell.is_doubtful { "<abbr title=\"no run without a flaw\">!</abbr> " } else { "" };
-    cell.ratios.get(main).map_or("–".to_owned(), |estimate| mark.to_owned() + &interval(&ratio(estimate)))
+    let mark = if cell.doubtful_ratios.contains(main) { MARK } else { "" };
+    cell.ratios.get(main).map_or("–".to_owned(), |estimate| mark.to_owned() + &interval(estimate))
 }
 
-/// A number, and its interval smaller.
-pub fn interval(text: &str) -> String {
-    match text.split_once(' ') {
-        Some((number, interval)) => format!("{number} <small>{}</small>", interval.replace(", ", " – ").replace(['[', ']'], "")),
-        None => text.to_owned(),
+/// What stands before a number that is of runs with flaws, or compared to such a number.
+pub const MARK: &str = "<abbr title=\"doubtful: no run without a flaw\">!</abbr> ";
+
+/// What a line through a dot is.
+pub const INTERVAL: &str = "the 95\u{a0}% interval, of five pairs their range, of fewer none";
+
+/// A ratio, and its interval and what that rests on smaller.
+pub fn interval(estimate: &Estimate) -> String {
+    let median = measure::ratio(estimate.median);
+    match (estimate.low, estimate.high) {
+        _ if estimate.samples == 0 => format!("{}", estimate.median),
+        (Some(low), Some(high)) => {
+            let (low, high) = (measure::ratio(low), measure::ratio(high));
+            format!("{median} <small>{low} – {high}</small> <small>{}</small>", pairs(estimate))
+        }
+        _ => format!("{median} <small>{}</small>", pairs(estimate)),
     }
 }
 
@@ -134,7 +150,11 @@ fn trellis(results: &Results, tests: &[Compared<'_>]) -> Option<Trellis> {
             title: test.title.to_owned(),
             rows: servers
                 .iter()
-                .map(|(_, server)| test.cell(&server.name).and_then(|cell| cell.ratios.get(test.main)).copied())
+                .map(|(_, server)| {
+                    let cell = test.cell(&server.name)?;
+                    let estimate = *cell.ratios.get(test.main)?;
+                    Some(Dot { estimate, is_doubtful: cell.doubtful_ratios.contains(test.main) })
+                })
                 .collect(),
         })
         .collect();
@@ -150,10 +170,10 @@ fn trellis(results: &Results, tests: &[Compared<'_>]) -> Option<Trellis> {
 fn words(base: &str) -> Words {
     Words {
         title: format!("Server CPU time per operation as a ratio to {base}"),
-        description:
-            "One panel a test, one row a server: the median of the paired ratios and its 95\u{a0}% interval on a logarithmic \
-                      axis. The numbers stand beside the dots."
-                .to_owned(),
+        description: format!(
+            "One panel a test, one row a server: the median of the paired ratios and {INTERVAL}, on a logarithmic axis. The numbers \
+             stand beside the dots."
+        ),
     }
 }
 
@@ -165,19 +185,36 @@ fn what(main: &str) -> &'static str {
     }
 }
 
-/// What intervals of few rounds are worth.
-fn caution(results: &Results) -> String {
-    match results.rounds {
-        1 => "<p class=\"warning\">One round has no interval: nothing here can be told apart.</p>\n".to_owned(),
-        2..5 => {
-            "<p class=\"warning\">With fewer than five rounds an interval holds the true median less often than 95 times in a \
-                 hundred.</p>\n"
-                .to_owned()
+/// What few rounds are worth.
+fn caution(results: &Results) -> &'static str {
+    match results.rounds as usize {
+        0..SAMPLES_MIN => {
+            "<p class=\"warning\">With fewer than five rounds there is no interval, so nothing here can be told apart.</p>\n"
         }
-        _ => String::new(),
+        _ => "",
     }
 }
 
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::compare::summary::{summarize, tests::results};
+    use super::*;
+
+    #[test]
+    fn what_is_doubtful_is_not_in_the_picture_that_stands_alone() {
+        let mut results = results();
+        results.summary = summarize(&results);
+        let names = ["base", "other"];
+        let shown =
+            |results: &Results| names.map(|name| standalone(results).is_some_and(|svg| svg.contains(&format!("\n{name}\n"))));
+        assert_eq!(shown(&results), [true, true]);
+        results.summary[1].doubtful_ratios.insert(measure::CPU.to_owned());
+        assert_eq!(shown(&results), [true, false]);
+        results.summary[0].doubtful_ratios.insert(measure::CPU.to_owned());
+        assert_eq!(standalone(&results), None, "nothing is left of it");
+    }
 }

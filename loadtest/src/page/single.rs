@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::histogram::QUANTILES;
-use crate::measure;
+use crate::measure::{self, Worth};
 
 use super::Figures;
 use super::html::{Table, command, definitions, escape};
@@ -32,7 +32,8 @@ fn section(single: &Single, figures: &mut Figures) -> String {
     if let Some((which, _)) = measure::main_latency(run)
         && !points.is_empty()
     {
-        let series = Series { name: single.name.clone(), number: 1, points, marks: Some(latency::marks()) };
+        let is_doubtful = measure::worth(run) != Worth::All;
+        let series = Series { name: single.name.clone(), number: 1, points, is_doubtful, marks: Some(latency::marks()) };
         text += &percentiles(&format!("Latency by percentile: {}", which.replace('_', " ")), vec![series], figures);
     }
     strings(&run["notes"]).iter().for_each(|note| text += &format!("<p class=\"note\">{}</p>\n", escape(note)));

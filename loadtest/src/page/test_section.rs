@@ -2,23 +2,24 @@
 
 use crate::compare::file::Test;
 use crate::compare::results::Results;
-use crate::compare::summary::{Cell, main_measure};
-use crate::compare::table::ratio;
-use crate::measure;
+use crate::compare::summary::{Cell, main_measure, worth};
+use crate::compare::table;
+use crate::measure::{self, Worth};
 use crate::statistics::{Estimate, tie_groups};
 
 use super::Figures;
 use super::canvas::Words;
 use super::html::{Table, command, escape};
-use super::intervals::{Panel, Trellis};
+use super::intervals::{Dot, Panel, Trellis};
 use super::latency;
 use super::lines::{Below, Lines, Series};
-use super::overview::{interval, label, measured};
+use super::overview::{INTERVAL, MARK, interval, label, measured};
 
 /// What the table of a test shows, if there is any of it.
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "rss_per_connection",
     "pss_per_connection",
+    "kernel_per_connection",
     "idle_cpu",
     measure::CPU,
     "cpu_user_us",
@@ -36,14 +37,14 @@ pub fn section(results: &Results, test: &Test, figures: &mut Figures) -> String 
     }
     let mut text = format!("<section id=\"{0}\">\n<h2>{1}</h2>\n", escape(&test.name), escape(&test.title));
     text += &format!("<p class=\"command\">{}</p>\n", command(&test.command));
-    text += &table(results, test, &cells);
+    text += &medians(results, test, &cells);
     text += &remarks(&cells);
     text += &amounts(results, &cells, figures);
     text += &latencies(results, test, figures);
     text + "</section>\n"
 }
 
-fn table(results: &Results, test: &Test, cells: &[&Cell]) -> String {
+fn medians(results: &Results, test: &Test, cells: &[&Cell]) -> String {
     let main = main_measure(cells);
     let columns: Vec<&str> =
         COLUMNS.into_iter().filter(|&name| cells.iter().any(|cell| cell.values.contains_key(name))).collect();
@@ -52,12 +53,12 @@ fn table(results: &Results, test: &Test, cells: &[&Cell]) -> String {
     heads.extend(columns.iter().map(|name| escape(&measure::title(name))));
     let row = |cell: &Cell| {
         let name = results.servers.iter().find(|server| server.name == cell.server).map_or(cell.server.clone(), label);
-        let mark = if cell.is_doubtful { " <abbr title=\"no run without a flaw\">!</abbr>" } else { "" };
-        let mut row = vec![escape(&name) + mark];
-        row.extend(main.map(|name| cell.ratios.get(name).map_or("–".to_owned(), |estimate| interval(&ratio(estimate)))));
-        row.extend(
-            columns.iter().map(|name| cell.values.get(*name).map_or("–".to_owned(), |value| measure::show(name, value.median))),
-        );
+        let mark = |text: String, is_doubtful: bool| if is_doubtful { MARK.to_owned() + &text } else { text };
+        let shown = |name: &str| Some(mark(measure::show(name, cell.values.get(name)?.median), cell.doubtful.contains(name)));
+        let compared = |name: &str| Some(mark(interval(cell.ratios.get(name)?), cell.doubtful_ratios.contains(name)));
+        let mut row = vec![escape(&name)];
+        row.extend(main.map(|name| compared(name).unwrap_or("–".to_owned())));
+        row.extend(columns.iter().map(|name| shown(name).unwrap_or("–".to_owned())));
         row
     };
     let mut table = Table::new(&format!("{}: medians, least cost first where it can be told", test.title), &heads);
@@ -89,13 +90,9 @@ impl Standing {
     }
 }
 
-/// The cells in groups, least cost first. A base with flawed runs only makes every ratio doubtful.
+/// The cells in groups, least cost first. A doubtful base makes every ratio doubtful.
 pub fn groups(cells: &[&Cell], main: Option<&str>) -> Vec<(Standing, Vec<usize>)> {
-    let is_base_doubtful = cells.iter().any(|cell| cell.server == cell.base && cell.is_doubtful);
-    let estimate = |cell: usize| -> Option<Estimate> {
-        let sound = Some(cells[cell]).filter(|cell| !cell.is_doubtful && !is_base_doubtful)?;
-        sound.ratios.get(main?).copied()
-    };
+    let estimate = |cell: usize| cells[cell].sound_ratio(main?);
     let (known, without): (Vec<usize>, Vec<usize>) = (0..cells.len()).partition(|&cell| estimate(cell).is_some());
     let estimates: Vec<Estimate> = known.iter().filter_map(|&cell| estimate(cell)).collect();
     let named = |group: Vec<usize>| {
@@ -115,17 +112,13 @@ fn remarks(cells: &[&Cell]) -> String {
     for cell in cells {
         let name = escape(&cell.server);
         if !cell.flaws.is_empty() {
-            let what = if cell.is_doubtful {
-                "no run without a flaw, so its figures are those of flawed runs and it is not ranked".to_owned()
-            } else {
-                format!("{} of {} runs left out", cell.flaws.len(), cell.runs)
-            };
+            let what = escape(&table::remarks(cell).join("; "));
             let flaws: Vec<String> = cell.flaws.iter().map(|flaw| format!("<li>{}</li>", escape(flaw))).collect();
             items.push(format!("<details><summary><b>{name}</b>: {what}</summary><ul>{}</ul></details>\n", flaws.join("")));
         }
         if cell.settled == Some(false) {
             items.push(format!(
-                "<p class=\"note\"><b>{name}</b>: its rate had not settled within 2\u{a0}% when it was measured.</p>\n"
+                "<p class=\"note\"><b>{name}</b>: its rate had not settled within 2\u{a0}% when it had been warmed up.</p>\n"
             ));
         }
     }
@@ -139,9 +132,12 @@ fn amounts(results: &Results, cells: &[&Cell], figures: &mut Figures) -> String 
         .filter(|(_, server)| cells.iter().any(|cell| cell.server == server.name))
         .map(|(number, server)| (number, server.name.clone()))
         .collect();
-    let of = |name: &str| -> Vec<Option<Estimate>> {
-        let cell = |server: &String| cells.iter().find(|cell| &cell.server == server);
-        servers.iter().map(|(_, server)| cell(server).and_then(|cell| cell.values.get(name)).copied()).collect()
+    let of = |name: &str| -> Vec<Option<Dot>> {
+        let dot = |server: &String| {
+            let cell = cells.iter().find(|cell| &cell.server == server)?;
+            Some(Dot { estimate: *cell.values.get(name)?, is_doubtful: cell.doubtful.contains(name) })
+        };
+        servers.iter().map(|(_, server)| dot(server)).collect()
     };
     let wanted = [
         (measure::MEMORY, "Resident memory per connection, bytes"),
@@ -159,10 +155,9 @@ fn amounts(results: &Results, cells: &[&Cell], figures: &mut Figures) -> String 
     let titles: Vec<&str> = panels.iter().map(|panel| panel.title.as_str()).collect();
     let words = Words {
         title: titles.join("; "),
-        description:
-            "One row a server: the median of its rounds and its 95\u{a0}% interval on a logarithmic axis, the median as a number \
-                      at the right."
-                .to_owned(),
+        description: format!(
+            "One row a server: the median of its rounds and {INTERVAL}, on a logarithmic axis, the median as a number at the right."
+        ),
     };
     let trellis = Trellis {
         names: servers.iter().map(|(_, name)| name.clone()).collect(),
@@ -171,9 +166,8 @@ fn amounts(results: &Results, cells: &[&Cell], figures: &mut Figures) -> String 
         reference: None,
         show: measure::digits,
     };
-    figures.figure(&words, "Medians of the rounds with 95\u{a0}% intervals, logarithmic.", |id, width| {
-        trellis.draw(id, width, &words)
-    })
+    let note = format!("Medians of the rounds, logarithmic. Each line is {INTERVAL}. Hollow dots are doubtful.");
+    figures.figure(&words, &note, |id, width| trellis.draw(id, width, &words))
 }
 
 fn latencies(results: &Results, test: &Test, figures: &mut Figures) -> String {
@@ -181,10 +175,12 @@ fn latencies(results: &Results, test: &Test, figures: &mut Figures) -> String {
         .into_iter()
         .filter_map(|(number, server)| {
             let runs = results.runs.iter().filter(|run| run.test == test.name && run.server == server.name);
-            let all: Vec<_> = runs.filter_map(|run| run.run.as_ref()).collect();
-            let sound: Vec<_> = all.iter().copied().filter(|run| measure::flaws(run).is_empty()).collect();
-            let points = latency::curve(if sound.is_empty() { &all } else { &sound });
-            (!points.is_empty()).then(|| Series { name: server.name.clone(), number, points, marks: Some(latency::marks()) })
+            let (sound, flawed): (Vec<_>, Vec<_>) = runs.partition(|run| worth(run) == Worth::All);
+            let is_doubtful = sound.is_empty();
+            let counted: Vec<_> = if is_doubtful { flawed } else { sound }.iter().filter_map(|run| run.run.as_ref()).collect();
+            let points = latency::curve(&counted);
+            let marks = Some(latency::marks());
+            (!points.is_empty()).then(|| Series { name: server.name.clone(), number, points, is_doubtful, marks })
         })
         .collect();
     if series.is_empty() {
@@ -212,7 +208,8 @@ pub fn percentiles(title: &str, series: Vec<Series>, figures: &mut Figures) -> S
         show: measure::microseconds_short,
         from_zero: false,
     };
-    let note = "Histograms of all counted rounds added up; each line ends where fewer than ten latencies lie beyond.";
+    let note = "Histograms of all counted rounds added up; each line ends where fewer than ten latencies lie beyond. Hollow marks \
+                and a ! are for runs with flaws only.";
     figures.figure(&words, note, |id, width| lines.draw(id, (width, if width < 500 { 300 } else { 360 }), &words))
 }
 
@@ -231,7 +228,11 @@ mod tests {
             cell.ratios.insert(measure::CPU.to_owned(), estimate);
             cell
         }));
-        doubtful.into_iter().for_each(|cell| cells[cell].is_doubtful = true);
+        // As the summary has it: of a doubtful base every ratio is doubtful.
+        let is_doubtful = |cell: usize| doubtful.is_some_and(|doubtful| doubtful == cell || doubtful == 0);
+        for (_, cell) in cells.iter_mut().enumerate().filter(|(number, _)| is_doubtful(*number)) {
+            cell.doubtful_ratios.extend([measure::CPU.to_owned()]);
+        }
         groups(&cells.iter().collect::<Vec<_>>(), Some(measure::CPU))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::measure;
+use crate::measure::{self, Worth};
 use crate::statistics::median;
 
 use super::Figures;
@@ -44,7 +44,7 @@ fn names<'a>(input: &'a Input, runs: &[Owned<'a>]) -> Vec<&'a str> {
 fn subscribers(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> String {
     // By everything else of the command, then by name, then by connections.
     let mut groups: BTreeMap<String, BTreeMap<usize, BTreeMap<u64, Vec<&Value>>>> = BTreeMap::new();
-    for run in runs.iter().filter(|run| run.run["command"] == "fanout" && measure::flaws(run.run).is_empty()) {
+    for run in runs.iter().filter(|run| run.run["command"] == "fanout" && measure::worth(run.run) != Worth::Nothing) {
         let Some((connections, rest)) = connections(run.run) else { continue };
         let number = names.iter().position(|name| *name == run.name).unwrap_or(0);
         groups.entry(rest).or_default().entry(number).or_default().entry(connections).or_default().push(run.run);
@@ -59,6 +59,7 @@ fn subscribers(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> Str
                     name: names[number].to_owned(),
                     number,
                     points: sizes.iter().filter_map(|(&size, runs)| Some((size as f64, latency(runs, quantile)?))).collect(),
+                    is_doubtful: sizes.values().flatten().any(|run| measure::worth(run) != Worth::All),
                     marks: None,
                 })
                 .collect();
@@ -77,7 +78,10 @@ fn subscribers(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> Str
                 show: measure::microseconds_short,
                 from_zero: false,
             };
-            let note = format!("Medians of the runs; <code>{}</code>.", escape(&rest));
+            let note = format!(
+                "Medians of the runs; <code>{}</code>. Hollow marks and a ! are for servers of which the load test was late in a run.",
+                escape(&rest)
+            );
             text += &figures.figure(&words, &note, |id, width| lines.draw(id, (width, 300), &words));
         }
     }
@@ -125,7 +129,8 @@ fn series(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> String {
                 .filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()?)))
                 .collect();
             let number = names.iter().position(|name| *name == run.name).unwrap_or(0);
-            let series = Series { name: run.name.to_owned(), number, points, marks: None };
+            let is_doubtful = measure::worth(run.run) != Worth::All;
+            let series = Series { name: run.name.to_owned(), number, points, is_doubtful, marks: None };
             plots.entry((command, text("name"), text("unit"))).or_default().push(series);
         }
     }
@@ -145,7 +150,9 @@ fn series(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> String {
             show: super::intervals::short,
             from_zero: true,
         };
-        text += &figures.figure(&words, "Both axes begin at zero.", |id, width| lines.draw(id, (width, 300), &words));
+        text += &figures.figure(&words, "Both axes begin at zero. Hollow marks are for runs with flaws.", |id, width| {
+            lines.draw(id, (width, 300), &words)
+        });
     }
     section("Scaling", &text)
 }

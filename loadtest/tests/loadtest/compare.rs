@@ -31,6 +31,7 @@ fn write_file(folder: &Path) -> PathBuf {
             ),
         ),
         server("nobody", &["no-such-program"], "required = false"),
+        server("ill", &["sh", "-c", "echo no way >&2; exit 3"], "required = false"),
         "[[test]]\nname = \"echo\"\ntitle = \"Echo\"\nurl = \"echo\"\n".to_owned(),
         "command = [\"echo\", \"--connections\", \"4\", \"--duration\", \"500ms\", \"--warmup\", \"100ms\"]\n".to_owned(),
         "[[test]]\nname = \"connect\"\ntitle = \"Connections\"\nurl = \"connect\"\n".to_owned(),
@@ -69,10 +70,11 @@ fn two_servers_are_compared_and_a_page_is_made_of_it() {
     // Whether a run is valid depends on the machine.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{:?}: {errors}", output.status);
     assert!(errors.contains("nobody is left out: no-such-program is not installed"), "{errors}");
-    assert!(errors.contains("2 servers, 2 tests, 2 rounds: 8 runs, some "), "{errors}");
+    assert!(errors.contains("3 servers, 2 tests, 2 rounds: 12 runs, some "), "{errors}");
     assert_eq!(servers_of(folder.path()), [] as [String; 0], "servers are gone with the comparison");
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.contains("echo: Echo") && table.contains("to floor"), "{table}");
+    assert!(table.contains("ill was left out: sh: it ended: exit status: 3"), "{table}");
 
     let results = read(&json);
     check_runs(&results);
@@ -102,7 +104,9 @@ fn check_runs(results: &Value) {
     assert_eq!(results["warmups"].as_array().unwrap().len(), 4, "each server for each test");
     let version = text(&results["servers"][1]["version"]);
     assert_eq!(version, env!("CARGO_PKG_VERSION"), "as the server says itself");
-    assert_eq!(results["servers"][2]["missing"], "no-such-program");
+    assert_eq!(results["servers"][2]["missing"], "no-such-program is not installed");
+    let failure = "sh: it ended: exit status: 3; the last it printed: no way";
+    assert_eq!(results["servers"][3]["missing"], failure, "who need not be there and does not start is no reason to stop");
 }
 
 /// Medians are those of the runs, intervals contain them, and ratios are of the same round.
@@ -118,9 +122,12 @@ fn check_summary(results: &Value) {
             assert!(is_within, "{name}: {estimate}");
         }
         assert_eq!(cell["base"], "floor");
-        let (runs, flaws) = (cell["runs"].as_u64().unwrap(), cell["flaws"].as_array().unwrap().len() as u64);
-        assert_eq!(runs, 2);
-        assert_eq!(cell["is_doubtful"], flaws == runs, "{cell:#}");
+        let count = |field: &str| cell[field].as_u64().unwrap();
+        let flaws = cell["flaws"].as_array().unwrap().len() as u64;
+        assert_eq!((cell["runs"].as_u64(), count("runs_spoilt") + count("runs_of_busy_tool")), (Some(2), flaws), "{cell:#}");
+        let is_doubtful = |name: &str| cell["doubtful"].as_array().unwrap().iter().any(|other| other == name);
+        assert_eq!(is_doubtful("per_second"), flaws == 2, "{cell:#}");
+        assert_eq!(is_doubtful("cpu_us"), count("runs_spoilt") == 2, "a busy tool says nothing against CPU time: {cell:#}");
     }
     let rates: HashMap<(&str, u64), f64> = results["runs"]
         .as_array()
@@ -152,7 +159,8 @@ fn check_page(json: &Path, page: &Path, results: &Value) {
         "floor 1.2.3",
         "a newer one is to come",
         "&lt;None&gt; &amp; so on",
-        "no-such-program was not installed",
+        "no-such-program is not installed.",
+        "the last it printed: no way.",
         "net.core.somaxconn",
         "<caption>",
         "scope=\"row\"",
@@ -174,7 +182,7 @@ fn check_page(json: &Path, page: &Path, results: &Value) {
         let cell = cells.iter().find(|cell| cell["test"] == test && cell["server"] == "fantail").unwrap();
         let ratio = &cell["ratios"]["cpu_us"];
         let bounds = ratio["low"].as_f64().unwrap_or(f64::NEG_INFINITY)..=ratio["high"].as_f64().unwrap_or(f64::INFINITY);
-        let doubtful = cells.iter().any(|cell| cell["test"] == test && cell["is_doubtful"] == true);
+        let doubtful = cell["doubtful_ratios"].as_array().unwrap().iter().any(|name| name == "cpu_us");
         doubtful || ratio.is_null() || bounds.contains(&1.0)
     };
     for test in ["echo", "connect"] {
