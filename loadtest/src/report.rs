@@ -284,8 +284,8 @@ impl Report {
         line("operations", &self.measured.operations, self.operation);
         line("rate", &self.rate(), "1/s");
         if let Some((user, system)) = self.cost() {
-            line("server_cpu_user", &user, "us");
-            line("server_cpu_system", &system, "us");
+            line("server_cpu_user", &user, "µs");
+            line("server_cpu_system", &system, "µs");
         }
         self.figures.iter().for_each(|figure| line(figure.name, &figure.value, figure.unit));
         self.counts.iter().for_each(|(name, count)| line(name, count, ""));
@@ -306,7 +306,7 @@ impl fmt::Display for Report {
         }
         if let Some((user, system)) = self.cost() {
             let sum = user + system;
-            writeln!(f, "  {:<22} {sum:.2} us a {} ({user:.2} user, {system:.2} system)", "server CPU", self.operation)?;
+            writeln!(f, "  {:<22} {sum:.2} µs a {} ({user:.2} user, {system:.2} system)", "server CPU", self.operation)?;
         }
         if let Some(rate) = self.per_cpu_second() {
             writeln!(f, "  {:<22} {rate:.0} a second of the server's CPU time", "")?;
@@ -315,7 +315,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {:<22} the busiest had {skew:.2} times the mean's CPU time", "server threads")?;
         }
         if let Some(softirq) = self.per_operation(self.measured.softirq_seconds) {
-            writeln!(f, "  {:<22} {softirq:.2} us a {}, of the whole machine", "softirq", self.operation)?;
+            writeln!(f, "  {:<22} {softirq:.2} µs a {}, of the whole machine", "softirq", self.operation)?;
         }
         for figure in &self.figures {
             writeln!(f, "  {:<22} {:.1} {}", figure.name.replace('_', " "), figure.value, figure.unit)?;
@@ -374,7 +374,7 @@ fn beyond_tenth(what: &str, lag: Nanos, name: &str, p99: Nanos) -> Option<String
 fn time(nanos: Nanos) -> String {
     let (value, unit) = match nanos {
         0..1_000 => (nanos as f64, "ns"),
-        1_000..1_000_000 => (nanos as f64 / 1e3, "us"),
+        1_000..1_000_000 => (nanos as f64 / 1e3, "µs"),
         1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
         _ => (nanos as f64 / 1e9, "s"),
     };
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(report(0.8, 1_000, 20_000).invalid(), Vec::<String>::new());
         assert!(report(0.81, 1_000, 20_000).to_string().contains("INVALID: the load test itself used 81 %"));
         let lagging = report(0.1, 1_000, 9_000);
-        assert!(lagging.to_string().contains("INVALID: events waited inside the load test by 1.00 us at p99"));
+        assert!(lagging.to_string().contains("INVALID: events waited inside the load test by 1.00 µs at p99"));
         assert_eq!(lagging.to_json()["valid"], false);
         let mut late = report(0.1, 10, 9_000);
         late.lateness = Some(("round_trip", report(0.0, 5_000, 1).lag));
@@ -419,7 +419,7 @@ mod tests {
         let mut report = report(0.1, 1, 1_000_000);
         assert!(report.to_json()["server_cpu"].is_null());
         report.measured.server = Some(CpuTime { user: 0.001, system: 0.002, ..CpuTime::default() });
-        assert!(report.to_string().contains("300.00 us a message (100.00 user, 200.00 system)"), "{report}");
+        assert!(report.to_string().contains("300.00 µs a message (100.00 user, 200.00 system)"), "{report}");
     }
 
     #[test]
@@ -446,7 +446,7 @@ mod tests {
     fn times_have_three_digits() {
         assert_eq!(
             [5, 1_234, 56_780, 999_499_999, 61_000_000_000].map(time),
-            ["5.00 ns", "1.23 us", "56.8 us", "999 ms", "61.0 s"]
+            ["5.00 ns", "1.23 µs", "56.8 µs", "999 ms", "61.0 s"]
         );
     }
 }
