@@ -260,7 +260,7 @@ mod tests {
                 histogram
             };
             let mut report = Report::new("echo", "message", measured, of(lag));
-            report.lateness = Some(of(lag));
+            report.lateness = Some(("round_trip", of(lag)));
             report.latencies = vec![("round_trip", of(10_000))];
             report.counts = vec![("lost", lost)];
             report

@@ -23,7 +23,7 @@ use super::publishing::{Publishing, check_size};
 /// How much shorter the interval gets from one run to the next.
 const STEP: f64 = 1.5;
 
-/// The most runs of `--saturate`: 10 ms have become 34 us by then.
+/// The most runs of `--saturate`: 10 ms have become 34 µs by then.
 const RUNS_MAX: usize = 15;
 
 /// Flags of `rooms`.

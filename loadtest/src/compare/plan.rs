@@ -155,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_comparison_takes_less_than_25_minutes() {
+    fn the_shipped_comparison_takes_less_than_28_minutes() {
         let file: Comparison = toml::from_str(include_str!("../../peers/compare.toml")).unwrap();
         assert_eq!(file.rounds, 5, "fewer have no intervals");
         let time: Duration = steps(&file, file.rounds).iter().map(Step::estimate).sum();
-        assert!(time < Duration::from_secs(25 * 60), "{time:?} with all servers there");
+        assert!(time < Duration::from_secs(28 * 60), "{time:?} with all servers there");
     }
 
     #[test]
