@@ -89,17 +89,43 @@ fn parse_softirq(stat: &str) -> f64 {
     line.and_then(|line| line.split_ascii_whitespace().nth(6)?.parse().ok()).unwrap_or_default()
 }
 
-/// What each thread of a process has used since it started, by its number, user and system together, in seconds.
-pub fn of_threads(pid: u32) -> BTreeMap<u32, f64> {
+/// A thread of a server.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    /// Its name without its number: what threads of one kind share.
+    kind: String,
+    /// What it has used since it started, in seconds.
+    seconds: f64,
+}
+
+/// The threads of `pid` and its descendants, by their numbers. A process that has children supervises them, and is no worker.
+pub fn threads_of_tree(pid: u32) -> BTreeMap<u32, Thread> {
+    let all = over_tree(pid, |pid| Ok(if children(pid).is_empty() { threads_of(pid) } else { Vec::new() }));
+    all.into_iter().flatten().flatten().collect()
+}
+
+/// What each of the workers used between two looks: the threads of the kind that used most, the idle ones among them included.
+pub fn workers(begun: &BTreeMap<u32, Thread>, ended: &BTreeMap<u32, Thread>) -> Vec<f64> {
+    let mut kinds: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (id, thread) in ended {
+        let used = thread.seconds - begun.get(id).map_or(0.0, |before| before.seconds);
+        kinds.entry(&thread.kind).or_default().push(used);
+    }
+    let sum = |times: &Vec<f64>| times.iter().sum::<f64>();
+    kinds.into_values().max_by(|one, other| sum(one).total_cmp(&sum(other))).unwrap_or_default()
+}
+
+fn threads_of(pid: u32) -> Vec<(u32, Thread)> {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks
-        .filter_map(|task| {
-            let thread = task.file_name().to_str()?.parse().ok()?;
-            let times = parse_stat(&fs::read_to_string(task.path().join("stat")).ok()?)?;
-            Some((thread, (times[0] + times[1]) as f64 / ticks))
-        })
-        .collect()
+    let thread = |task: fs::DirEntry| {
+        let id = task.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (times, name) = (parse_stat(&stat)?, stat.get(stat.find('(')? + 1..stat.rfind(')')?)?);
+        let kind = name.trim_end_matches(|char: char| char.is_ascii_digit() || "-_#: ".contains(char)).to_owned();
+        Some((id, Thread { kind, seconds: (times[0] + times[1]) as f64 / ticks }))
+    };
+    tasks.filter_map(thread).collect()
 }
 
 /// What the threads of a process have run, by the scheduler's own account; None where it keeps none.
@@ -168,6 +194,17 @@ mod tests {
         assert!(short.user == 0.0 && (short.system - 0.004).abs() < 1e-9);
         let ended = time(3.0, 1.0, Some(2.0)).since(time(0.0, 0.0, Some(1.9)));
         assert_eq!((ended.user, ended.system), (3.0, 1.0), "a thread ended");
+    }
+
+    #[test]
+    fn workers_are_the_threads_of_the_busiest_kind_the_idle_included() {
+        let thread = |kind: &str, seconds| Thread { kind: kind.to_owned(), seconds };
+        let begun = BTreeMap::from([(1, thread("main", 9.0)), (2, thread("worker", 1.0)), (3, thread("worker", 1.0))]);
+        let ended = BTreeMap::from([(1, thread("main", 9.1)), (2, thread("worker", 4.0)), (3, thread("worker", 1.0))]);
+        assert_eq!(workers(&begun, &ended), [3.0, 0.0]);
+        assert!(workers(&BTreeMap::new(), &BTreeMap::new()).is_empty());
+        let own = threads_of_tree(std::process::id());
+        assert!(!own.is_empty() || !children(std::process::id()).is_empty());
     }
 
     #[test]

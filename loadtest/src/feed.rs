@@ -16,6 +16,8 @@ pub enum Pace {
     Schedule(Schedule),
     /// When fewer than this many are under way: flat out.
     Window(u64),
+    /// Nothing is published.
+    Never,
 }
 
 /// Who publishes.
@@ -51,6 +53,16 @@ pub struct Feed {
     pub first_refusal: Option<String>,
 }
 
+impl Through {
+    /// Whose connection publishes on a topic: the first subscriber's, or its publisher's. None if that is gone.
+    pub fn connection_of(&self, traffic: &Traffic, topic: u32) -> Option<usize> {
+        match self {
+            Self::First => traffic.members_of(topic).first().copied(),
+            Self::Publishers(all) => Some(all[topic as usize % all.len()].id),
+        }
+    }
+}
+
 impl Publisher {
     /// On the connection with this number.
     pub const fn new(id: usize) -> Self {
@@ -66,7 +78,7 @@ impl Feed {
 
     /// Whether its times are fixed before the run.
     pub const fn is_open_loop(&self) -> bool {
-        matches!(self.pace, Pace::Schedule(_))
+        !matches!(self.pace, Pace::Window(_))
     }
 
     /// Publishes what is due, and says when the next is. After the stage's end nothing is.
@@ -82,7 +94,7 @@ impl Feed {
         match &self.pace {
             _ if stage.is_over() || self.is_broken => Nanos::MAX,
             Pace::Schedule(schedule) => schedule.next_at(),
-            Pace::Window(_) => Nanos::MAX,
+            Pace::Window(_) | Pace::Never => Nanos::MAX,
         }
     }
 
@@ -122,29 +134,23 @@ impl Feed {
             _ if self.is_broken => None,
             Pace::Schedule(schedule) => schedule.take(now, stage.until),
             Pace::Window(window) => (traffic.under_way() < *window && now < stage.until).then(clock::now),
+            Pace::Never => None,
         }
     }
 
     fn publish(&mut self, net: &mut Net, traffic: &mut Traffic, due: Nanos) {
         let topics = u64::from(traffic.topics());
         let topic = (self.taken % topics) as u32;
-        let id = match &mut self.through {
-            Through::First => match traffic.members_of(topic) {
-                [first, ..] => *first,
-                [] => {
-                    self.is_broken = true;
-                    return;
-                }
-            },
-            Through::Publishers(all) => {
-                let at = topic as usize % all.len();
-                let publisher = &mut all[at];
-                if net.answers(publisher.id, false) {
-                    publisher.unanswered.push_back((topic, traffic.next_of(topic)));
-                }
-                publisher.id
-            }
+        let Some(id) = self.through.connection_of(traffic, topic) else {
+            self.is_broken = true;
+            return;
         };
+        if let Through::Publishers(all) = &mut self.through
+            && net.answers(id, false)
+        {
+            let at = topic as usize % all.len();
+            all[at].unanswered.push_back((topic, traffic.next_of(topic)));
+        }
         self.taken += 1;
         net.publish(id, topic, traffic.publication(topic, due), false);
     }

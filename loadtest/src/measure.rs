@@ -7,32 +7,6 @@ use serde_json::Value;
 /// Latencies that stand for their run, by command: connect, fan-outs, echo, publish, storm. Others are parts of these.
 const MAIN_LATENCIES: [&str; 5] = ["whole", "delivery", "round_trip", "answer", "back"];
 
-/// Counts that mean that something went wrong.
-const LOSSES: [&str; 19] = [
-    "lost",
-    "lost_again",
-    "missing",
-    "passing_lost",
-    "idle_lost",
-    "duplicated",
-    "reordered",
-    "foreign",
-    "wrong_echoes",
-    "unanswered",
-    "refused_publications",
-    "connections_lost",
-    "idle_connections_lost",
-    "ended_early",
-    "refused",
-    "reset",
-    "timed_out",
-    "rejected",
-    "other_failures",
-];
-
-/// How a run's `invalid_because` begins where the load test itself was busy or late, and nothing else was wrong.
-const BUSY_TOOL: [&str; 3] = ["the load test itself used ", "events waited inside the load test ", "the load test sent late "];
-
 /// What the server used for what was done, however busy whoever asked for it was.
 const SERVER_SIDE: [&str; 8] =
     [CPU, "cpu_user_us", "cpu_system_us", MEMORY, "pss_per_connection", "kernel_per_connection", "rss", "idle_cpu"];
@@ -114,27 +88,32 @@ pub fn more_is_better(name: &str) -> bool {
 
 /// How far a run's figures may be believed.
 pub fn worth(run: &Value) -> Worth {
-    let reasons: Vec<&str> = run["invalid_because"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let is_of_tool = |reason: &&str| BUSY_TOOL.iter().any(|start| reason.starts_with(start));
-    match (flaws(run).len(), reasons.len()) {
-        (0, _) if run["interrupted"] != true => Worth::All,
-        (all, of_reasons) if all == of_reasons && run["interrupted"] != true && reasons.iter().all(is_of_tool) => {
-            Worth::ServerSide
-        }
-        _ => Worth::Nothing,
+    match (is_wrong(run), strings(&run["busy_tool"]).next().is_some()) {
+        (true, _) => Worth::Nothing,
+        (false, true) => Worth::ServerSide,
+        (false, false) => Worth::All,
     }
 }
 
 /// Why a run's figures must not be quoted; empty if they may.
 pub fn flaws(run: &Value) -> Vec<String> {
-    let invalid = run["invalid_because"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let mut flaws: Vec<String> = invalid.map(|reason| format!("INVALID: {reason}")).collect();
-    let counts = LOSSES.iter().filter_map(|&name| Some((name, run["counts"][name].as_u64().filter(|&count| count > 0)?)));
-    flaws.extend(counts.map(|(name, count)| format!("{count} {}", name.replace('_', " "))));
-    if flaws.is_empty() && run["valid"] == false {
-        flaws.push("INVALID".to_owned());
-    }
-    flaws
+    let invalid = strings(&run["doubts"]).chain(strings(&run["busy_tool"])).map(|reason| format!("INVALID: {reason}"));
+    let faults = faults(run).map(|(name, count)| format!("{count} {}", name.replace('_', " ")));
+    invalid.chain(faults).collect()
+}
+
+/// Whether something was lost, refused, cut short or went wrong otherwise.
+fn is_wrong(run: &Value) -> bool {
+    run["interrupted"] == true || strings(&run["doubts"]).next().is_some() || faults(run).next().is_some()
+}
+
+/// The counts that mean that something went wrong, if there are any.
+fn faults(run: &Value) -> impl Iterator<Item = (&str, u64)> {
+    strings(&run["faults"]).filter_map(|name| Some((name, run["counts"][name].as_u64().filter(|&count| count > 0)?)))
+}
+
+fn strings(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// What a number is called in a table.
@@ -232,7 +211,7 @@ mod tests {
             "server_cpu": {"us_per_operation": 3.0, "user_us_per_operation": 1.0, "system_us_per_operation": 2.0},
             "latencies": {"tcp": {"count": 1, "quantiles": {}}, "whole": {"count": 9, "quantiles": {"p50": 1000, "p99": 2500}}},
             "figures": {"rss_per_connection": {"value": 88.5, "unit": "B"}},
-            "counts": {"lost": 0, "reset": 2}, "valid": true, "invalid_because": [],
+            "counts": {"lost": 0, "reset": 2, "opened": 9}, "faults": ["lost", "reset"],
         });
         let values = values(&run);
         let names: Vec<&str> = values.keys().map(String::as_str).collect();
@@ -243,10 +222,8 @@ mod tests {
         let parts = json!({"latencies": {"tcp": {"count": 9}, "whole": {"count": 0}}});
         assert_eq!(main_latency(&parts), None, "a part is not the whole");
         assert_eq!(flaws(&run), ["2 reset"]);
-        let lossy = json!({"counts": {"idle_connections_lost": 3, "wrong_echoes": 1, "delivered": 9, "unanswered": 0}});
-        assert_eq!(flaws(&lossy), ["1 wrong echoes", "3 idle connections lost"]);
-        let invalid = json!({"valid": false, "invalid_because": ["too slow"], "server_cpu": null});
-        assert_eq!(flaws(&invalid), ["INVALID: too slow"]);
+        let invalid = json!({"doubts": ["too slow"], "server_cpu": null});
+        assert_eq!((flaws(&invalid), worth(&invalid)), (vec!["INVALID: too slow".to_owned()], Worth::Nothing));
         assert_eq!(super::values(&invalid).len(), 0);
     }
 
@@ -262,12 +239,12 @@ mod tests {
             let mut report = Report::new("echo", "message", measured, of(lag));
             report.lateness = Some(("round_trip", of(lag)));
             report.latencies = vec![("round_trip", of(10_000))];
-            report.counts = vec![("lost", lost)];
+            report.fault("lost", lost);
             report
         };
         let worth_of = |report: &Report| worth(&report.to_json());
         assert_eq!(worth_of(&report(0.5, 1, 0)), Worth::All);
-        // Its load, its lag, its lateness, in the words that the report has for them.
+        // Its load, its lag, its lateness.
         let busy = report(0.9, 9_000, 0);
         assert_eq!((busy.invalid().len(), worth_of(&busy)), (3, Worth::ServerSide));
         assert_eq!(worth_of(&report(0.9, 1, 1)), Worth::Nothing, "lost");

@@ -2,13 +2,15 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::mem;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use fantail::frame::OpCode;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
 use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::{Client, Event, Purpose};
 use crate::clock::{self, Nanos};
@@ -110,7 +112,7 @@ impl Net {
 
     /// Starts a connection and returns its number.
     pub fn open(&mut self, now: Nanos, target: usize, purpose: Purpose) -> Result<usize, Ending> {
-        let mut socket = TcpStream::connect(self.targets[target].address)?;
+        let mut socket = connect(&self.targets[target])?;
         socket.set_nodelay(true)?;
         let entry = self.connections.vacant_entry();
         let id = entry.key();
@@ -131,11 +133,6 @@ impl Net {
         });
         self.expect(id, now);
         Ok(id)
-    }
-
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.connections.len()
     }
 
     /// What a connection is for, also while its end is being told.
@@ -387,6 +384,18 @@ impl Net {
             self.end(id, Ending::TimedOut, load);
         }
         self.settle(load);
+    }
+}
+
+/// Begins a connection, from the address that is asked for.
+fn connect(target: &Target) -> io::Result<TcpStream> {
+    let Some(source) = target.source else { return TcpStream::connect(target.address) };
+    let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    match socket.connect(&target.address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

@@ -29,10 +29,12 @@ pub struct Report {
     pub lateness: Option<(&'static str, Histogram)>,
     /// What the run was asked for.
     pub parameters: Vec<(&'static str, u64)>,
-    /// Why the figures must not be quoted, beside the tool's own load and lag.
+    /// Why none of the figures must be quoted.
     pub doubts: Vec<String>,
+    /// Why rates and latencies must not be quoted, beside the tool's load and lag in this report: what the tool itself did wrong.
+    pub busy: Vec<String>,
     /// What was counted, over the whole run, warm-up included.
-    pub counts: Vec<(&'static str, u64)>,
+    counts: Vec<Count>,
     /// Latencies of what was due within the measurement.
     pub latencies: Vec<(&'static str, Histogram)>,
     /// What is neither a count nor a latency.
@@ -56,12 +58,20 @@ pub struct Measured {
     pub own_cpu_share: f64,
     /// The server's processor time.
     pub server: Option<CpuTime>,
-    /// Processor time of each thread of the server's process that had any, in seconds.
-    pub threads: Vec<f64>,
+    /// Processor time of each of the server's workers, in seconds, the idle ones included.
+    pub workers: Vec<f64>,
     /// What the whole machine spent in softirqs, in seconds.
     pub softirq_seconds: f64,
     /// By the kernel's count.
     pub tcp: TcpCounters,
+}
+
+#[derive(Debug)]
+struct Count {
+    name: &'static str,
+    value: u64,
+    /// More than none of it means that something went wrong.
+    is_fault: bool,
 }
 
 /// A named amount.
@@ -87,7 +97,7 @@ pub struct Series {
 }
 
 impl Measured {
-    /// Two stretches one after the other, as if they were one. What threads did is told of each alone.
+    /// Two stretches one after the other, as if they were one. What workers did is told of each alone.
     pub fn and(self, other: &Self) -> Self {
         let seconds = self.seconds + other.seconds;
         let own_seconds = self.own_cpu_share * self.seconds + other.own_cpu_share * other.seconds;
@@ -96,19 +106,17 @@ impl Measured {
             operations: self.operations + other.operations,
             own_cpu_share: if seconds > 0.0 { own_seconds / seconds } else { 0.0 },
             server: self.server.map_or(other.server, |server| other.server.map(|other| server.and(other))),
-            threads: Vec::new(),
+            workers: Vec::new(),
             softirq_seconds: self.softirq_seconds + other.softirq_seconds,
             tcp: self.tcp.and(other.tcp),
         }
     }
 
-    /// How much busier the busiest thread was than the mean of those that worked: 1 is even. Threads with less than a twentieth of
-    /// the busiest one's time are no workers. None of a server with one worker.
+    /// How much busier the busiest worker was than the mean of them: 1 is even. None of a server with one worker.
     pub fn skew(&self) -> Option<f64> {
-        let busiest = self.threads.iter().copied().fold(0.0, f64::max);
-        let workers: Vec<f64> = self.threads.iter().copied().filter(|&seconds| seconds > busiest / 20.0).collect();
-        let mean = workers.iter().sum::<f64>() / workers.len() as f64;
-        (workers.len() > 1).then_some(busiest / mean)
+        let busiest = self.workers.iter().copied().fold(0.0, f64::max);
+        let mean = self.workers.iter().sum::<f64>() / self.workers.len() as f64;
+        (self.workers.len() > 1 && mean > 0.0).then_some(busiest / mean)
     }
 }
 
@@ -123,6 +131,7 @@ impl Report {
             lateness: None,
             parameters: Vec::new(),
             doubts: Vec::new(),
+            busy: Vec::new(),
             counts: Vec::new(),
             latencies: Vec::new(),
             figures: Vec::new(),
@@ -132,9 +141,9 @@ impl Report {
         }
     }
 
-    /// How many operations were measured.
-    pub const fn operations(&self) -> u64 {
-        self.measured.operations
+    /// Of a run that somebody ended before anything was measured.
+    pub fn cut_short(command: &'static str, operation: &'static str) -> Self {
+        Self { interrupted: true, ..Self::new(command, operation, Measured::default(), Histogram::new()) }
     }
 
     /// What was measured between the two ends.
@@ -142,14 +151,39 @@ impl Report {
         &self.measured
     }
 
+    /// Tells what was counted.
+    pub fn tell(&mut self, name: &'static str, value: u64) {
+        self.counts.push(Count { name, value, is_fault: false });
+    }
+
+    /// Tells how often something went wrong.
+    pub fn fault(&mut self, name: &'static str, value: u64) {
+        self.counts.push(Count { name, value, is_fault: true });
+    }
+
     /// A count by its name.
     pub fn count(&self, name: &str) -> Option<u64> {
-        self.counts.iter().find(|(other, _)| *other == name).map(|&(_, count)| count)
+        self.counts.iter().find(|count| count.name == name).map(|count| count.value)
+    }
+
+    /// Whether nothing went wrong.
+    pub fn is_faultless(&self) -> bool {
+        self.counts.iter().all(|count| !count.is_fault || count.value == 0)
     }
 
     /// Adds to a count that is there.
     pub fn add_count(&mut self, name: &str, more: u64) {
-        self.counts.iter_mut().filter(|(other, _)| *other == name).for_each(|(_, count)| *count += more);
+        self.counts.iter_mut().filter(|count| count.name == name).for_each(|count| count.value += more);
+    }
+
+    /// Adds the counts of another part of the same run.
+    pub fn add_counts_of(&mut self, other: &Self) {
+        for &Count { name, value, is_fault } in &other.counts {
+            match self.count(name) {
+                Some(_) => self.add_count(name, value),
+                None => self.counts.push(Count { name, value, is_fault }),
+            }
+        }
     }
 
     /// Adds to a latency that is there.
@@ -182,7 +216,12 @@ impl Report {
 
     /// Why the figures must not be quoted; empty if they may.
     pub fn invalid(&self) -> Vec<String> {
-        let mut reasons = self.doubts.clone();
+        [self.doubts.clone(), self.busy_tool()].concat()
+    }
+
+    /// Why rates and latencies may be the tool's own. What the server used for each operation is right all the same.
+    pub fn busy_tool(&self) -> Vec<String> {
+        let mut reasons = self.busy.clone();
         if self.measured.own_cpu_share > OWN_CPU_SHARE_MAX {
             let percent = 100.0 * self.measured.own_cpu_share;
             reasons.push(format!("the load test itself used {percent:.0} % of a CPU: it may have been the bottleneck"));
@@ -219,6 +258,9 @@ impl Report {
             "command": self.command,
             "valid": self.invalid().is_empty() && !self.interrupted,
             "invalid_because": self.invalid(),
+            "busy_tool": self.busy_tool(),
+            "doubts": self.doubts,
+            "faults": self.counts.iter().filter(|count| count.is_fault).map(|count| count.name).collect::<Vec<_>>(),
             "interrupted": self.interrupted,
             "parameters": self.parameters.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),
             "operation": self.operation,
@@ -231,13 +273,13 @@ impl Report {
             })),
             "server_cpu_seconds": measured.server.map(|cpu| json!({"user": cpu.user, "system": cpu.system})),
             "own": {"cpu_share": measured.own_cpu_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
-            "server_threads": {"cpu_seconds": measured.threads, "skew": measured.skew()},
+            "server_workers": {"cpu_seconds": measured.workers, "skew": measured.skew()},
             "softirq": {"seconds": measured.softirq_seconds, "us_per_operation": self.per_operation(measured.softirq_seconds)},
             "tcp": {
                 "listen_overflows": measured.tcp.listen_overflows, "syn_retransmits": measured.tcp.syn_retransmits,
                 "active_opens": measured.tcp.active_opens, "failed_opens": measured.tcp.failed_opens,
             },
-            "counts": self.counts.iter().map(|&(name, count)| (name.to_owned(), count.into())).collect::<serde_json::Map<_, _>>(),
+            "counts": self.counts.iter().map(|count| (count.name.to_owned(), count.value.into())).collect::<serde_json::Map<_, _>>(),
             "figures": figures.collect::<serde_json::Map<_, _>>(),
             "series": self.series.iter().map(|series| json!({"name": series.name, "unit": series.unit, "points": series.points})).collect::<Vec<_>>(),
             "latencies": histograms(&self.latencies),
@@ -288,7 +330,7 @@ impl Report {
             line("server_cpu_system", &system, "µs");
         }
         self.figures.iter().for_each(|figure| line(figure.name, &figure.value, figure.unit));
-        self.counts.iter().for_each(|(name, count)| line(name, count, ""));
+        self.counts.iter().for_each(|count| line(count.name, &count.value, ""));
         for (name, latency) in &self.latencies {
             QUANTILES.iter().for_each(|(quantile, share)| line(&format!("{name} {quantile}"), &latency.quantile(*share), "ns"));
         }
@@ -312,7 +354,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {:<22} {rate:.0} a second of the server's CPU time", "")?;
         }
         if let Some(skew) = self.measured.skew() {
-            writeln!(f, "  {:<22} the busiest had {skew:.2} times the mean's CPU time", "server threads")?;
+            writeln!(f, "  {:<22} the busiest had {skew:.2} times the mean's CPU time", "server workers")?;
         }
         if let Some(softirq) = self.per_operation(self.measured.softirq_seconds) {
             writeln!(f, "  {:<22} {softirq:.2} µs a {}, of the whole machine", "softirq", self.operation)?;
@@ -326,8 +368,8 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         self.write_latencies(f)?;
-        for (name, count) in &self.counts {
-            writeln!(f, "  {:<22} {count}", name.replace('_', " "))?;
+        for Count { name, value, .. } in &self.counts {
+            writeln!(f, "  {:<22} {value}", name.replace('_', " "))?;
         }
         let TcpCounters { listen_overflows, syn_retransmits, active_opens, failed_opens } = self.measured.tcp;
         write!(f, "  {:<22} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits", "kernel")?;
@@ -423,17 +465,17 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_told_of_threads_that_work() {
-        let skew = |threads: &[f64]| Measured { threads: threads.to_vec(), ..Measured::default() }.skew();
-        assert_eq!(skew(&[3.0, 1.0, 0.01, 0.0]), Some(1.5));
-        assert_eq!((skew(&[3.0, 0.01]), skew(&[]), skew(&[0.0])), (None, None, None));
+    fn skew_is_told_of_several_workers_the_starved_included() {
+        let skew = |workers: &[f64]| Measured { workers: workers.to_vec(), ..Measured::default() }.skew();
+        assert_eq!((skew(&[3.0, 1.0]), skew(&[3.0, 0.0, 0.0])), (Some(1.5), Some(3.0)));
+        assert_eq!((skew(&[3.0]), skew(&[]), skew(&[0.0, 0.0])), (None, None, None));
     }
 
     #[test]
     fn csv_has_a_line_for_each_figure() {
         let mut report = report(0.1, 1, 9_000);
         report.parameters = vec![("size", 64), ("connections", 3)];
-        report.counts = vec![("lost", 2)];
+        report.fault("lost", 2);
         let mut csv = String::new();
         report.write_csv(&mut csv);
         assert!(csv.contains("echo,size=64;connections=3,lost,2,\n"), "{csv}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::{self, Nanos, SECOND};
-use crate::cpu::{self, CpuTime};
+use crate::cpu::{self, CpuTime, Thread};
 use crate::failure::Failure;
 use crate::kernel::TcpCounters;
 use crate::net::Net;
@@ -29,7 +29,7 @@ struct Sample {
     operations: u64,
     own_cpu: Nanos,
     server: Option<CpuTime>,
-    threads: BTreeMap<u32, f64>,
+    threads: BTreeMap<u32, Thread>,
     softirq: f64,
     tcp: TcpCounters,
 }
@@ -107,7 +107,7 @@ impl Stage {
             operations: ended.operations - begun.operations,
             own_cpu_share: (ended.own_cpu - begun.own_cpu) as f64 / wall as f64,
             server: ended.server.zip(begun.server).map(|(end, begin)| end.since(begin)),
-            threads: ended.threads.iter().map(|(id, used)| used - begun.threads.get(id).unwrap_or(&0.0)).collect(),
+            workers: cpu::workers(&begun.threads, &ended.threads),
             softirq_seconds: ended.softirq - begun.softirq,
             tcp: ended.tcp.since(begun.tcp),
         }
@@ -115,7 +115,7 @@ impl Stage {
 
     fn sample(&self, operations: u64) -> Result<Sample, Failure> {
         let server = self.pid.map(CpuTime::of_tree).transpose()?;
-        let threads = self.pid.map(cpu::of_threads).unwrap_or_default();
+        let threads = self.pid.map(cpu::threads_of_tree).unwrap_or_default();
         let (softirq, tcp) = (cpu::softirq_seconds(), TcpCounters::read());
         Ok(Sample { at: clock::now(), operations, own_cpu: clock::own_cpu(), server, threads, softirq, tcp })
     }

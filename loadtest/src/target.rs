@@ -3,7 +3,7 @@
 //! `{topic}` in the URL stands for a topic's name. Where it stands in a query, its parameter is repeated for each topic of a
 //! connection that has several: `/topics?topic={topic}&envelope`.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use clap::ValueEnum;
 
@@ -63,6 +63,8 @@ pub struct Target {
     path: String,
     /// How many topics there are in all.
     topics: u32,
+    /// Where to connect from; the kernel's choice where none is given.
+    pub source: Option<IpAddr>,
 }
 
 impl Target {
@@ -87,7 +89,7 @@ impl Target {
             addresses.next().ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
         });
         let address = resolved.map_err(|error| Failure::Resolve { host: authority.to_owned(), error })?;
-        Ok(Self { address, dialect, authority: authority.to_owned(), path: path.to_owned(), topics })
+        Ok(Self { address, dialect, authority: authority.to_owned(), path: path.to_owned(), topics, source: None })
     }
 
     /// The same address and path, for POST. A URL of many topics is none that could be posted to.
@@ -103,6 +105,20 @@ impl Target {
     /// What stands in `Host`.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Where another process connects from, by its number: on loopback an address of its own, as between two addresses there are
+    /// but some 28,000 ports.
+    pub fn source_of(&self, process: usize) -> Option<IpAddr> {
+        match self.address.ip() {
+            IpAddr::V4(address) if address.is_loopback() => Some(Ipv4Addr::new(127, 0, 1, (process + 1) as u8).into()),
+            _ => None,
+        }
+    }
+
+    /// How many topics there are in all.
+    pub const fn topics(&self) -> u32 {
+        self.topics
     }
 
     /// Whether its messages can be masked WebSocket frames, as an echo needs.

@@ -11,6 +11,7 @@ use crate::ending::Ending;
 use crate::histogram::Histogram;
 use crate::ledger::{Arrival, Ledger};
 use crate::payload::{Payload, Stamp};
+use crate::report::Report;
 use crate::stage::Stage;
 use crate::target::Topics;
 
@@ -119,9 +120,11 @@ impl Traffic {
         }
     }
 
-    /// On the one topic to which another process publishes.
-    pub fn following(size: usize, run: u64, now: Nanos) -> Self {
-        Self { is_following: true, completions: Some(Vec::new()), ..Self::new(1, size, run, now) }
+    /// On topics to which another process publishes.
+    pub fn following(topics: u32, size: usize, run: u64, now: Nanos) -> Self {
+        // With several topics each has its subscribers in one process, which then knows itself when the last of them has it.
+        let completions = (topics == 1).then(Vec::new);
+        Self { is_following: true, completions, ..Self::new(topics, size, run, now) }
     }
 
     /// Keeps number and latency of each publication that becomes complete, to be compared with other processes'.
@@ -134,9 +137,12 @@ impl Traffic {
         self.completions.as_deref().unwrap_or_default()
     }
 
-    /// So many were published in all, says the process that did.
+    /// So many were published in all, on the topics in turn, says the process that did.
     pub fn end(&mut self, published: u64) {
-        self.follow_to(published);
+        let topics = self.topics.len() as u64;
+        for topic in 0..topics {
+            self.follow_to(topic as usize, published / topics + u64::from(topic < published % topics));
+        }
         self.is_following = false;
     }
 
@@ -227,8 +233,8 @@ impl Traffic {
     /// Enters what a connection got. None for what was counted as a fault instead.
     pub fn message(&mut self, stage: &Stage, id: usize, message: &[u8], at: Nanos) -> Option<Delivery> {
         let stamp = self.payload.stamp_of(message, at);
-        if let Some(stamp) = stamp.filter(|_| self.is_following) {
-            self.follow_to(stamp.number + 1);
+        if let Some(stamp) = stamp.filter(|stamp| self.is_following && stamp.topic < self.topics()) {
+            self.follow_to(stamp.topic as usize, stamp.number + 1);
         }
         let known = stamp.and_then(|stamp| Some((stamp, self.place_of(id, stamp)?)));
         let Some((stamp, (ledger, is_steady))) = known else {
@@ -297,6 +303,20 @@ impl Traffic {
         lost.saturating_sub(self.refused.values().sum())
     }
 
+    /// Tells what was counted.
+    pub fn tell(&self, report: &mut Report, interrupted: bool) {
+        let counts = self.counts;
+        report.tell("published", counts.published);
+        report.fault("refused_publications", counts.refused);
+        report.tell("delivered", counts.delivered);
+        report.fault("lost", self.lost(interrupted));
+        report.fault("duplicated", counts.duplicated);
+        report.fault("reordered", counts.reordered);
+        report.fault("foreign", counts.foreign);
+        report.fault("connections_lost", counts.connections_lost);
+        report.notes.extend(self.first_ending.as_ref().map(|first| format!("the first connection lost: {first}")));
+    }
+
     fn enter(&mut self, id: usize, topics: Topics, is_steady: bool) {
         let free = if is_steady { None } else { self.free_ledgers.pop() };
         let member = Member { topics, first_ledger: free.unwrap_or(self.ledgers.len()), is_steady };
@@ -313,14 +333,15 @@ impl Traffic {
         self.members[id] = Some(member);
     }
 
-    /// All below `next` were published by another process.
-    fn follow_to(&mut self, next: u64) {
-        let entry = &mut self.topics[0];
+    /// All of a topic below `next` were published by another process.
+    fn follow_to(&mut self, topic: usize, next: u64) {
+        let entry = &mut self.topics[topic];
         while entry.next < next {
             entry.next += 1;
             entry.open.push_back(entry.steady);
             self.under_way += u64::from(entry.steady > 0);
         }
+        entry.forget_done();
     }
 
     fn indices(&self, topics: Topics) -> impl Iterator<Item = usize> + use<> {
@@ -415,7 +436,7 @@ mod tests {
     fn a_follower_learns_what_was_published_from_what_comes_and_from_the_end() {
         let (stage, mut source) = (Stage::endless(), traffic(1));
         let messages: Vec<Vec<u8>> = (0..4).map(|_| publish(&mut source, 0)).collect();
-        let mut follower = Traffic::following(64, 1, 0);
+        let mut follower = Traffic::following(1, 64, 1, 0);
         (0..2).for_each(|id| follower.subscribe(id, ALL));
         for (id, number) in [(0, 2), (1, 2), (0, 0)] {
             follower.message(&stage, id, &messages[number], clock::now());

@@ -14,28 +14,22 @@ use crate::clock::{self, Nanos};
 use crate::ending::Ending;
 use crate::engine::{Load, Next};
 use crate::failure::Failure;
-use crate::feed::Through;
 use crate::histogram::Histogram;
 use crate::net::{Net, Times};
 use crate::report::Report;
 use crate::schedule::Schedule;
-use crate::traffic::Traffic;
 
 use super::common::{Common, Measure};
-use super::crowd::{Crowd, subscribe};
+use super::crowd::Crowd;
 use super::failures::Failures;
 use super::fanout::TOPIC;
-use super::publishing::{Pacing, Publishing, check_size};
+use super::party::{Paced, parse_size};
 
 /// Flags of `churn`.
 #[derive(Args, Debug)]
 pub struct Churn {
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    publishing: Publishing,
-    #[command(flatten)]
-    pacing: Pacing,
+    paced: Paced,
     /// How many subscribers stay
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
@@ -46,7 +40,7 @@ pub struct Churn {
     #[arg(long, default_value = "1s", value_name = "TIME")]
     stay: TimeSpan,
     /// Bytes of a message, at least 23
-    #[arg(long, default_value = "128", value_name = "SIZE")]
+    #[arg(long, default_value = "128", value_name = "SIZE", value_parser = parse_size)]
     size: ByteSize,
 }
 
@@ -71,52 +65,44 @@ struct Coming {
 
 impl Measure for Churn {
     fn common(&self) -> &Common {
-        &self.common
+        &self.paced.publishing.common
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
-        check_size(self.size)?;
-        let stay = clock::length(self.stay.duration());
-        let most_passing = (self.joins * (self.stay.duration() + self.common.timeout.duration()).as_secs_f64()) as usize + 64;
+        let common = self.common();
+        let most_passing = (self.joins * (self.stay.duration() + common.timeout.duration()).as_secs_f64()) as usize + 64;
         let steady = self.connections as usize;
-        let mut engine = self.common.prepare(steady + most_passing + self.publishing.connections(), 1)?;
-        let target = self.publishing.target(&mut engine, 1)?;
-        let mut traffic = Traffic::new(1, self.size.bytes(), fastrand::u64(..), clock::now());
-        let through = match subscribe(&mut engine, 0, &mut traffic, &vec![TOPIC; steady])? {
-            true => self.publishing.through(&mut engine, &[TOPIC], target)?,
-            false => None,
+        let mut engine = self.paced.publishing.prepare(steady + most_passing, 1)?;
+        let Some(party) = self.paced.publishing.gather(&mut engine, &vec![TOPIC; steady])? else {
+            return Ok(vec![Report::cut_short("churn", "delivery")]);
         };
-        let was_interrupted = through.is_none();
+        let traffic = party.traffic(1, self.size, fastrand::u64(..));
         let start = clock::now();
-        let feed = self.pacing.feed(through.unwrap_or(Through::First), start);
         let mut coming = Coming {
-            crowd: Crowd::new(traffic, feed, self.common.stage("churn", start), self.common.timeout_ns()),
+            crowd: Crowd::new(common, "churn", start, traffic, self.paced.feed(party.through, start)),
             schedule: Schedule::new(start, self.joins),
-            stay,
+            stay: clock::length(self.stay.duration()),
             due: Vec::new(),
             opening: 0,
             leaving: VecDeque::new(),
             parting: Vec::new(),
-            timeout: self.common.timeout_ns(),
+            timeout: common.timeout_ns(),
             joined: 0,
             left: 0,
             ended_early: 0,
             failures: Failures::default(),
             join: Histogram::new(),
         };
-        let interrupted = was_interrupted || engine.run(&mut coming)?;
+        let interrupted = engine.run(&mut coming)?;
         let counts = coming.crowd.traffic.counts;
-        let mut report = coming.crowd.report("churn", &engine.net, interrupted)?;
+        let mut report = coming.crowd.report(&engine.net, interrupted)?;
         report.parameters = vec![("connections", self.connections.into()), ("size", self.size.bytes() as u64)];
-        report.counts.extend([
-            ("joined", coming.joined),
-            ("left", coming.left),
-            ("ended_early", coming.ended_early),
-            ("passing_delivered", counts.passing_delivered),
-            ("passing_lost", counts.passing_lost),
-        ]);
-        report.counts.extend(coming.failures.counts());
-        report.notes.extend(coming.failures.first().map(|first| format!("the first failure to join: {first}")));
+        report.tell("joined", coming.joined);
+        report.tell("left", coming.left);
+        report.fault("ended_early", coming.ended_early);
+        report.tell("passing_delivered", counts.passing_delivered);
+        report.fault("passing_lost", counts.passing_lost);
+        coming.failures.tell(&mut report);
         report.latencies.push(("join", coming.join));
         Ok(vec![report])
     }

@@ -1,8 +1,7 @@
 //! What all commands have in common: flags, and the way from flags to a loop.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 use fantail::config::TimeSpan;
@@ -11,6 +10,7 @@ use crate::clock::{self, Nanos};
 use crate::cpus::Cpus;
 use crate::engine::Engine;
 use crate::failure::Failure;
+use crate::interrupt::{self, Second};
 use crate::kernel;
 use crate::report::Report;
 use crate::stage::Stage;
@@ -32,6 +32,9 @@ pub struct Common {
     /// How subscribers are spoken to; the URL's scheme says it where this doesn't
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub sub: Option<Dialect>,
+    /// The address to connect from; `fanout`, `notify` and `hold` give each further process one of its own on loopback
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Option<IpAddr>,
     /// How long to measure
     #[arg(long, default_value = "10s", value_name = "TIME")]
     pub duration: TimeSpan,
@@ -60,8 +63,9 @@ impl Common {
     pub fn prepare(&self, connections: usize, topics: u32) -> Result<Engine, Failure> {
         self.cpu.map_or(Ok(()), |cpu| Cpus::one(cpu).pin())?;
         kernel::make_room(connections)?;
-        let target = Target::resolve(&self.url, self.sub, topics)?;
-        Engine::new(target, self.timeout_ns(), watch_for_interrupts(Second::Ends)?)
+        let mut target = Target::resolve(&self.url, self.sub, topics)?;
+        target.source = self.source;
+        Engine::new(target, self.timeout_ns(), interrupt::watch(Second::Ends)?)
     }
 
     /// The same for a command that sends WebSocket messages of its own.
@@ -92,32 +96,4 @@ impl Common {
     pub fn timeout_ns(&self) -> Nanos {
         clock::length(self.timeout.duration())
     }
-}
-
-/// What the second Ctrl-C does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Second {
-    /// It ends the process at once.
-    Ends,
-    /// Nothing: a server is to be stopped before the end.
-    Waits,
-}
-
-/// True from the first Ctrl-C, SIGTERM or hang-up on. There is one flag for the whole process, and the first call says what the
-/// second signal does.
-pub fn watch_for_interrupts(second: Second) -> Result<Arc<AtomicBool>, Failure> {
-    static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-    if let Some(interrupted) = INTERRUPTED.get() {
-        return Ok(Arc::clone(interrupted));
-    }
-    let interrupted = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
-    let watching = |error| Failure::System("watching for Ctrl-C", error);
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        // Before the flag is registered, so that the first signal finds it unset.
-        if second == Second::Ends {
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted)).map_err(watching)?;
-        }
-        signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(watching)?;
-    }
-    Ok(interrupted)
 }

@@ -15,6 +15,7 @@ use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
 use crate::feed::{Feed, Pace, Through};
 use crate::histogram::Histogram;
+use crate::kernel::TcpCounters;
 use crate::net::{Net, Times};
 use crate::payload::{Payload, Stamp};
 use crate::report::{Report, late};
@@ -24,9 +25,10 @@ use crate::target::Target;
 use crate::traffic::Traffic;
 
 use super::common::{Common, Measure};
-use super::crowd::{Crowd, subscribe};
+use super::crowd::Crowd;
 use super::failures::Failures;
 use super::fanout::TOPIC;
+use super::gather::gather;
 
 /// Bytes of a message: of the first echo, and of what idle connections get.
 const MESSAGE_BYTES: usize = 64;
@@ -73,6 +75,8 @@ struct Slots {
     close: Close,
     concurrency: usize,
     schedule: Option<Schedule>,
+    /// Connections begun.
+    opened: u64,
     /// Connections under way, closing ones included.
     under_way: usize,
     /// When something was last due though no slot was vacant.
@@ -122,17 +126,11 @@ impl Measure for Connect {
         let concurrency = self.concurrency.unwrap_or(if self.rate.is_some() { 4096 } else { 16 }) as usize;
         let mut engine = self.common.prepare_websocket(concurrency * 2 + self.idle as usize)?;
         let idle = self.idle_crowd(&mut engine)?;
-        let mut slots = Slots::new(self, concurrency, clock::now());
-        let interrupted = match idle {
-            None => true,
-            Some(idle) => {
-                slots.idle = idle;
-                let start = clock::now();
-                slots.stage = self.common.stage("connect", start);
-                slots.schedule = self.rate.map(|rate| Schedule::new(start, rate));
-                engine.run(&mut slots)?
-            }
-        };
+        let Some(idle) = idle else { return Ok(vec![Report::cut_short("connect", "connection")]) };
+        let mut slots = Slots::new(self, concurrency, idle, clock::now());
+        let before = TcpCounters::read();
+        let interrupted = engine.run(&mut slots)?;
+        let by_kernel = TcpCounters::read().since(before);
         slots.stage.finish(slots.done)?;
         let first = slots.failures.first();
         if slots.done == 0
@@ -140,7 +138,7 @@ impl Measure for Connect {
         {
             return Err(Failure::Usage(format!("{}: no connection was opened: {first}", engine.net.target(0).address)));
         }
-        self.report(slots, &engine.net, interrupted).map(|report| vec![report])
+        self.report(slots, by_kernel, &engine.net, interrupted).map(|report| vec![report])
     }
 }
 
@@ -155,37 +153,37 @@ impl Connect {
             None => 0,
         };
         let mut traffic = Traffic::new(1, MESSAGE_BYTES, fastrand::u64(..), clock::now());
-        if !subscribe(engine, target, &mut traffic, &vec![TOPIC; self.idle as usize])? {
-            return Ok(None);
-        }
+        let Some(ids) = gather(engine, target, &vec![Purpose::Subscribe(TOPIC); self.idle as usize])? else { return Ok(None) };
+        ids.into_iter().for_each(|id| traffic.subscribe(id, TOPIC));
         let start = clock::now();
-        let from = start + clock::length(self.common.warmup.duration());
-        let stage = Stage::unseen(from, from + clock::length(self.common.duration.duration()));
-        let pace = self.idle_rate.map_or(Pace::Window(0), |rate| Pace::Schedule(Schedule::new(start, rate)));
-        Ok(Some(Some(Crowd::new(traffic, Feed::new(pace, Through::First, 1), stage, self.common.timeout_ns()))))
+        let pace = self.idle_rate.map_or(Pace::Never, |rate| Pace::Schedule(Schedule::new(start, rate)));
+        let feed = Feed::new(pace, Through::First, 1);
+        Ok(Some(Some(Crowd::new(&self.common, "idle", start, traffic, feed).unseen())))
     }
 
-    fn report(&self, slots: Slots, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        let measured = slots.stage.measured();
-        let opened_by_kernel = measured.tcp.active_opens;
-        let mut report = Report::new("connect", "connection", measured, net.lag.clone());
+    /// `by_kernel` is what that counted over the whole run, as the tool did.
+    fn report(&self, slots: Slots, by_kernel: TcpCounters, net: &Net, interrupted: bool) -> Result<Report, Failure> {
+        let mut report = Report::new("connect", "connection", slots.stage.measured(), net.lag.clone());
         report.parameters = vec![("concurrency", slots.concurrency as u64), ("idle", self.idle.into())];
-        // Others may open connections, too; but fewer than ours there can't be, but for those that were under way at the edges.
-        if opened_by_kernel + (2 * slots.concurrency as u64) < report.operations() {
-            report.doubts.push(format!("the kernel counted {opened_by_kernel} opens, fewer than the load test"));
+        // Others may open connections, too; but fewer than ours there can't be.
+        let (opened, refused) = (slots.opened, slots.failures.refused());
+        if by_kernel.active_opens < opened || by_kernel.failed_opens < refused {
+            let TcpCounters { active_opens, failed_opens, .. } = by_kernel;
+            let kernel = format!("the kernel counted {active_opens} opens, {failed_opens} of them failed");
+            report.doubts.push(format!("{kernel}: fewer than the load test's {opened} and {refused} refused"));
         }
-        report.counts = slots.failures.counts();
+        report.tell("opened", opened);
+        slots.failures.tell(&mut report);
         if self.rate.is_some() {
-            report.counts.push(("slots_full", slots.slots_full));
+            report.tell("slots_full", slots.slots_full);
         } else {
             report
                 .notes
                 .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
         }
-        report.notes.extend(slots.failures.first().map(|first| format!("the first failure: {first}")));
         report.latencies = vec![("tcp", slots.tcp), ("upgrade", slots.upgrade)];
         if self.first_echo {
-            report.counts.push(("wrong_echoes", slots.wrong_echoes));
+            report.fault("wrong_echoes", slots.wrong_echoes);
             report.latencies.push(("first_echo", slots.echo));
         }
         report.latencies.push(("whole", slots.whole));
@@ -193,12 +191,10 @@ impl Connect {
         report.interrupted = interrupted;
         if let Some(idle) = slots.idle {
             let counts = idle.traffic.counts;
-            report.doubts.extend(late("idle_delivery", &idle.feed.lateness, &idle.traffic.latency));
-            report.counts.extend([
-                ("idle_delivered", counts.delivered),
-                ("idle_lost", idle.traffic.lost(interrupted)),
-                ("idle_connections_lost", counts.connections_lost),
-            ]);
+            report.busy.extend(late("idle_delivery", &idle.feed.lateness, &idle.traffic.latency));
+            report.tell("idle_delivered", counts.delivered);
+            report.fault("idle_lost", idle.traffic.lost(interrupted));
+            report.fault("idle_connections_lost", counts.connections_lost);
             report.latencies.push(("idle_delivery", idle.traffic.latency));
         }
         Ok(report)
@@ -206,18 +202,19 @@ impl Connect {
 }
 
 impl Slots {
-    fn new(options: &Connect, concurrency: usize, now: Nanos) -> Self {
+    fn new(options: &Connect, concurrency: usize, idle: Option<Crowd>, start: Nanos) -> Self {
         Self {
             close: options.close,
             concurrency,
-            schedule: None,
+            schedule: options.rate.map(|rate| Schedule::new(start, rate)),
+            opened: 0,
             under_way: 0,
             was_full_at: 0,
             slots_full: 0,
             slots: Vec::new(),
             first_echo: options.first_echo.then(|| Payload::new(MESSAGE_BYTES, fastrand::u64(..))),
-            stage: options.common.stage("connect", now),
-            idle: None,
+            stage: options.common.stage("connect", start),
+            idle,
             idle_is_over: true,
             done: 0,
             tcp: Histogram::new(),
@@ -257,6 +254,7 @@ impl Slots {
                 }
                 self.slots[id] = slot;
                 self.under_way += 1;
+                self.opened += 1;
                 true
             }
             Err(ending) => {

@@ -22,8 +22,8 @@ use crate::schedule::Schedule;
 use crate::stage::Stage;
 
 use super::common::{Common, Measure};
-use super::crowd::gather;
-use super::publishing::check_size;
+use super::gather::gather;
+use super::party::parse_size;
 
 /// Flags of `echo`.
 #[derive(Args, Debug)]
@@ -40,7 +40,7 @@ pub struct Echo {
     #[arg(long, value_name = "PER_SECOND", value_parser = super::parse_rate)]
     rate: Option<f64>,
     /// Bytes of a message, at least 23
-    #[arg(long, default_value = "64", value_name = "SIZE")]
+    #[arg(long, default_value = "64", value_name = "SIZE", value_parser = parse_size)]
     size: ByteSize,
 }
 
@@ -72,10 +72,11 @@ impl Measure for Echo {
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
-        check_size(self.size)?;
         let connections = self.connections as usize;
         let mut engine = self.common.prepare_websocket(connections)?;
-        let gathered = gather(&mut engine, 0, &vec![Purpose::Visit; connections])?.is_some();
+        if gather(&mut engine, 0, &vec![Purpose::Visit; connections])?.is_none() {
+            return Ok(vec![Report::cut_short("echo", "message")]);
+        }
         let start = clock::now();
         let mut pairs = Pairs {
             schedule: self.rate.map(|rate| Schedule::new(start, rate)),
@@ -96,7 +97,7 @@ impl Measure for Echo {
             latency: Histogram::new(),
             lateness: Histogram::new(),
         };
-        let interrupted = !gathered || engine.run(&mut pairs)?;
+        let interrupted = engine.run(&mut pairs)?;
         pairs.stage.finish(pairs.returned)?;
         self.report(pairs, &engine.net, interrupted).map(|report| vec![report])
     }
@@ -111,13 +112,11 @@ impl Echo {
             ("inflight", self.inflight.into()),
             ("size", self.size.bytes() as u64),
         ];
-        report.counts = vec![
-            ("sent", pairs.sent),
-            ("returned", pairs.returned),
-            ("lost", pairs.skipped + if interrupted { 0 } else { pending }),
-            ("foreign", pairs.foreign),
-            ("connections_lost", pairs.lost_connections),
-        ];
+        report.tell("sent", pairs.sent);
+        report.tell("returned", pairs.returned);
+        report.fault("lost", pairs.skipped + if interrupted { 0 } else { pending });
+        report.fault("foreign", pairs.foreign);
+        report.fault("connections_lost", pairs.lost_connections);
         report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
         if self.rate.is_none() {
             report

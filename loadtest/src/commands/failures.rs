@@ -1,6 +1,7 @@
 //! Connections that failed, by cause.
 
 use crate::ending::Ending;
+use crate::report::Report;
 
 /// What went wrong, warm-up included.
 #[derive(Debug, Default)]
@@ -31,14 +32,18 @@ impl Failures {
         self.first.as_deref()
     }
 
-    /// For a report.
-    pub fn counts(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("refused", self.refused),
-            ("reset", self.reset),
-            ("timed_out", self.timed_out),
-            ("rejected", self.rejected),
-            ("other_failures", self.other),
-        ]
+    /// Tells all of them.
+    pub fn tell(&self, report: &mut Report) {
+        report.fault("refused", self.refused);
+        report.fault("reset", self.reset);
+        report.fault("timed_out", self.timed_out);
+        report.fault("rejected", self.rejected);
+        report.fault("other_failures", self.other);
+        report.notes.extend(self.first().map(|first| format!("the first failure to connect: {first}")));
+    }
+
+    /// How many were refused by the kernel: nothing listened.
+    pub const fn refused(&self) -> u64 {
+        self.refused
     }
 }

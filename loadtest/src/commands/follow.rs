@@ -3,7 +3,7 @@
 //! It is told what to do in lines on standard input, answers in lines on standard output, and ends with its input:
 //!
 //! ```text
-//! open N               opens N more connections          -> opened | failed WHY
+//! open FROM TO         opens those connections           -> opened | failed WHY
 //! measure FROM UNTIL   what is due between counts    -> measuring
 //! end PUBLISHED        waits for what is still to come   -> its account, as JSON
 //! ```
@@ -15,6 +15,7 @@ use std::thread;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::client::Purpose;
 use crate::clock::{self, Nanos};
 use crate::ending::Ending;
 use crate::engine::{Engine, Load, Next};
@@ -25,8 +26,9 @@ use crate::stage::Stage;
 use crate::traffic::Traffic;
 
 use super::common::Common;
-use super::crowd::{LINGER, subscribe};
-use super::fanout::TOPIC;
+use super::crowd::LINGER;
+use super::gather::gather;
+use super::spread::Layout;
 
 /// Flags of `follow`.
 #[derive(Args, Debug)]
@@ -36,6 +38,12 @@ pub struct Follow {
     /// Descriptors to make room for
     #[arg(long)]
     connections: usize,
+    /// How many topics there are
+    #[arg(long)]
+    topics: u32,
+    /// How many of them one connection has
+    #[arg(long)]
+    each: u32,
     /// Bytes of a message
     #[arg(long)]
     size: usize,
@@ -61,7 +69,8 @@ pub struct Account {
     pub own_cpu_share: f64,
     pub lag: String,
     pub latency: String,
-    /// Number and latency of each publication that the last of these subscribers got within the measurement.
+    pub last: String,
+    /// Where all topics are one: number and latency of each publication that the last of these subscribers got within the measurement.
     pub completions: Vec<(u64, Nanos)>,
 }
 
@@ -77,8 +86,8 @@ struct Follower<'a> {
 enum State {
     /// Until there is an order that the loop can't carry out itself.
     Listening,
-    /// So many connections are to be opened.
-    Opening(usize),
+    /// The connections from this to that are to be opened.
+    Opening(u32, u32),
     /// Since that time nothing more is published.
     Ending(Nanos),
     /// Whoever gave the orders is gone.
@@ -87,13 +96,13 @@ enum State {
 
 /// Runs until the end of standard input.
 pub fn run(options: &Follow) -> Result<(), Failure> {
-    let mut engine = options.common.prepare(options.connections, 1)?;
+    let mut engine = options.common.prepare(options.connections, options.topics)?;
     let (sender, orders) = channel();
     // A thread of its own, because standard input can't be waited for together with sockets; it ends with the process.
     thread::spawn(move || stdin().lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let mut follower = Follower {
         orders: &orders,
-        traffic: Traffic::following(options.size, options.run, clock::now()),
+        traffic: Traffic::following(options.topics, options.size, options.run, clock::now()),
         stage: Stage::unseen(Nanos::MAX, Nanos::MAX),
         timeout: options.common.timeout_ns(),
         state: State::Listening,
@@ -101,10 +110,15 @@ pub fn run(options: &Follow) -> Result<(), Failure> {
     loop {
         let interrupted = engine.run(&mut follower)?;
         match follower.state {
-            State::Opening(count) => {
-                let answer = match subscribe(&mut engine, 0, &mut follower.traffic, &vec![TOPIC; count]) {
-                    Ok(true) => "opened".to_owned(),
-                    Ok(false) => return Ok(()),
+            State::Opening(from, to) => {
+                let topics = Layout { topics: options.topics, each: options.each }.of(from, to);
+                let purposes: Vec<Purpose> = topics.iter().map(|&topics| Purpose::Subscribe(topics)).collect();
+                let answer = match gather(&mut engine, 0, &purposes) {
+                    Ok(Some(ids)) => {
+                        ids.into_iter().zip(topics).for_each(|(id, topics)| follower.traffic.subscribe(id, topics));
+                        "opened".to_owned()
+                    }
+                    Ok(None) => return Ok(()),
                     Err(failure) => format!("failed {failure}"),
                 };
                 follower.state = State::Listening;
@@ -138,6 +152,7 @@ fn account(traffic: &Traffic, measured: &Measured, engine: &Engine) -> Result<St
         own_cpu_share: measured.own_cpu_share,
         lag: engine.net.lag.to_base64(),
         latency: traffic.latency.to_base64(),
+        last: traffic.last.to_base64(),
         completions: traffic.completions().to_vec(),
     };
     serde_json::to_string(&account).map_err(|error| Failure::System("answering", error.into()))
@@ -148,7 +163,10 @@ impl Follower<'_> {
         let words: Vec<&str> = order.split_ascii_whitespace().collect();
         let number = |text: &str| text.parse::<u64>().ok();
         match words[..] {
-            ["open", count] => self.state = number(count).map_or(State::Orphaned, |count| State::Opening(count as usize)),
+            ["open", from, to] => {
+                let (from, to) = (number(from).unwrap_or_default(), number(to).unwrap_or_default());
+                self.state = State::Opening(from as u32, to as u32);
+            }
             ["measure", from, until] => {
                 let (from, until) = (number(from).unwrap_or_default(), number(until).unwrap_or_default());
                 self.stage = Stage::unseen(from, until);
@@ -176,7 +194,7 @@ impl Load for Follower<'_> {
         }
         let is_done = match self.state {
             State::Listening => false,
-            State::Opening(_) | State::Orphaned => true,
+            State::Opening(..) | State::Orphaned => true,
             State::Ending(since) => {
                 let patience = if self.traffic.under_way() == 0 { LINGER } else { self.timeout };
                 now >= self.traffic.moved_at().max(since) + patience

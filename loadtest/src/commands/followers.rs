@@ -11,9 +11,11 @@ use crate::histogram::Histogram;
 use crate::kernel;
 use crate::report::Report;
 use crate::stage::Stage;
+use crate::target::Target;
 
 use super::common::Common;
 use super::follow::Account;
+use super::spread::Layout;
 
 /// All of them. They end with this process, because their orders do.
 #[derive(Debug, Default)]
@@ -30,25 +32,31 @@ struct Follower {
 pub const PROCESSES_MAX: u32 = 64;
 
 /// How many connections each process has: `processes` of them, or as few as the descriptor limit allows. The first share is this
-/// process's own.
-pub fn shares(connections: u32, processes: Option<u32>) -> Result<Vec<u32>, Failure> {
-    let needed = u64::from(connections).div_ceil(kernel::connections_max().max(1)).max(1);
+/// process's own, which has so many `others` beside them.
+pub fn shares(connections: u32, others: u32, processes: Option<u32>) -> Result<Vec<u32>, Failure> {
+    let all = u64::from(connections) + u64::from(others);
+    let needed = all.div_ceil(kernel::connections_max().max(1)).max(1);
     if needed > PROCESSES_MAX.into() {
         // What one process would need; with a higher limit fewer processes do.
-        kernel::make_room(connections as usize)?;
+        kernel::make_room(usize::try_from(all).unwrap_or(usize::MAX))?;
     }
+    // Where the others don't fit beside the first share, one more process makes all shares smaller.
+    let needed = needed + u64::from(needed > 1 && others > 0);
     let processes = processes.unwrap_or(needed as u32).clamp(1, connections.max(1));
     Ok((0..processes).map(|at| connections / processes + u32::from(at < connections % processes)).collect())
 }
 
 impl Followers {
     /// One for each of these shares, for messages of a size and run.
-    pub fn start(common: &Common, shares: &[u32], size: usize, run: u64) -> Result<Self, Failure> {
+    pub fn start(common: &Common, shares: &[u32], layout: Layout, size: usize, run: u64) -> Result<Self, Failure> {
         let starting = |error| Failure::System("starting another process", error);
         let program = std::env::current_exe().map_err(starting)?;
-        let start = |share: &u32| {
+        let target = Target::resolve(&common.url, common.sub, layout.topics)?;
+        let start = |(at, share): (usize, &u32)| {
             let mut command = Command::new(&program);
-            command.args(["follow", &common.url, "--connections", &share.to_string(), "--size", &size.to_string()]);
+            command.args(["follow", &common.url, "--topics", &layout.topics.to_string(), "--each", &layout.each.to_string()]);
+            command.args(target.source_of(at).iter().flat_map(|source| ["--source".to_owned(), source.to_string()]));
+            command.args(["--connections", &share.to_string(), "--size", &size.to_string()]);
             command.args(["--run", &run.to_string(), "--timeout", &format!("{}ms", common.timeout_ns() / 1_000_000)]);
             if let Some(dialect) = common.sub {
                 command.args(["--sub", dialect.name()]);
@@ -61,7 +69,7 @@ impl Followers {
             };
             Ok(Follower { child, orders: Some(orders), answers: BufReader::new(answers) })
         };
-        shares.iter().map(start).collect::<Result<_, _>>().map(Self)
+        shares.iter().enumerate().map(start).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether there are any.
@@ -69,10 +77,12 @@ impl Followers {
         self.0.is_empty()
     }
 
-    /// Lets each open as many connections as the list says, and waits until all are open.
-    pub fn open(&mut self, counts: &[u32]) -> Result<(), Failure> {
+    /// Lets each open as many connections as the list says, numbered from `first` on, and waits until all are open.
+    pub fn open(&mut self, first: u32, counts: &[u32]) -> Result<(), Failure> {
+        let mut from = first;
         for (follower, count) in self.0.iter_mut().zip(counts) {
-            follower.order(&format!("open {count}"))?;
+            follower.order(&format!("open {from} {}", from + count))?;
+            from += count;
         }
         self.0.iter_mut().try_for_each(|follower| match follower.answer()?.split_once(' ') {
             Some(("failed", why)) => Err(Failure::Usage(why.to_owned())),
@@ -121,9 +131,9 @@ impl Drop for Follower {
     }
 }
 
-/// Adds what followers tell to a report of this process's own share. `completions` are its own; a publication is complete when the
-/// last process says so. Where all share one CPU (`pinned`), their processor times add up.
-pub fn merge(report: &mut Report, accounts: &[Account], completions: &[(u64, Nanos)], pinned: bool) -> Result<(), Failure> {
+/// Adds what followers tell to a report of this process's own share. Where all share one CPU (`pinned`), their processor times add
+/// up.
+pub fn merge(report: &mut Report, accounts: &[Account], pinned: bool) -> Result<(), Failure> {
     for account in accounts {
         for (name, count) in [
             ("delivered", account.delivered),
@@ -138,12 +148,18 @@ pub fn merge(report: &mut Report, accounts: &[Account], completions: &[(u64, Nan
         }
         report.add_lag(&Histogram::from_base64(&account.lag)?);
         report.add_latency("delivery", &Histogram::from_base64(&account.latency)?);
+        report.add_latency("last_subscriber", &Histogram::from_base64(&account.last)?);
         report.add_operations(account.operations);
         report.add_own_cpu(account.own_cpu_share, pinned);
         report
             .notes
             .extend(account.first_ending.iter().map(|first| format!("the first connection another process lost: {first}")));
     }
+    Ok(())
+}
+
+/// When the last subscriber of all processes had each publication: when the last process says so. `completions` are this one's.
+pub fn last_of_all(accounts: &[Account], completions: &[(u64, Nanos)]) -> Histogram {
     let mut last: HashMap<u64, (usize, Nanos)> = HashMap::new();
     for &(number, latency) in completions.iter().chain(accounts.iter().flat_map(|account| &account.completions)) {
         let (count, slowest) = last.entry(number).or_default();
@@ -152,8 +168,7 @@ pub fn merge(report: &mut Report, accounts: &[Account], completions: &[(u64, Nan
     }
     let mut all = Histogram::new();
     last.values().filter(|(count, _)| *count == accounts.len() + 1).for_each(|&(_, slowest)| all.record(slowest));
-    report.replace_latency("last_subscriber", all);
-    Ok(())
+    all
 }
 
 #[cfg(test)]
@@ -162,19 +177,22 @@ mod tests {
 
     #[test]
     fn shares_add_up_and_each_fits() {
-        assert_eq!(shares(10, Some(3)).unwrap(), [4, 3, 3]);
-        assert_eq!(shares(2, Some(9)).unwrap(), [1, 1]);
+        assert_eq!(shares(10, 0, Some(3)).unwrap(), [4, 3, 3]);
+        assert_eq!(shares(2, 1, Some(9)).unwrap(), [1, 1]);
         let most = u32::try_from(kernel::connections_max()).unwrap_or(u32::MAX / 4);
-        let all = shares(most * 2 + 1, None).unwrap();
-        assert_eq!((all.len(), all.iter().sum::<u32>()), (3, most * 2 + 1));
-        assert!(all.iter().all(|&share| share <= most));
+        for others in [0, 7] {
+            let all = shares(most * 2 + 1, others, None).unwrap();
+            assert_eq!(all.iter().sum::<u32>(), most * 2 + 1);
+            assert!(all.len() <= 4 && all.iter().all(|&share| share <= most) && all[0] + others <= most, "{all:?}");
+        }
+        assert_eq!(shares(most, 0, None).unwrap(), [most]);
     }
 
     #[test]
     fn no_count_of_connections_starts_processes_without_end() {
         let most = kernel::connections_max().saturating_mul(PROCESSES_MAX.into());
         if let Ok(beyond) = u32::try_from(most.saturating_add(1)) {
-            assert!(matches!(shares(beyond, None), Err(Failure::Descriptors { .. })));
+            assert!(matches!(shares(beyond, 0, None), Err(Failure::Descriptors { .. })));
         }
     }
 }

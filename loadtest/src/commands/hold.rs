@@ -4,6 +4,7 @@
 
 use clap::Args;
 
+use crate::client::Purpose;
 use crate::clock;
 use crate::cpu::Memory;
 use crate::ending::Ending;
@@ -16,9 +17,10 @@ use crate::report::{Figure, Report};
 use crate::stage::Stage;
 
 use super::common::{Common, Measure};
-use super::crowd::{gather, purposes};
 use super::fanout::TOPIC;
-use super::followers::{self, Followers, PROCESSES_MAX};
+use super::followers::{self, Followers};
+use super::gather::gather;
+use super::spread::{Layout, Processes};
 
 /// Flags of `hold`.
 #[derive(Args, Debug)]
@@ -31,9 +33,8 @@ pub struct Hold {
     /// The smaller count of connections
     #[arg(long, default_value_t = 2_000, value_name = "N")]
     from: u32,
-    /// On how many processes to spread them [default: as many as the descriptor limit needs]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(PROCESSES_MAX)))]
-    processes: Option<u32>,
+    #[command(flatten)]
+    processes: Processes,
 }
 
 struct Idle {
@@ -64,14 +65,16 @@ impl Measure for Hold {
         if few >= many {
             return Err(Failure::Usage(format!("--from {few} must be less than --connections {many}")));
         }
-        let shares = followers::shares(many, self.processes)?;
+        let shares = followers::shares(many, 0, self.processes.processes)?;
         let mut engine = self.common.prepare(shares[0] as usize, 1)?;
-        let mut followers = Followers::start(&self.common, &shares[1..], SIZE_MIN, 0)?;
-        let first: Vec<u32> = followers::shares(few, Some(shares.len() as u32))?;
+        let mut followers = Followers::start(&self.common, &shares[1..], Layout { topics: 1, each: 1 }, SIZE_MIN, 0)?;
+        let first: Vec<u32> = followers::shares(few, 0, Some(shares.len() as u32))?;
         let first: Vec<u32> = (0..shares.len()).map(|at| first.get(at).copied().unwrap_or(0)).collect();
         let rest: Vec<u32> = shares.iter().zip(&first).map(|(all, first)| all - first).collect();
-        let Some(with_few) = self.rest_with(&mut engine, &mut followers, &first, pid)? else { return Ok(interrupted(&engine)) };
-        let Some(with_many) = self.rest_with(&mut engine, &mut followers, &rest, pid)? else { return Ok(interrupted(&engine)) };
+        // Before the second look there is no slope, so there is nothing to print.
+        let cut_short = || Ok(vec![Report::cut_short("hold", "connection")]);
+        let Some(with_few) = self.rest_with(&mut engine, &mut followers, &first, pid)? else { return cut_short() };
+        let Some(with_many) = self.rest_with(&mut engine, &mut followers, &rest, pid)? else { return cut_short() };
 
         let mut idle = Idle { stage: self.common.stage_at_once("idle", clock::now()), lost: 0, first_ending: None };
         let was_interrupted = engine.run(&mut idle)?;
@@ -81,12 +84,13 @@ impl Measure for Hold {
         let share = measured.server.map(|server| 100.0 * (server.user + server.system) / measured.seconds);
         let mut report = Report::new("hold", "connection", measured, engine.net.lag.clone());
         report.parameters = vec![("from", few.into()), ("connections", many.into()), ("processes", shares.len() as u64)];
-        report.counts = vec![("connections_lost", idle.lost), ("pings_answered", engine.net.pings)];
+        report.fault("connections_lost", idle.lost);
+        report.tell("pings_answered", engine.net.pings);
         if !was_interrupted {
-            followers::merge(&mut report, &followers.end(0)?, &[], self.common.cpu.is_some())?;
+            followers::merge(&mut report, &followers.end(0)?, self.common.cpu.is_some())?;
         }
         let lost = report.count("connections_lost").unwrap_or_default();
-        report.counts.insert(0, ("held", u64::from(many).saturating_sub(lost)));
+        report.tell("held", u64::from(many).saturating_sub(lost));
         report.figures = vec![
             Figure { name: "rss_per_connection", value: slope(with_many.server.rss, with_few.server.rss), unit: "B" },
             Figure { name: "pss_per_connection", value: slope(with_many.server.pss, with_few.server.pss), unit: "B" },
@@ -104,10 +108,10 @@ impl Measure for Hold {
 impl Hold {
     /// Opens so many more connections in each process, rests, and looks; `None` after Ctrl-C.
     fn rest_with(&self, engine: &mut Engine, followers: &mut Followers, more: &[u32], pid: u32) -> Result<Option<Look>, Failure> {
-        if gather(engine, 0, &purposes(&vec![TOPIC; more[0] as usize]))?.is_none() {
+        if gather(engine, 0, &vec![Purpose::Subscribe(TOPIC); more[0] as usize])?.is_none() {
             return Ok(None);
         }
-        followers.open(&more[1..])?;
+        followers.open(more[0], &more[1..])?;
         let mut rest = Idle { stage: self.common.stage_resting(clock::now()), lost: 0, first_ending: None };
         if engine.run(&mut rest)? {
             return Ok(None);
@@ -117,14 +121,6 @@ impl Hold {
             None => Ok(Some(Look { server: Memory::of_tree(pid)?, kernel: kernel::memory_bytes() })),
         }
     }
-}
-
-/// Before the second look there is no slope, so there is nothing to print but what stands.
-fn interrupted(engine: &Engine) -> Vec<Report> {
-    let mut report = Report::new("hold", "connection", Default::default(), engine.net.lag.clone());
-    report.counts = vec![("held", engine.net.len() as u64)];
-    report.interrupted = true;
-    vec![report]
 }
 
 impl Load for Idle {

@@ -9,13 +9,15 @@ mod failures;
 mod fanout;
 mod follow;
 mod followers;
+mod gather;
 mod hold;
 mod notify;
+mod party;
 mod publish;
-mod publishing;
 mod rooms;
 mod scaling;
 mod slow;
+mod spread;
 mod storm;
 
 use std::process::ExitCode;
@@ -23,18 +25,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::compare;
+use crate::exit;
 use crate::failure::Failure;
 use crate::floor;
 use crate::output;
 use crate::page;
 
 use common::Measure;
-
-/// The exit status of a run whose figures must not be quoted.
-const STATUS_INVALID: u8 = 3;
-
-/// The exit status after Ctrl-C, as shells have it.
-const STATUS_INTERRUPTED: u8 = 130;
 
 /// A load test for WebSocket servers, in figures that can be quoted.
 #[derive(Parser, Debug)]
@@ -107,8 +104,8 @@ pub fn run() -> Result<ExitCode, Failure> {
     let common = measure.common();
     output::write(&reports, common.json.as_deref(), common.csv.as_deref())?;
     Ok(match () {
-        () if reports.iter().any(|report| report.interrupted) => ExitCode::from(STATUS_INTERRUPTED),
-        () if reports.iter().any(|report| !report.invalid().is_empty()) => ExitCode::from(STATUS_INVALID),
+        () if reports.iter().any(|report| report.interrupted) => ExitCode::from(exit::INTERRUPTED),
+        () if reports.iter().any(|report| !report.invalid().is_empty()) => ExitCode::from(exit::INVALID),
         () => ExitCode::SUCCESS,
     })
 }

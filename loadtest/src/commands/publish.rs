@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use clap::Args;
 use fantail::config::ByteSize;
 
-use crate::client::Purpose;
 use crate::clock::{self, Nanos};
 use crate::ending::Ending;
 use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
+use crate::feed::Through;
 use crate::histogram::Histogram;
 use crate::net::Net;
 use crate::report::Report;
@@ -21,14 +21,11 @@ use crate::target::Topics;
 use crate::traffic::Traffic;
 
 use super::common::{Common, Measure};
-use super::crowd::{gather, subscribe};
-use super::publishing::{Publishing, check_size};
+use super::party::{Publishing, parse_size};
 
 /// Flags of `publish`.
 #[derive(Args, Debug)]
 pub struct Publish {
-    #[command(flatten)]
-    common: Common,
     #[command(flatten)]
     publishing: Publishing,
     /// How many subscribers each publisher's topic has, measured one after the other; a WebSocket that publishes is one itself
@@ -38,7 +35,7 @@ pub struct Publish {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     inflight: u32,
     /// Bytes of a message, at least 23
-    #[arg(long, default_value = "128", value_name = "SIZE")]
+    #[arg(long, default_value = "128", value_name = "SIZE", value_parser = parse_size)]
     size: ByteSize,
 }
 
@@ -66,11 +63,10 @@ struct Publisher {
 
 impl Measure for Publish {
     fn common(&self) -> &Common {
-        &self.common
+        &self.publishing.common
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
-        check_size(self.size)?;
         let mut reports: Vec<Report> = Vec::new();
         for &subscribers in &self.subscribers {
             if !reports.last().is_some_and(|report| report.interrupted) {
@@ -84,38 +80,33 @@ impl Measure for Publish {
 impl Publish {
     fn measure(&self, subscribers: u32) -> Result<Report, Failure> {
         let topics = self.publishing.publishers;
-        let all = u64::from(topics) * (u64::from(subscribers) + 1);
-        let mut engine = self.common.prepare(all as usize, topics)?;
-        let target = self.publishing.target(&mut engine, topics)?;
-        if target.is_none() && subscribers == 0 {
-            return Err(Failure::Usage(
-                "a WebSocket that publishes is a subscriber itself: use --publish post for --subscribers 0".to_owned(),
-            ));
-        }
-        let mut traffic = Traffic::new(topics, self.size.bytes(), fastrand::u64(..), clock::now());
+        let all = u64::from(topics) * u64::from(subscribers);
+        let mut engine = self.publishing.prepare(usize::try_from(all).unwrap_or(usize::MAX), topics)?;
         let arcs: Vec<Topics> = (0..topics * subscribers).map(|at| Topics { first: at % topics, count: 1 }).collect();
-        let is_ready = subscribe(&mut engine, 0, &mut traffic, &arcs)?;
-        let ids = match target {
-            _ if !is_ready => None,
-            None => Some((0..topics).map(|topic| traffic.members_of(topic)[0]).collect()),
-            Some(target) => gather(&mut engine, target, &vec![Purpose::Publish; topics as usize])?,
+        let Some(party) = self.publishing.gather(&mut engine, &arcs)? else {
+            return Ok(Report::cut_short("publish", "publication"));
         };
-        let was_interrupted = ids.is_none();
-        let all = ids.unwrap_or_default().into_iter().map(|id| Publisher { id, unanswered: VecDeque::new(), is_gone: false });
+        let traffic = party.traffic(topics, self.size, fastrand::u64(..));
+        let publisher_of = |topic| party.through.connection_of(&traffic, topic);
+        let Some(ids) = (0..topics).map(publisher_of).collect::<Option<Vec<usize>>>() else {
+            let why = "a WebSocket that publishes is a subscriber itself: use --publish post for --subscribers 0";
+            return Err(Failure::Usage(why.to_owned()));
+        };
+        let all = ids.into_iter().map(|id| Publisher { id, unanswered: VecDeque::new(), is_gone: false }).collect();
         let mut publishers = Publishers {
             traffic,
-            stage: self.common.stage("publish", clock::now()),
-            timeout: self.common.timeout_ns(),
+            stage: self.common().stage("publish", clock::now()),
+            timeout: self.common().timeout_ns(),
             inflight: self.inflight as usize,
-            all: all.collect(),
+            all,
             started: false,
-            by_delivery: target.is_none(),
+            by_delivery: matches!(party.through, Through::First),
             answered: 0,
             never_answered: 0,
             first_refusal: None,
             latency: Histogram::new(),
         };
-        let interrupted = was_interrupted || engine.run(&mut publishers)?;
+        let interrupted = engine.run(&mut publishers)?;
         self.report(publishers, &engine, subscribers, interrupted)
     }
 
@@ -128,21 +119,10 @@ impl Publish {
             ("inflight", self.inflight.into()),
             ("size", self.size.bytes() as u64),
         ];
-        let counts = run.traffic.counts;
-        report.counts = vec![
-            ("published", counts.published),
-            ("answered", run.answered),
-            ("refused_publications", counts.refused),
-            ("unanswered", run.never_answered + if interrupted { 0 } else { run.unanswered() }),
-            ("delivered", counts.delivered),
-            ("lost", run.traffic.lost(interrupted)),
-            ("duplicated", counts.duplicated),
-            ("reordered", counts.reordered),
-            ("foreign", counts.foreign),
-            ("connections_lost", counts.connections_lost),
-        ];
+        report.tell("answered", run.answered);
+        report.fault("unanswered", run.never_answered + if interrupted { 0 } else { run.unanswered() });
+        run.traffic.tell(&mut report, interrupted);
         report.notes.extend(run.first_refusal.map(|first| format!("the first publication refused: {first}")));
-        report.notes.extend(run.traffic.first_ending.map(|first| format!("the first connection lost: {first}")));
         report.notes.push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
         report.latencies = vec![("answer", run.latency)];
         report.interrupted = interrupted;

@@ -10,15 +10,14 @@ use fantail::config::{ByteSize, TimeSpan};
 use crate::clock::{self, Nanos, SECOND};
 use crate::engine::Engine;
 use crate::failure::Failure;
-use crate::feed::{Feed, Pace, Through};
+use crate::feed::{Feed, Pace};
 use crate::report::{Figure, Report};
 use crate::schedule::Schedule;
 use crate::target::{Target, Topics};
-use crate::traffic::Traffic;
 
 use super::common::{Common, Measure};
-use super::crowd::{Crowd, gather, purposes};
-use super::publishing::{Publishing, check_size};
+use super::crowd::Crowd;
+use super::party::{Party, Publishing, parse_size};
 
 /// How much shorter the interval gets from one run to the next.
 const STEP: f64 = 1.5;
@@ -29,8 +28,6 @@ const RUNS_MAX: usize = 15;
 /// Flags of `rooms`.
 #[derive(Args, Debug)]
 pub struct Rooms {
-    #[command(flatten)]
-    common: Common,
     #[command(flatten)]
     publishing: Publishing,
     /// How many clients
@@ -49,7 +46,7 @@ pub struct Rooms {
     #[arg(long, default_value = "10ms", value_name = "TIME")]
     interval: TimeSpan,
     /// Bytes of a message, at least 23
-    #[arg(long, default_value = "50", value_name = "SIZE")]
+    #[arg(long, default_value = "50", value_name = "SIZE", value_parser = parse_size)]
     size: ByteSize,
     /// Shorten the interval by a third from run to run until p99 is beyond --p99-max
     #[arg(long)]
@@ -61,27 +58,23 @@ pub struct Rooms {
 
 impl Measure for Rooms {
     fn common(&self) -> &Common {
-        &self.common
+        &self.publishing.common
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
-        check_size(self.size)?;
         if self.rooms_per_client > self.rooms {
             return Err(Failure::Usage("--rooms-per-client must not be more than --rooms".to_owned()));
         }
-        let arcs = self.arcs(Target::resolve(&self.common.url, self.common.sub, self.rooms)?.topics_of_one_max());
-        let mut engine = self.common.prepare(arcs.len() + self.publishing.connections(), self.rooms)?;
-        let target = self.publishing.target(&mut engine, self.rooms)?;
-        let ids = gather(&mut engine, 0, &purposes(&arcs))?;
-        let through = match &ids {
-            Some(_) => self.publishing.through(&mut engine, &arcs, target)?,
-            None => None,
+        let Common { url, sub, .. } = self.common();
+        let arcs = self.arcs(Target::resolve(url, *sub, self.rooms)?.topics_of_one_max());
+        let mut engine = self.publishing.prepare(arcs.len(), self.rooms)?;
+        let Some(party) = self.publishing.gather(&mut engine, &arcs)? else {
+            return Ok(vec![Report::cut_short("rooms", "delivery")]);
         };
-        let members: Vec<(usize, Topics)> = ids.into_iter().flatten().zip(arcs.iter().copied()).collect();
         let mut reports = Vec::new();
         let mut interval = clock::length(self.interval.duration());
         loop {
-            let report = self.measure(&mut engine, through.clone(), &members, interval)?;
+            let report = self.measure(&mut engine, &party, interval)?;
             let holds = self.holds(&report);
             reports.push(report);
             if !self.saturate || !holds || reports.len() == RUNS_MAX {
@@ -101,25 +94,17 @@ impl Rooms {
         (0..self.clients).flat_map(of_client).map(|first| Topics { first, count: per_connection }).collect()
     }
 
-    fn measure(
-        &self,
-        engine: &mut Engine,
-        through: Option<Through>,
-        members: &[(usize, Topics)],
-        interval: Nanos,
-    ) -> Result<Report, Failure> {
-        let mut traffic = Traffic::new(self.rooms, self.size.bytes(), fastrand::u64(..), clock::now());
-        members.iter().for_each(|&(id, topics)| traffic.subscribe(id, topics));
-        let was_interrupted = through.is_none();
+    fn measure(&self, engine: &mut Engine, party: &Party, interval: Nanos) -> Result<Report, Failure> {
+        let traffic = party.traffic(self.rooms, self.size, fastrand::u64(..));
         let start = clock::now();
         let pace = Pace::Schedule(Schedule::new(start, SECOND as f64 / interval as f64));
-        let feed = Feed::new(pace, through.unwrap_or(Through::First), self.batch);
-        let mut crowd = Crowd::new(traffic, feed, self.common.stage("rooms", start), self.common.timeout_ns());
-        let interrupted = was_interrupted || engine.run(&mut crowd)?;
-        let mut report = crowd.report("rooms", &engine.net, interrupted)?;
+        let feed = Feed::new(pace, party.through.clone(), self.batch);
+        let mut crowd = Crowd::new(self.common(), "rooms", start, traffic, feed);
+        let interrupted = engine.run(&mut crowd)?;
+        let mut report = crowd.report(&engine.net, interrupted)?;
         report.parameters = vec![
             ("clients", self.clients.into()),
-            ("connections", members.len() as u64),
+            ("connections", party.subscribers.len() as u64),
             ("rooms", self.rooms.into()),
             ("rooms_per_client", self.rooms_per_client.into()),
             ("batch", self.batch.into()),
@@ -132,8 +117,7 @@ impl Rooms {
     /// Whether a shorter interval is worth a try.
     fn holds(&self, report: &Report) -> bool {
         let p99 = report.latencies.iter().find(|(name, _)| *name == "delivery").map(|(_, latency)| latency.quantile(0.99));
-        let is_whole = report.count("lost") == Some(0) && report.count("connections_lost") == Some(0);
-        let is_sound = report.invalid().is_empty() && report.count("refused_publications") == Some(0);
-        is_whole && is_sound && !report.interrupted && p99.is_some_and(|p99| p99 <= clock::length(self.p99_max.duration()))
+        let is_sound = report.is_faultless() && report.invalid().is_empty() && !report.interrupted;
+        is_sound && p99.is_some_and(|p99| p99 <= clock::length(self.p99_max.duration()))
     }
 }

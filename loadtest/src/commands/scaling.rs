@@ -11,16 +11,15 @@ use fantail::config::ByteSize;
 use crate::clock;
 use crate::cpus::Cpus;
 use crate::failure::Failure;
-use crate::feed::{Feed, Pace, Through};
-use crate::histogram::Histogram;
+use crate::feed::{Feed, Pace};
+use crate::interrupt::{self, Second};
 use crate::launch::{Launch, free_port};
 use crate::report::{Measured, Report, Series};
 use crate::target::{Target, Topics};
-use crate::traffic::Traffic;
 
-use super::common::{Common, Measure, Second, watch_for_interrupts};
-use super::crowd::{Crowd, subscribe};
-use super::publishing::{Publishing, check_size};
+use super::common::{Common, Measure};
+use super::crowd::Crowd;
+use super::party::{Publishing, parse_size};
 
 /// How long a server may take until it accepts.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -29,8 +28,6 @@ const START_TIME: Duration = Duration::from_secs(30);
 #[derive(Args, Clone, Debug)]
 pub struct Scaling {
     /// {port} in the URL and the command stands for a free port
-    #[command(flatten)]
-    common: Common,
     #[command(flatten)]
     publishing: Publishing,
     /// The numbers of workers, measured one after the other
@@ -49,7 +46,7 @@ pub struct Scaling {
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
     /// Bytes of a message, at least 23
-    #[arg(long, default_value = "128", value_name = "SIZE")]
+    #[arg(long, default_value = "128", value_name = "SIZE", value_parser = parse_size)]
     size: ByteSize,
     /// The server's command line, with {workers} and {port}
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -58,11 +55,10 @@ pub struct Scaling {
 
 impl Measure for Scaling {
     fn common(&self) -> &Common {
-        &self.common
+        &self.publishing.common
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
-        check_size(self.size)?;
         if self.connections < self.topics {
             return Err(Failure::Usage("--connections must not be less than --topics: each topic needs a subscriber".to_owned()));
         }
@@ -88,26 +84,20 @@ impl Scaling {
         let fill = |text: &String| text.replace("{workers}", &workers.to_string()).replace("{port}", &port.to_string());
         let launch = Launch { words: self.command.iter().map(fill).collect(), env: Vec::new(), cpus: self.server_cpus.clone() };
         let mut server = launch.start()?;
-        let common = Common { url: fill(&self.common.url), pid: Some(server.pid()), ..self.common.clone() };
+        let publishing = self.publishing.on_server(fill, server.pid());
+        let common = &publishing.common;
         let address = Target::resolve(&common.url, common.sub, self.topics)?.address;
-        if !server.wait_for(address, START_TIME, &*watch_for_interrupts(Second::Waits)?)? {
-            let mut report = Report::new("scaling", "delivery", Measured::default(), Histogram::new());
-            report.interrupted = true;
-            return Ok(report);
+        if !server.wait_for(address, START_TIME, &*interrupt::watch(Second::Waits)?)? {
+            return Ok(Report::cut_short("scaling", "delivery"));
         }
-        let mut engine = common.prepare((self.connections + self.publishing.publishers) as usize, self.topics)?;
-        let target = self.publishing.target(&mut engine, self.topics)?;
-        let mut traffic = Traffic::new(self.topics, self.size.bytes(), fastrand::u64(..), clock::now());
+        let mut engine = publishing.prepare(self.connections as usize, self.topics)?;
         let arcs: Vec<Topics> = (0..self.connections).map(|at| Topics { first: at % self.topics, count: 1 }).collect();
-        let through = match subscribe(&mut engine, 0, &mut traffic, &arcs)? {
-            true => self.publishing.through(&mut engine, &arcs, target)?,
-            false => None,
-        };
-        let was_interrupted = through.is_none();
-        let feed = Feed::new(Pace::Window(self.window.into()), through.unwrap_or(Through::First), 1);
-        let mut crowd = Crowd::new(traffic, feed, common.stage("scaling", clock::now()), common.timeout_ns());
-        let interrupted = was_interrupted || engine.run(&mut crowd)?;
-        let report = crowd.report("scaling", &engine.net, interrupted)?;
+        let Some(party) = publishing.gather(&mut engine, &arcs)? else { return Ok(Report::cut_short("scaling", "delivery")) };
+        let traffic = party.traffic(self.topics, self.size, fastrand::u64(..));
+        let feed = Feed::new(Pace::Window(self.window.into()), party.through, 1);
+        let mut crowd = Crowd::new(common, "scaling", clock::now(), traffic, feed);
+        let interrupted = engine.run(&mut crowd)?;
+        let report = crowd.report(&engine.net, interrupted)?;
         server.stop();
         Ok(report)
     }
@@ -122,11 +112,11 @@ impl Scaling {
             ("window", self.window.into()),
             ("size", self.size.bytes() as u64),
         ];
-        for &(name, _) in &steps[0].1.counts {
-            report.counts.push((name, steps.iter().filter_map(|(_, step)| step.count(name)).sum()));
-        }
         for (workers, step) in steps {
-            report.doubts.extend(step.invalid().into_iter().map(|reason| format!("with {workers}: {reason}")));
+            let named = |reason: &String| format!("with {workers}: {reason}");
+            report.add_counts_of(step);
+            report.doubts.extend(step.doubts.iter().map(named));
+            report.busy.extend(step.busy_tool().iter().map(named));
             report.interrupted |= step.interrupted;
         }
         let points = |figure: fn(&Report) -> Option<f64>| -> Vec<(u64, f64)> {
@@ -139,7 +129,7 @@ impl Scaling {
             Series { name: "deliveries_per_second", unit: "/s", points: points(|step| Some(step.rate())) },
             Series { name: "deliveries_per_cpu_second", unit: "/s", points: per_cpu },
             Series { name: "efficiency", unit: "", points: efficiency },
-            Series { name: "server_thread_skew", unit: "", points: points(|step| step.measured().skew()) },
+            Series { name: "server_worker_skew", unit: "", points: points(|step| step.measured().skew()) },
         ];
         report.notes.push("efficiency: deliveries per CPU-second, divided by those of the first number of workers".to_owned());
         report

@@ -11,16 +11,13 @@ use crate::cpu::Memory;
 use crate::ending::Ending;
 use crate::engine::{Load, Next};
 use crate::failure::Failure;
-use crate::feed::Through;
 use crate::net::Net;
 use crate::report::{Figure, Report};
-use crate::target::Topics;
-use crate::traffic::Traffic;
 
 use super::common::{Common, Measure};
-use super::crowd::{Crowd, gather, purposes};
+use super::crowd::Crowd;
 use super::fanout::TOPIC;
-use super::publishing::{Pacing, Publishing, check_size};
+use super::party::{Paced, parse_size};
 
 /// How often the server's memory is looked at.
 const LOOK: Nanos = 200 * MILLISECOND;
@@ -32,11 +29,7 @@ const READ_OUT: Nanos = 2 * SECOND;
 #[derive(Args, Debug)]
 pub struct Slow {
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    publishing: Publishing,
-    #[command(flatten)]
-    pacing: Pacing,
+    paced: Paced,
     /// How many subscribers in all
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     connections: u32,
@@ -44,7 +37,7 @@ pub struct Slow {
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     slow: u32,
     /// Bytes of a message, at least 23
-    #[arg(long, default_value = "1KiB", value_name = "SIZE")]
+    #[arg(long, default_value = "1KiB", value_name = "SIZE", value_parser = parse_size)]
     size: ByteSize,
 }
 
@@ -73,31 +66,26 @@ enum State {
 
 impl Measure for Slow {
     fn common(&self) -> &Common {
-        &self.common
+        &self.paced.publishing.common
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
-        check_size(self.size)?;
         let (all, slow) = (self.connections as usize, self.slow as usize);
         if slow >= all {
             return Err(Failure::Usage(format!("--slow {slow} must be less than --connections {all}: the others are measured")));
         }
-        let mut engine = self.common.prepare(all + self.publishing.connections(), 1)?;
-        let target = self.publishing.target(&mut engine, 1)?;
-        let mut traffic = Traffic::new(1, self.size.bytes(), fastrand::u64(..), clock::now());
-        let topics: Vec<Topics> = vec![TOPIC; all];
-        let ids = gather(&mut engine, 0, &purposes(&topics))?;
-        let (healthy, slow) = ids.as_deref().unwrap_or_default().split_at(ids.as_ref().map_or(0, |ids| ids.len() - slow));
-        healthy.iter().for_each(|&id| traffic.subscribe(id, TOPIC));
+        let mut engine = self.paced.publishing.prepare(all, 1)?;
+        let Some(mut party) = self.paced.publishing.gather(&mut engine, &vec![TOPIC; all])? else {
+            return Ok(vec![Report::cut_short("slow", "delivery")]);
+        };
+        let slow: Vec<usize> = party.subscribers.split_off(all - slow).into_iter().map(|(id, _)| id).collect();
+        let mut traffic = party.traffic(1, self.size, fastrand::u64(..));
         slow.iter().for_each(|&id| traffic.subscribe_passing(id, 0));
-        let through = if ids.is_some() { self.publishing.through(&mut engine, &[TOPIC], target)? } else { None };
-        let was_interrupted = through.is_none();
         let start = clock::now();
-        let feed = self.pacing.feed(through.unwrap_or(Through::First), start);
         let mut mixed = Mixed {
-            crowd: Crowd::new(traffic, feed, self.common.stage("slow", start), self.common.timeout_ns()),
-            pid: self.common.pid,
-            slow: slow.to_vec(),
+            crowd: Crowd::new(self.common(), "slow", start, traffic, self.paced.feed(party.through, start)),
+            pid: self.common().pid,
+            slow,
             state: State::Warm,
             looked_at: 0,
             before: Memory::default(),
@@ -105,7 +93,7 @@ impl Measure for Slow {
             ended: 0,
             first_ending: None,
         };
-        let interrupted = was_interrupted || engine.run(&mut mixed)?;
+        let interrupted = engine.run(&mut mixed)?;
         self.report(mixed, &engine.net, interrupted).map(|report| vec![report])
     }
 }
@@ -117,15 +105,13 @@ impl Slow {
         let published = mixed.crowd.traffic.next_of(0);
         slow.iter().for_each(|&id| mixed.crowd.traffic.leave(id, published));
         let counts = mixed.crowd.traffic.counts;
-        let mut report = mixed.crowd.report("slow", net, interrupted)?;
+        let mut report = mixed.crowd.report(net, interrupted)?;
         report.parameters =
             vec![("connections", self.connections.into()), ("slow", self.slow.into()), ("size", self.size.bytes() as u64)];
-        report.counts.extend([
-            ("slow_delivered", counts.passing_delivered),
-            ("slow_lost_in_silence", counts.passing_lost),
-            ("slow_ended_by_server", mixed.ended),
-        ]);
-        if self.common.pid.is_some() {
+        report.tell("slow_delivered", counts.passing_delivered);
+        report.fault("slow_lost_in_silence", counts.passing_lost);
+        report.tell("slow_ended_by_server", mixed.ended);
+        if self.common().pid.is_some() {
             let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
             report.figures.extend([
                 Figure { name: "rss_before", value: mebibytes(mixed.before.rss), unit: "MiB" },

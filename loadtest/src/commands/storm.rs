@@ -17,9 +17,9 @@ use crate::schedule::Schedule;
 use crate::stage::Stage;
 
 use super::common::{Common, Measure};
-use super::crowd::{gather, purposes};
 use super::failures::Failures;
 use super::fanout::TOPIC;
+use super::gather::gather;
 
 /// Flags of `storm`.
 #[derive(Args, Debug)]
@@ -62,9 +62,11 @@ impl Measure for Storm {
     fn run(&self) -> Result<Vec<Report>, Failure> {
         let wanted = self.connections as usize;
         let mut engine = self.common.prepare(wanted, 1)?;
-        let ids = gather(&mut engine, 0, &purposes(&vec![TOPIC; wanted]))?;
+        let ids = gather(&mut engine, 0, &vec![Purpose::Subscribe(TOPIC); wanted])?;
         let mut rest = Resting(self.common.stage_resting(clock::now()), None);
-        let was_interrupted = ids.is_none() || engine.run(&mut rest)?;
+        if ids.is_none() || engine.run(&mut rest)? {
+            return Ok(vec![Report::cut_short("storm", "connection")]);
+        }
         if let Some(ending) = rest.1 {
             return Err(Failure::Usage(format!("the {wanted} connections did not stay: {ending}")));
         }
@@ -85,7 +87,7 @@ impl Measure for Storm {
             lost_again: 0,
             back: Histogram::new(),
         };
-        let interrupted = was_interrupted || engine.run(&mut returning)?;
+        let interrupted = engine.run(&mut returning)?;
         self.report(returning, &engine, interrupted).map(|report| vec![report])
     }
 }
@@ -95,14 +97,11 @@ impl Storm {
         run.stage.finish(run.returned)?;
         let mut report = Report::new("storm", "connection", run.stage.measured(), engine.net.lag.clone());
         report.parameters = vec![("connections", self.connections.into())];
-        report.counts = vec![
-            ("back", run.returned),
-            ("missing", (run.wanted as u64).saturating_sub(run.returned - run.lost_again)),
-            ("retried", run.retried),
-            ("lost_again", run.lost_again),
-        ];
-        report.counts.extend(run.failures.counts());
-        report.notes.extend(run.failures.first().map(|first| format!("the first failure: {first}")));
+        report.tell("back", run.returned);
+        report.fault("missing", (run.wanted as u64).saturating_sub(run.returned - run.lost_again));
+        report.tell("retried", run.retried);
+        report.fault("lost_again", run.lost_again);
+        run.failures.tell(&mut report);
         match run.all_back_at {
             Some(at) => {
                 let value = (at - run.dropped_at) as f64 / 1e6;

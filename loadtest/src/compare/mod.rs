@@ -22,21 +22,17 @@ mod warmup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
 use crate::cpus::Cpus;
+use crate::exit;
 use crate::failure::Failure;
+use crate::interrupt::{self, Second};
 use crate::machine::{Commit, Machine, timestamp};
 
 use file::{Comparison, Server};
 use results::{Results, ServerInfo};
-
-/// Exit statuses as of the commands that measure.
-const STATUS_INVALID: u8 = 3;
-const STATUS_INTERRUPTED: u8 = 130;
 
 /// Flags of `compare`.
 #[derive(Args, Debug)]
@@ -66,11 +62,7 @@ pub fn run(options: &Compare) -> Result<ExitCode, Failure> {
     file.only(&options.servers, &options.tests)?;
     let mut results = describe(options, &file);
     leave_out_missing(&mut file, &mut results, options.skip_missing)?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))
-            .map_err(|error| Failure::System("watching for Ctrl-C", error))?;
-    }
+    let interrupted = interrupt::watch(Second::Waits)?;
     // What this process itself does between runs is not to be in the way of the servers.
     Cpus::one(file.client_cpu).pin()?;
     announce(&file, &results);
@@ -80,8 +72,8 @@ pub fn run(options: &Compare) -> Result<ExitCode, Failure> {
     print!("{}", table::render(&results));
     outcome?;
     Ok(match () {
-        () if results.interrupted => ExitCode::from(STATUS_INTERRUPTED),
-        () if has_doubtful_comparison(&results) => ExitCode::from(STATUS_INVALID),
+        () if results.interrupted => ExitCode::from(exit::INTERRUPTED),
+        () if has_doubtful_comparison(&results) => ExitCode::from(exit::INVALID),
         () => ExitCode::SUCCESS,
     })
 }

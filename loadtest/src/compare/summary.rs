@@ -187,7 +187,8 @@ pub mod tests {
 
     fn echo(cpu: f64, rate: f64, lost: u64) -> Value {
         json!({
-            "command": "echo", "valid": true, "invalid_because": [], "counts": {"lost": lost}, "operations": 1,
+            "command": "echo", "busy_tool": [], "doubts": [],
+            "counts": {"lost": lost}, "faults": ["lost"], "operations": 1,
             "operations_per_second": rate, "server_cpu": {"us_per_operation": cpu},
         })
     }
@@ -228,16 +229,17 @@ pub mod tests {
         assert_eq!(main_measure(&[base, other]), Some("cpu_us"));
     }
 
-    fn say_invalid(results: &mut Results, server: &str, reason: &str) {
+    /// Of which `kind` the reason is: `doubts`, or `busy_tool`.
+    fn say_invalid(results: &mut Results, server: &str, kind: &str, reason: &str) {
         for run in results.runs.iter_mut().filter(|run| run.server == server) {
-            run.run.as_mut().unwrap()["invalid_because"] = json!([reason]);
+            run.run.as_mut().unwrap()[kind] = json!([reason]);
         }
     }
 
     #[test]
     fn where_all_are_flawed_they_are_shown_as_such() {
         let mut results = results();
-        say_invalid(&mut results, "other", "the kernel counted fewer");
+        say_invalid(&mut results, "other", "doubts", "the kernel counted fewer");
         let cells = summarize(&results);
         assert_eq!((cells[1].runs_spoilt, cells[1].flaws.len()), (3, 3), "{cells:#?}");
         assert!(!cells[1].is_sound("cpu_us") && cells[1].sound_ratio("cpu_us").is_none() && cells[0].is_sound("cpu_us"));
@@ -248,14 +250,19 @@ pub mod tests {
     #[test]
     fn a_busy_tool_makes_rates_doubtful_and_leaves_cpu_time_sound() {
         let mut results = results();
-        say_invalid(&mut results, "base", "the load test itself used 95 % of a CPU: it may have been the bottleneck");
+        say_invalid(
+            &mut results,
+            "base",
+            "busy_tool",
+            "the load test itself used 95 % of a CPU: it may have been the bottleneck",
+        );
         let cells = summarize(&results);
         assert!(cells[0].is_sound("cpu_us") && !cells[0].is_sound("per_second"));
         assert_eq!((cells[0].runs_of_busy_tool, cells[0].runs_spoilt, cells[0].values["cpu_us"].samples), (3, 0, 3));
         assert!(cells[1].is_sound("cpu_us") && cells[1].is_sound("per_second"), "its own runs are sound");
         let doubtful: Vec<&String> = cells[1].doubtful_ratios.iter().collect();
         assert_eq!(doubtful, ["per_second"], "a ratio to a doubtful base is doubtful");
-        say_invalid(&mut results, "other", "the load test sent late by 1 ms at p99: more than a tenth");
+        say_invalid(&mut results, "other", "busy_tool", "the load test sent late by 1 ms at p99: more than a tenth");
         assert_eq!(summarize(&results)[1].values["cpu_us"].samples, 2, "the run that lost something still is none");
     }
 

@@ -140,7 +140,7 @@ mod tests {
         let mut results = results();
         results.servers[2].missing = Some("idled is not installed".to_owned());
         for run in results.runs.iter_mut().filter(|run| run.server == "base") {
-            run.run.as_mut().unwrap()["invalid_because"] = serde_json::json!(["the load test itself used 90 % of a CPU"]);
+            run.run.as_mut().unwrap()["busy_tool"] = serde_json::json!(["the load test itself used 90 % of a CPU"]);
         }
         results.summary = summarize(&results);
         let expected = "

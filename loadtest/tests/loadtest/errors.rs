@@ -17,19 +17,20 @@ fn failure(arguments: &[&str]) -> (Option<i32>, String) {
 fn what_cannot_be_run_says_why_and_what_to_do() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let gone = format!("ws://127.0.0.1:{port}/");
+    let several = format!("ws://127.0.0.1:{port}/?t={{topic}}");
     let both = format!("ws://127.0.0.1:{port}/{{topic}}");
     for (arguments, status, words) in [
         (vec!["echo", &gone], 1, "connection 1 of 100: connection refused"),
         (vec!["connect", &gone, "--duration", "200ms", "--warmup", "0s"], 1, "no connection was opened: connection refused"),
         (vec!["fanout", "wss://127.0.0.1/"], 1, "TLS is not supported"),
-        (vec!["fanout", &gone, "--size", "8"], 1, "--size must be at least 23"),
+        (vec!["fanout", &gone, "--size", "8"], 2, "at least 23: a message carries its number and time"),
         (vec!["fanout", &gone, "--rate", "0"], 2, "operations a second"),
         (vec!["hold", &gone], 1, "give its --pid"),
         (vec!["hold", &gone, "--connections", "4000000000", "--pid", "1"], 1, "4000000032 descriptors are needed"),
         (vec!["echo", &gone, "--cpu", "999"], 1, "may not run on CPU 999"),
         (vec!["notify", &gone], 1, "put {topic} into the URL"),
         (vec!["notify", &both, "--per-connection", "2"], 1, "room for 1 topic only"),
-        (vec!["publish", &gone, "--subscribers", "0"], 1, "use --publish post"),
+        (vec!["rooms", &several], 1, "use --publish post"),
         (vec!["fanout", &gone, "--window", "1", "--processes", "2"], 1, "use --rate, or fewer connections"),
         (vec!["fanout", "redis://127.0.0.1/a", "--publish", "post"], 1, "Redis and NATS have their own way"),
         (vec!["fanout", "redis://127.0.0.1/a", "--sub", "nats"], 1, "not that of --sub"),

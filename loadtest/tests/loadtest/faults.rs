@@ -291,3 +291,26 @@ fn a_server_with_room_for_few_shows_in_latency_and_not_as_the_tools_own_lateness
     );
     assert!(json["own"]["lateness"]["quantiles"]["p99"].as_u64().unwrap() < 100_000_000, "{json:#}");
 }
+
+#[test]
+fn each_further_process_has_an_address_of_its_own_on_loopback() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let peers = Arc::clone(&seen);
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            peers.lock().unwrap().push(socket.peer_addr().unwrap().ip().to_string());
+            upgrade(&socket, false);
+            thread::spawn(move || (&socket).read_to_end(&mut Vec::new()));
+        }
+    });
+    let pid = std::process::id().to_string();
+    let flags = ["--from", "3", "--connections", "30", "--processes", "3", "--duration", "200ms", "--warmup", "100ms"];
+    let json = measure(&[&["hold", &url, "--pid", &pid], &flags[..]].concat());
+    assert_eq!(count(&json, "held"), 30);
+    let mut peers = seen.lock().unwrap().clone();
+    peers.sort();
+    let of = |address: &str| peers.iter().filter(|peer| *peer == address).count();
+    assert_eq!((of("127.0.0.1"), of("127.0.1.1"), of("127.0.1.2")), (10, 10, 10), "{peers:?}");
+}

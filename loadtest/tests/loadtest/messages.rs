@@ -106,9 +106,12 @@ fn notify_reaches_the_one_subscriber_of_each_topic() {
             format!("http://{address}/topics/{{topic}}"),
         ]
     };
-    let json = against_fantail("notify", url, &["--topics", "995", "--rate", "1000"]);
-    check_whole(&json, 1);
-    assert_eq!(json["parameters"]["connections"], 100, "ten topics each, the last with five");
+    for processes in ["1", "3"] {
+        let json = against_fantail("notify", url, &["--topics", "995", "--rate", "1000", "--processes", processes]);
+        check_whole(&json, 1);
+        assert_eq!(json["parameters"]["connections"], 100, "ten topics each, the last with five");
+        assert_eq!(json["latencies"]["last_subscriber"]["count"], 1000, "{json:#}");
+    }
 }
 
 #[test]

@@ -25,8 +25,13 @@ pub struct Process {
 impl Process {
     /// Fantail with one worker.
     pub fn fantail() -> Self {
+        Self::fantail_with(&["--workers", "1"])
+    }
+
+    /// Fantail with these flags.
+    pub fn fantail_with(flags: &[&str]) -> Self {
         let mut command = Command::new(fantail());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--echo"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--echo"]).args(flags);
         Self::start(&mut command)
     }
 

@@ -1,0 +1,55 @@
+//! Opens the connections that a command then works with: many at a time, all or none.
+
+use crate::client::Purpose;
+use crate::clock::{self, Nanos};
+use crate::ending::Ending;
+use crate::engine::{Engine, Load, Next};
+use crate::failure::Failure;
+use crate::net::{Net, Times};
+use crate::progress::Progress;
+
+/// How many openings are under way at a time: below the queue of a listener with the kernel's smallest default.
+const OPENING_MAX: usize = 64;
+
+/// Opens a connection for each purpose and returns their numbers in the same order; None if somebody pressed Ctrl-C first.
+pub fn gather(engine: &mut Engine, target: usize, purposes: &[Purpose]) -> Result<Option<Vec<usize>>, Failure> {
+    let progress = Progress::new("connecting", purposes.len() as u64);
+    let ids = Vec::with_capacity(purposes.len());
+    let mut gathering = Gathering { target, purposes, ids, opened: 0, failed: None, progress };
+    Ok(if engine.run(&mut gathering)? { None } else { Some(gathering.ids) })
+}
+
+struct Gathering<'a> {
+    target: usize,
+    purposes: &'a [Purpose],
+    ids: Vec<usize>,
+    opened: usize,
+    failed: Option<Ending>,
+    progress: Progress,
+}
+
+impl Load for Gathering<'_> {
+    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+        let wanted = self.purposes.len();
+        while self.failed.is_none() && self.ids.len() < wanted && self.ids.len() - self.opened < OPENING_MAX {
+            match net.open(clock::now(), self.target, self.purposes[self.ids.len()]) {
+                Ok(id) => self.ids.push(id),
+                Err(ending) => self.failed = Some(ending),
+            }
+        }
+        if let Some(ending) = self.failed.take() {
+            let address = net.target(self.target).address;
+            return Err(Failure::Connect { address, number: self.opened + 1, wanted, ending });
+        }
+        self.progress.show(now, self.opened as u64, || format!("{}", self.opened));
+        Ok(if self.opened == wanted { Next::Done } else { Next::At(Nanos::MAX) })
+    }
+
+    fn opened(&mut self, _net: &mut Net, _id: usize, _times: Times) {
+        self.opened += 1;
+    }
+
+    fn closed(&mut self, _net: &mut Net, _id: usize, ending: Ending, _at: Nanos) {
+        self.failed.get_or_insert(ending);
+    }
+}
