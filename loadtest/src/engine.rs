@@ -41,6 +41,8 @@ pub trait Load {
     fn opened(&mut self, _net: &mut Net, _id: usize, _times: Times) {}
     /// A message was read at `at`.
     fn message(&mut self, _net: &mut Net, _id: usize, _payload: &[u8], _at: Nanos) {}
+    /// A subscription that an open connection asked for, or its end, is in force.
+    fn confirmed(&mut self, _net: &mut Net, _id: usize, _at: Nanos) {}
     /// A publication was answered; the server's words where it refused.
     fn answered(&mut self, _net: &mut Net, _id: usize, _result: Result<(), String>, _at: Nanos) {}
     /// A connection ended that the load had not dropped itself. Its number may be used again from now on.

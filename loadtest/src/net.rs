@@ -161,6 +161,22 @@ impl Net {
         }
     }
 
+    /// Queues a subscription of an open connection; [`Load::confirmed`] follows.
+    pub fn subscribe(&mut self, id: usize, topic: u32) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            Client::subscribe(&self.targets[connection.target], topic, &mut connection.out);
+            self.mark(id);
+        }
+    }
+
+    /// Queues its end; [`Load::confirmed`] follows.
+    pub fn unsubscribe(&mut self, id: usize, topic: u32) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            Client::unsubscribe(&self.targets[connection.target], topic, &mut connection.out);
+            self.mark(id);
+        }
+    }
+
     /// Whether an answer follows a publication on this connection.
     pub fn answers(&self, id: usize, confirm: bool) -> bool {
         self.connections.get(id).is_some_and(|connection| self.targets[connection.target].answers(confirm))
@@ -330,6 +346,7 @@ impl Net {
             }
             Event::Message(payload) => load.message(self, id, payload, at),
             Event::Answered(result) => load.answered(self, id, result, at),
+            Event::Confirmed => load.confirmed(self, id, at),
             Event::Pinged => self.pings += 1,
             Event::Close(code, reason) => {
                 let ending = Ending::Closed { code, reason: reason.to_owned() };

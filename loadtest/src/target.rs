@@ -126,6 +126,11 @@ impl Target {
         self.dialect == Dialect::Raw
     }
 
+    /// Whether an open connection can subscribe and unsubscribe: a WebSocket's subscription is the connection itself.
+    pub const fn has_subscriptions(&self) -> bool {
+        matches!(self.dialect, Dialect::Redis | Dialect::Nats)
+    }
+
     /// Whether a publication is answered; where the protocol leaves the choice, `confirm` says whether it is asked for.
     pub const fn answers(&self, confirm: bool) -> bool {
         match self.dialect {

@@ -40,6 +40,8 @@ pub enum Event<'b> {
     Message(&'b [u8]),
     /// The answer to a publication; the server's words where it refused.
     Answered(Result<(), String>),
+    /// A subscription or its end is in force, of those that [`Client::subscribe`] and [`Client::unsubscribe`] asked for.
+    Confirmed,
     /// A ping, which is answered in the replies.
     Pinged,
     /// The server's close: code and reason.
@@ -53,6 +55,8 @@ pub enum Purpose {
     Visit,
     /// To get what is published to these topics.
     Subscribe(Topics),
+    /// To subscribe and unsubscribe while it is open.
+    Join,
     /// To publish, and nothing else.
     Publish,
 }
@@ -127,6 +131,24 @@ impl Client {
             Dialect::Redis => redis::publish(target, topic, payload, out),
             Dialect::Nats => nats::publish(target, topic, payload, confirm, out),
             Dialect::Post => http::publish(target, topic, payload, out),
+        }
+    }
+
+    /// Appends what subscribes an open connection to a topic; [`Event::Confirmed`] follows.
+    pub fn subscribe(target: &Target, topic: u32, out: &mut Vec<u8>) {
+        match target.dialect {
+            Dialect::Redis => redis::subscribe(target, topic, out),
+            Dialect::Nats => nats::subscribe(target, topic, out),
+            Dialect::Raw | Dialect::Socketio | Dialect::Post => {}
+        }
+    }
+
+    /// Appends what ends that; [`Event::Confirmed`] follows.
+    pub fn unsubscribe(target: &Target, topic: u32, out: &mut Vec<u8>) {
+        match target.dialect {
+            Dialect::Redis => redis::unsubscribe(target, topic, out),
+            Dialect::Nats => nats::unsubscribe(topic, out),
+            Dialect::Raw | Dialect::Socketio | Dialect::Post => {}
         }
     }
 

@@ -7,9 +7,11 @@ use crate::wire::PAYLOAD_BYTES_MAX;
 use super::{Event, Purpose, line, number};
 
 /// The reading half of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reader {
     is_open: bool,
+    /// A PONG behind the first confirms a subscription, not a publication.
+    joins: bool,
 }
 
 impl Reader {
@@ -24,7 +26,7 @@ impl Reader {
             }
         }
         out.extend_from_slice(b"PING\r\n");
-        Self::default()
+        Self { is_open: false, joins: purpose == Purpose::Join }
     }
 
     /// Takes whole messages and returns how many bytes they had.
@@ -56,7 +58,7 @@ impl Reader {
             return Ok(Some(used + length + 2));
         }
         match head {
-            b"PONG" if self.is_open => sink(Event::Answered(Ok(()))),
+            b"PONG" if self.is_open => sink(if self.joins { Event::Confirmed } else { Event::Answered(Ok(())) }),
             b"PONG" => {
                 self.is_open = true;
                 sink(Event::Opened);
@@ -71,6 +73,16 @@ impl Reader {
         }
         Ok(Some(used))
     }
+}
+
+/// Appends a SUB whose confirmation is the PONG of a PING behind it.
+pub fn subscribe(target: &Target, topic: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("SUB {} {topic}\r\nPING\r\n", target.name(topic)).as_bytes());
+}
+
+/// Appends its UNSUB, confirmed likewise.
+pub fn unsubscribe(topic: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("UNSUB {topic}\r\nPING\r\n").as_bytes());
 }
 
 /// Appends a PUB; its confirmation is the PONG of a PING behind it, as a publication has no answer of its own.
@@ -99,6 +111,16 @@ mod tests {
         let stream = b"INFO {\"a\":1}\r\nPONG\r\nMSG load-1 0 5\r\nhe\r\no\r\nPING\r\nMSG load-2 1 0\r\n\r\n";
         check_cuts(&target(), purpose, stream, &["Opened", "message he\r\no", "Pinged", "message "]);
         assert_eq!(read(&target(), purpose, &[stream]).unwrap().1, b"PONG\r\n");
+    }
+
+    #[test]
+    fn who_joins_is_open_first_and_has_each_change_confirmed() {
+        let mut out = Vec::new();
+        subscribe(&target(), 2, &mut out);
+        unsubscribe(2, &mut out);
+        assert_eq!(out, b"SUB load-2 2\r\nPING\r\nUNSUB 2\r\nPING\r\n");
+        let stream = b"PONG\r\nPONG\r\nMSG load-2 2 2\r\nhi\r\nPONG\r\n";
+        check_cuts(&target(), Purpose::Join, stream, &["Opened", "Confirmed", "message hi", "Confirmed"]);
     }
 
     #[test]

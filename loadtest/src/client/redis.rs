@@ -67,8 +67,9 @@ impl Reader {
         }
         match parts[0] {
             b"message" => sink(Event::Message(parts[2])),
-            b"subscribe" => self.confirm(sink),
-            _ => return Err("a push of Redis that is neither message nor subscribe"),
+            b"subscribe" if self.unconfirmed > 0 => self.confirm(sink),
+            b"subscribe" | b"unsubscribe" => sink(Event::Confirmed),
+            _ => return Err("a push of Redis that is neither message nor about a subscription"),
         }
         Ok(Some(used))
     }
@@ -79,6 +80,16 @@ impl Reader {
             sink(Event::Opened);
         }
     }
+}
+
+/// Appends a SUBSCRIBE to one channel more.
+pub fn subscribe(target: &Target, topic: u32, out: &mut Vec<u8>) {
+    write_command(&[b"SUBSCRIBE", target.name(topic).as_bytes()], out);
+}
+
+/// Appends an UNSUBSCRIBE.
+pub fn unsubscribe(target: &Target, topic: u32, out: &mut Vec<u8>) {
+    write_command(&[b"UNSUBSCRIBE", target.name(topic).as_bytes()], out);
 }
 
 /// Appends a PUBLISH.
@@ -140,6 +151,19 @@ mod tests {
         let stream = b"*3\r\n$9\r\nsubscribe\r\n$6\r\nload-2\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$6\r\nload-0\r\n:2\r\n\
             *3\r\n$7\r\nmessage\r\n$6\r\nload-0\r\n$5\r\nhe\r\no\r\n";
         check_cuts(&target(), purpose, stream, &["Opened", "message he\r\no"]);
+    }
+
+    #[test]
+    fn who_joins_is_open_first_and_has_each_change_confirmed() {
+        let mut out = Vec::new();
+        subscribe(&target(), 1, &mut out);
+        unsubscribe(&target(), 1, &mut out);
+        let asked = "*2\r\n$9\r\nSUBSCRIBE\r\n$6\r\nload-1\r\n*2\r\n$11\r\nUNSUBSCRIBE\r\n$6\r\nload-1\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), asked);
+        let stream =
+            b"+PONG\r\n*3\r\n$9\r\nsubscribe\r\n$6\r\nload-1\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$6\r\nload-1\r\n$2\r\nhi\r\n\
+            *3\r\n$11\r\nunsubscribe\r\n$6\r\nload-1\r\n:0\r\n";
+        check_cuts(&target(), Purpose::Join, stream, &["Opened", "Confirmed", "message hi", "Confirmed"]);
     }
 
     #[test]

@@ -47,3 +47,64 @@ impl Reader {
 pub fn publish(payload: &[u8], out: &mut Vec<u8>) {
     wire::write_masked(OpCode::Text, &[b"42[\"message\",\"", payload, b"\"]"].concat(), out);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::read;
+    use super::*;
+    use crate::wire::Header;
+
+    /// What a server sends, in unmasked frames behind its 101.
+    fn stream(key: &[u8], packets: &[&[u8]]) -> Vec<u8> {
+        let mut stream = b"HTTP/1.1 101 Fine\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ".to_vec();
+        stream.extend_from_slice(&wire::accept_of(key));
+        stream.extend_from_slice(b"\r\n\r\n");
+        for packet in packets {
+            stream.extend_from_slice(fantail::frame::FrameHeader::new(OpCode::Text, packet.len()).as_bytes());
+            stream.extend_from_slice(packet);
+        }
+        stream
+    }
+
+    /// Texts of masked frames.
+    fn texts(mut bytes: &[u8]) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Some(header) = Header::parse(bytes).unwrap() {
+            let mut payload = bytes[header.bytes..header.frame_bytes()].to_vec();
+            fantail::ws::unmask(&mut payload, header.mask.unwrap());
+            texts.push(String::from_utf8(payload).unwrap());
+            bytes = &bytes[header.frame_bytes()..];
+        }
+        texts
+    }
+
+    #[test]
+    fn it_is_open_when_the_namespace_is_and_answers_pings_wherever_the_stream_is_cut() {
+        let target = Target::resolve("ws://127.0.0.1/socket.io/", Some(crate::target::Dialect::Socketio), 1).unwrap();
+        let packets: [&[u8]; 4] = [b"0{\"sid\":\"a\"}", b"40{\"sid\":\"b\"}", b"2", b"42[\"message\",\"hi\"]"];
+        for cut in 0..400 {
+            let mut out = Vec::new();
+            let mut client = super::super::Client::greet(&target, Purpose::Visit, &mut out);
+            let request = String::from_utf8(out).unwrap();
+            let key = request.split("Sec-WebSocket-Key: ").nth(1).unwrap().lines().next().unwrap();
+            let stream = stream(key.as_bytes(), &packets);
+            let (left, right) = stream.split_at(cut.min(stream.len()));
+            let (mut seen, mut replies) = (Vec::new(), Vec::new());
+            for piece in [left, right] {
+                let sink = |event: Event<'_>| seen.push(format!("{event:?}"));
+                client.handle_input(piece, &mut replies, sink).unwrap();
+            }
+            let message = format!("{:?}", Event::Message(packets[3]));
+            assert_eq!(seen, ["Opened", "Pinged", &message], "cut at {cut}");
+            assert_eq!(texts(&replies), ["40", "3"], "cut at {cut}");
+        }
+        assert!(read(&target, Purpose::Visit, &[b"HTTP/1.1 400 No\r\nContent-Length: 1\r\n\r\nx"]).unwrap_err().contains("400"));
+    }
+
+    #[test]
+    fn a_publication_is_an_event() {
+        let mut out = Vec::new();
+        publish(b"hi", &mut out);
+        assert_eq!(texts(&out), ["42[\"message\",\"hi\"]"]);
+    }
+}

@@ -42,7 +42,7 @@ impl Reader {
         let key = wire::new_key();
         let path = match purpose {
             Purpose::Subscribe(topics) => target.path(topics),
-            Purpose::Visit | Purpose::Publish => target.path(Topics { first: 0, count: 1 }),
+            Purpose::Visit | Purpose::Join | Purpose::Publish => target.path(Topics { first: 0, count: 1 }),
         };
         for part in
             ["GET ", &path, " HTTP/1.1\r\nHost: ", target.authority(), "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"]

@@ -13,6 +13,7 @@ mod gather;
 mod hold;
 mod notify;
 mod party;
+mod passing;
 mod publish;
 mod rooms;
 mod scaling;

@@ -64,6 +64,7 @@ fn check_all(scheme: &str, broker: &Broker) {
         (&["notify", "--topics", "95", "--rate", "500"], 1),
         (&["rooms", "--clients", "20", "--rooms", "10", "--rooms-per-client", "5", "--batch", "3"], 10),
         (&["churn", "--connections", "5", "--joins", "50", "--stay", "100ms"], 5),
+        (&["churn", "--connections", "5", "--joins", "50", "--stay", "100ms", "--how", "subscribe"], 5),
         (&["publish", "--subscribers", "2", "--publishers", "2", "--inflight", "3"], 2),
     ] {
         for report in run(words) {
@@ -72,6 +73,11 @@ fn check_all(scheme: &str, broker: &Broker) {
             }
             assert!(count(&report, "published") > 10, "{words:?}: {report:#}");
             assert_eq!(count(&report, "delivered"), count(&report, "published") * each, "{words:?}: {report:#}");
+            if words[0] == "churn" {
+                let [joined, left] = ["joined", "left"].map(|name| count(&report, name));
+                assert_eq!((joined, left, count(&report, "passing_lost")), (60, 60, 0), "{words:?}: {report:#}");
+                assert!(count(&report, "passing_delivered") > 60, "{words:?}: {report:#}");
+            }
             if words[0] == "publish" {
                 assert_eq!(count(&report, "answered"), count(&report, "published"), "{report:#}");
             }

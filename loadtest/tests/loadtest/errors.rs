@@ -36,6 +36,7 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         (vec!["fanout", "redis://127.0.0.1/a", "--sub", "nats"], 1, "not that of --sub"),
         (vec!["echo", "redis://127.0.0.1/a"], 1, "speaks WebSocket only"),
         (vec!["slow", &gone, "--connections", "5", "--slow", "5"], 1, "the others are measured"),
+        (vec!["churn", &gone, "--how", "subscribe"], 1, "a WebSocket's subscription is its connection"),
         (vec!["scaling", &gone, "--", "true"], 1, "no {workers}"),
         (vec!["scaling", &both, "--", "false", "{workers}"], 1, "it ended"),
         (vec!["connect", &gone, "--idle-rate", "5"], 2, "--idle"),
