@@ -8,8 +8,8 @@ use crate::statistics::{Estimate, SAMPLES_MIN};
 use super::results::Results;
 use super::summary::{Cell, main_measure};
 
-/// The columns that a test may have, in this order.
-const COLUMNS: [&str; 11] = [
+/// What is shown of a test's servers, in this order, as far as there is any of it.
+const MEASURES: [&str; 11] = [
     "rss_per_connection",
     "pss_per_connection",
     "kernel_per_connection",
@@ -23,6 +23,9 @@ const COLUMNS: [&str; 11] = [
     "p99_us",
 ];
 
+/// What is to be said of a server whose rate still changed.
+pub const NOT_SETTLED: &str = "its rate had not settled within 2 % when it had been warmed up";
+
 /// One table per test.
 pub fn render(results: &Results) -> String {
     let mut text = String::new();
@@ -31,8 +34,7 @@ pub fn render(results: &Results) -> String {
         let Some(first) = cells.first() else { continue };
         let main = main_measure(&cells);
         let _ = writeln!(text, "\n{}: {}", test.name, test.title);
-        let columns: Vec<&str> =
-            COLUMNS.into_iter().filter(|&name| cells.iter().any(|cell| cell.values.contains_key(name))).collect();
+        let columns = columns(&cells);
         let mut rows = vec![vec!["server".to_owned()]];
         rows[0].extend(columns.iter().map(|name| measure::title(name)));
         rows[0].extend(main.map(|name| format!("{} to {}", measure::title(name), first.base)));
@@ -49,6 +51,11 @@ pub fn render(results: &Results) -> String {
         }
     }
     text
+}
+
+/// The measures that a table of these cells has a column for, in order; [`measure::title`] is what each is called.
+pub fn columns(cells: &[&Cell]) -> Vec<&'static str> {
+    MEASURES.into_iter().filter(|&name| cells.iter().any(|cell| cell.values.contains_key(name))).collect()
 }
 
 /// A ratio with its interval, if it has one, and what that rests on.
@@ -109,7 +116,7 @@ fn write_remarks(text: &mut String, cell: &Cell) {
         let _ = writeln!(text, "      {flaw}");
     }
     if cell.settled == Some(false) {
-        let _ = writeln!(text, "  {}: its rate had not settled within 2 % when it had been warmed up", cell.server);
+        let _ = writeln!(text, "  {}: {NOT_SETTLED}", cell.server);
     }
 }
 

@@ -177,7 +177,8 @@ fn words(base: &str) -> Words {
     }
 }
 
-fn what(main: &str) -> &'static str {
+/// What is compared, above a column of ratios.
+pub fn what(main: &str) -> &'static str {
     match main {
         measure::CPU => "CPU per operation",
         measure::MEMORY => "memory per connection",

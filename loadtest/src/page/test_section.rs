@@ -3,7 +3,7 @@
 use crate::compare::file::Test;
 use crate::compare::results::Results;
 use crate::compare::summary::{Cell, main_measure, worth};
-use crate::compare::table;
+use crate::compare::table::{self, NOT_SETTLED};
 use crate::measure::{self, Worth};
 use crate::statistics::{Estimate, tie_groups};
 
@@ -13,21 +13,7 @@ use super::html::{Table, command, escape};
 use super::intervals::{Dot, Panel, Trellis};
 use super::latency;
 use super::lines::{Below, Lines, Series};
-use super::overview::{INTERVAL, MARK, interval, label, measured};
-
-/// What the table of a test shows, if there is any of it.
-const COLUMNS: [&str; 10] = [
-    "rss_per_connection",
-    "pss_per_connection",
-    "kernel_per_connection",
-    "idle_cpu",
-    measure::CPU,
-    "cpu_user_us",
-    "cpu_system_us",
-    measure::RATE,
-    "p50_us",
-    "p99_us",
-];
+use super::overview::{INTERVAL, MARK, interval, label, measured, what};
 
 /// The section.
 pub fn section(results: &Results, test: &Test, figures: &mut Figures) -> String {
@@ -46,10 +32,9 @@ pub fn section(results: &Results, test: &Test, figures: &mut Figures) -> String 
 
 fn medians(results: &Results, test: &Test, cells: &[&Cell]) -> String {
     let main = main_measure(cells);
-    let columns: Vec<&str> =
-        COLUMNS.into_iter().filter(|&name| cells.iter().any(|cell| cell.values.contains_key(name))).collect();
+    let columns = table::columns(cells);
     let mut heads = vec!["Server".to_owned()];
-    heads.extend(main.map(|_| format!("Ratio to {}", escape(&cells[0].base))));
+    heads.extend(main.map(|main| format!("Ratio to {} <small>{}</small>", escape(&cells[0].base), what(main))));
     heads.extend(columns.iter().map(|name| escape(&measure::title(name))));
     let row = |cell: &Cell| {
         let name = results.servers.iter().find(|server| server.name == cell.server).map_or(cell.server.clone(), label);
@@ -117,9 +102,7 @@ fn remarks(cells: &[&Cell]) -> String {
             items.push(format!("<details><summary><b>{name}</b>: {what}</summary><ul>{}</ul></details>\n", flaws.join("")));
         }
         if cell.settled == Some(false) {
-            items.push(format!(
-                "<p class=\"note\"><b>{name}</b>: its rate had not settled within 2\u{a0}% when it had been warmed up.</p>\n"
-            ));
+            items.push(format!("<p class=\"note\"><b>{name}</b>: {NOT_SETTLED}.</p>\n"));
         }
     }
     items.concat()

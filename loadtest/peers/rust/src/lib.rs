@@ -15,6 +15,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -140,6 +141,33 @@ impl<M: Clone> Subscriber<M> {
     pub fn answer(&self, message: M) {
         // Its own task has the receiver.
         let _ = self.sender.send(message);
+    }
+}
+
+/// A subscriber's task, for crates whose socket is a stream and a sink of messages. What comes is published where it is data; what
+/// is queued is fed, then flushed once. A `next` that is dropped loses nothing, as the stream has what was read.
+pub async fn fan_out<S, M, E>(mut socket: S, hub: &Hub<M>, path: &str, is_data: impl Fn(&M) -> bool) -> Result<(), E>
+where
+    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
+    M: Clone,
+{
+    let (subscriber, mut queue) = hub.subscribe(path);
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            message = socket.next() => match message.transpose()? {
+                Some(message) if is_data(&message) => subscriber.publish(&message),
+                Some(_) => {}
+                None => return Ok(()),
+            },
+            _ = queue.recv_many(&mut batch, BATCH_MAX) => {
+                for message in batch.drain(..) {
+                    socket.feed(message).await?;
+                }
+                socket.flush().await?;
+            }
+        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Echo and fan-out with tokio-tungstenite.
 //!
-//! Writes are fed and flushed once a batch: "it is often more optimal to allow them to buffer a little", says the documentation
-//! of `WebSocketConfig::write_buffer_size`, which stays at its default of 128 KiB. A read buffer of 4 KiB is what the
-//! documentation of `read_buffer_size` recommends for many connections, and it holds all that one turn of the comparison's
-//! tests brings; the default of 128 KiB is taken by each connection at once.
+//! Writes are fed and flushed once a batch, here and in [`fan_out`]: "it is often more optimal to allow them to buffer a little",
+//! says the documentation of `WebSocketConfig::write_buffer_size`, which stays at its default of 128 KiB. A read buffer of 4 KiB
+//! is what the documentation of `read_buffer_size` recommends for many connections, and it holds all that one turn of the
+//! comparison's tests brings; the default of 128 KiB is taken by each connection at once.
 
 use std::io;
 use std::sync::Arc;
 
-use fantail_peers::{BATCH_MAX, ECHO, Hub};
+use fantail_peers::{ECHO, Hub, fan_out};
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -40,7 +40,7 @@ async fn serve(stream: TcpStream, hub: &Hub<Message>) -> Result<(), Error> {
         Ok(response)
     };
     let socket = tokio_tungstenite::accept_hdr_async_with_config(stream, callback, Some(config)).await?;
-    if path == ECHO { echo(socket).await } else { fan_out(socket, hub, &path).await }
+    if path == ECHO { echo(socket).await } else { fan_out(socket, hub, &path, is_data).await }
 }
 
 async fn echo(mut socket: Socket) -> Result<(), Error> {
@@ -48,7 +48,7 @@ async fn echo(mut socket: Socket) -> Result<(), Error> {
         let mut message = Some(message?);
         // All that one read brought, then one flush.
         while let Some(echoed) = message.take() {
-            if echoed.is_text() || echoed.is_binary() {
+            if is_data(&echoed) {
                 socket.feed(echoed).await?;
             }
             message = socket.next().now_or_never().flatten().transpose()?;
@@ -58,23 +58,6 @@ async fn echo(mut socket: Socket) -> Result<(), Error> {
     Ok(())
 }
 
-async fn fan_out(mut socket: Socket, hub: &Hub<Message>, path: &str) -> Result<(), Error> {
-    let (subscriber, mut queue) = hub.subscribe(path);
-    let mut batch = Vec::new();
-    loop {
-        tokio::select! {
-            biased;
-            message = socket.next() => match message.transpose()? {
-                Some(message) if message.is_text() || message.is_binary() => subscriber.publish(&message),
-                Some(_) => {}
-                None => return Ok(()),
-            },
-            _ = queue.recv_many(&mut batch, BATCH_MAX) => {
-                for message in batch.drain(..) {
-                    socket.feed(message).await?;
-                }
-                socket.flush().await?;
-            }
-        }
-    }
+fn is_data(message: &Message) -> bool {
+    message.is_text() || message.is_binary()
 }

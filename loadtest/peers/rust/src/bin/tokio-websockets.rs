@@ -1,13 +1,13 @@
 //! Echo and fan-out with tokio-websockets.
 //!
-//! Writes are fed and flushed once a batch: the crate queues frames and writes them with one vectored write, up to
-//! `Config::flush_threshold`, which stays at its default of 8 KiB. No message is split, nor limited: `Config::frame_size` and
-//! `Limits::unlimited` as in the crate's own `examples/echo_server.rs`, which it is benchmarked with.
+//! Writes are fed and flushed once a batch, here and in [`fan_out`]: the crate queues frames and writes them with one vectored
+//! write, up to `Config::flush_threshold`, which stays at its default of 8 KiB. No message is split, nor limited:
+//! `Config::frame_size` and `Limits::unlimited` as in the crate's own `examples/echo_server.rs`, which it is benchmarked with.
 
 use std::io;
 use std::sync::Arc;
 
-use fantail_peers::{BATCH_MAX, ECHO, Hub};
+use fantail_peers::{ECHO, Hub, fan_out};
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio_websockets::{Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
@@ -28,7 +28,7 @@ async fn serve(stream: TcpStream, hub: &Hub<Message>) -> Result<(), Error> {
     let (request, socket) = builder.accept(stream).await?;
     match request.uri().path() {
         ECHO => echo(socket).await,
-        path => fan_out(socket, hub, path).await,
+        path => fan_out(socket, hub, path, is_data).await,
     }
 }
 
@@ -40,7 +40,7 @@ async fn echo(mut socket: Socket) -> Result<(), Error> {
         while let Some(message) = socket.next().now_or_never().flatten() {
             batch.push(message?);
         }
-        for message in batch.drain(..).filter(|message| message.is_text() || message.is_binary()) {
+        for message in batch.drain(..).filter(is_data) {
             socket.feed(message).await?;
         }
         socket.flush().await?;
@@ -48,23 +48,6 @@ async fn echo(mut socket: Socket) -> Result<(), Error> {
     Ok(())
 }
 
-async fn fan_out(mut socket: Socket, hub: &Hub<Message>, path: &str) -> Result<(), Error> {
-    let (subscriber, mut queue) = hub.subscribe(path);
-    let mut batch = Vec::new();
-    loop {
-        tokio::select! {
-            biased;
-            message = socket.next() => match message.transpose()? {
-                Some(message) if message.is_text() || message.is_binary() => subscriber.publish(&message),
-                Some(_) => {}
-                None => return Ok(()),
-            },
-            _ = queue.recv_many(&mut batch, BATCH_MAX) => {
-                for message in batch.drain(..) {
-                    socket.feed(message).await?;
-                }
-                socket.flush().await?;
-            }
-        }
-    }
+fn is_data(message: &Message) -> bool {
+    message.is_text() || message.is_binary()
 }
