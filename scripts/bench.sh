@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole comparison: Fantail, the floor and the peers under the same tests, in under 30 minutes on two CPUs once all is built:
-# less than 25 for the rounds, which a test asserts, and 2 for latency against subscribers and for scaling.
+# less than 28 for the rounds, which a test asserts, and 2 for latency against subscribers and for scaling.
 #
 # usage: scripts/bench.sh [OPTION...]
 #
