@@ -30,8 +30,8 @@ pub enum Below {
     Percentiles,
     /// Amounts in powers of ten.
     Amounts,
-    /// Amounts as they are, from zero.
-    Linear,
+    /// Whole numbers, from zero.
+    Counts,
 }
 
 /// A plot of lines.
@@ -59,7 +59,7 @@ struct Axes {
 
 enum Axis {
     Log(LogScale),
-    Linear { to: f64, pixels: (f64, f64) },
+    Linear { to: f64, step_min: f64, pixels: (f64, f64) },
     Nines { to: f64, pixels: (f64, f64) },
 }
 
@@ -95,10 +95,10 @@ impl Lines {
         let x = match self.below {
             Below::Percentiles => Axis::Nines { to: to.0, pixels: across },
             Below::Amounts => Axis::Log(LogScale::new(from.0, to.0, across)),
-            Below::Linear => Axis::Linear { to: to.0, pixels: across },
+            Below::Counts => Axis::Linear { to: to.0, step_min: 1.0, pixels: across },
         };
         let y = if self.from_zero {
-            Axis::Linear { to: to.1 * 1.05, pixels: up }
+            Axis::Linear { to: to.1 * 1.05, step_min: f64::MIN_POSITIVE, pixels: up }
         } else {
             Axis::Log(LogScale::new(from.1 / 1.15, to.1 * 1.15, up))
         };
@@ -142,7 +142,7 @@ impl Axis {
     fn at(&self, value: f64) -> f64 {
         match self {
             Self::Log(scale) => scale.at(value),
-            Self::Linear { to, pixels } | Self::Nines { to, pixels } => {
+            Self::Linear { to, pixels, .. } | Self::Nines { to, pixels } => {
                 pixels.0 + (value / to.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0) * (pixels.1 - pixels.0)
             }
         }
@@ -151,10 +151,10 @@ impl Axis {
     fn ticks(&self, distance: f64) -> Vec<f64> {
         match self {
             Self::Log(scale) => scale.ticks(distance),
-            Self::Linear { to, pixels } => {
+            Self::Linear { to, step_min, pixels } => {
                 let most = ((pixels.1 - pixels.0).abs() / distance).max(1.0);
-                let rough = to / most;
-                let power = 10_f64.powf(rough.max(f64::MIN_POSITIVE).log10().floor());
+                let rough = (to / most).max(*step_min);
+                let power = 10_f64.powf(rough.log10().floor());
                 let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
                 let step = step.unwrap_or(power * 10.0);
                 (0..=(to / step) as usize).map(|number| number as f64 * step).collect()
@@ -190,4 +190,20 @@ fn draw_line(canvas: &mut Canvas<'_>, series: &Series, axes: &Axes) {
 
 fn last(series: &Series) -> Option<(f64, f64)> {
     series.points.iter().rfind(|point| point.1 > 0.0).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticks(to: f64, step_min: f64) -> Vec<f64> {
+        Axis::Linear { to, step_min, pixels: (0.0, 300.0) }.ticks(46.0)
+    }
+
+    #[test]
+    fn counts_have_whole_ticks_and_amounts_round_ones() {
+        assert_eq!(ticks(2.0, 1.0), [0.0, 1.0, 2.0]);
+        assert_eq!(ticks(16.0, 1.0), [0.0, 5.0, 10.0, 15.0]);
+        assert_eq!(ticks(2.0, f64::MIN_POSITIVE), [0.0, 0.5, 1.0, 1.5, 2.0]);
+    }
 }

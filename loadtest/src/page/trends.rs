@@ -144,7 +144,7 @@ fn series(runs: &[Owned<'_>], names: &[&str], figures: &mut Figures) -> String {
         };
         let lines = Lines {
             series,
-            below: Below::Linear,
+            below: Below::Counts,
             below_title: below.to_owned(),
             left_title: if unit.is_empty() { what } else { format!("{what}, {unit}") },
             show: super::intervals::short,
