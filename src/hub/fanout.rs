@@ -68,12 +68,19 @@ impl Queue {
     pub fn is_empty(self) -> bool {
         self.head == NONE
     }
+
+    /// Whether its last publication is the one under way.
+    pub fn is_single(self) -> bool {
+        self.head == self.tail
+    }
 }
 
 /// Every open fan-out of the worker, and the order in which topics take turns.
 #[derive(Debug)]
 pub(super) struct Fanouts<P> {
     links: Slab<Link<P>>,
+    /// Publications in all links.
+    waiting: usize,
     /// Each topic with an open fan-out, once.
     turns: VecDeque<TopicId>,
 }
@@ -81,12 +88,14 @@ pub(super) struct Fanouts<P> {
 #[derive(Debug)]
 struct Link<P> {
     publication: P,
+    /// How many it has become by joining.
+    joined: u32,
     next: u32,
 }
 
 impl<P> Default for Fanouts<P> {
     fn default() -> Self {
-        Self { links: Slab::new(), turns: VecDeque::new() }
+        Self { links: Slab::new(), waiting: 0, turns: VecDeque::new() }
     }
 }
 
@@ -94,17 +103,30 @@ impl<P> Fanouts<P> {
     /// Room for this many links is kept when the last fan-out ends; more is given back.
     const SPARE_LINKS_MAX: usize = 1024;
 
+    /// Publications in all queues, joined or not.
     pub fn len(&self) -> usize {
-        self.links.len()
+        self.waiting
     }
 
     pub fn push(&mut self, queue: &mut Queue, publication: P) {
-        let link = self.links.insert(Link { publication, next: NONE }) as u32;
+        self.waiting += 1;
+        let link = self.links.insert(Link { publication, joined: 1, next: NONE }) as u32;
         match queue.tail {
             NONE => queue.head = link,
             tail => self.links[tail as usize].next = link,
         }
         queue.tail = link;
+    }
+
+    /// Lets the last publication of a queue that is not empty take this one in, as `join` does; else gives it back.
+    pub fn join_last(&mut self, queue: Queue, publication: P, join: impl FnOnce(&mut P, P) -> Option<P>) -> Option<P> {
+        let last = &mut self.links[queue.tail as usize];
+        let refused = join(&mut last.publication, publication);
+        if refused.is_none() {
+            last.joined += 1;
+            self.waiting += 1;
+        }
+        refused
     }
 
     /// The first publication of a queue that is not empty.
@@ -116,6 +138,7 @@ impl<P> Fanouts<P> {
     pub fn pop(&mut self, queue: &mut Queue) -> P {
         let link = self.links.remove(queue.head as usize);
         queue.head = link.next;
+        self.waiting -= link.joined as usize;
         if queue.is_empty() {
             queue.tail = NONE;
         }
@@ -146,7 +169,8 @@ impl<P> Fanouts<P> {
 
     #[cfg(any(test, debug_assertions))]
     pub fn chain_length(&self, queue: Queue) -> usize {
-        std::iter::successors(self.links.get(queue.head as usize), |link| self.links.get(link.next as usize)).count()
+        let links = std::iter::successors(self.links.get(queue.head as usize), |link| self.links.get(link.next as usize));
+        links.map(|link| link.joined as usize).sum()
     }
 }
 

@@ -234,16 +234,32 @@ impl<P> Hub<P> {
     /// # Errors
     /// Gives the publication back if nobody here subscribes to the topic any more.
     pub fn publish(&mut self, topic: &str, publication: P) -> Result<(), P> {
+        self.publish_or_join(topic, publication, |_, publication| Some(publication))
+    }
+
+    /// The same, but where the topic's last open fan-out will reach whom this one would, `join` may let that take the publication in,
+    /// so that both go out as one; or it gives it back.
+    ///
+    /// # Errors
+    /// Gives the publication back if nobody here subscribes to the topic any more.
+    pub fn publish_or_join(&mut self, topic: &str, publication: P, join: impl FnOnce(&mut P, P) -> Option<P>) -> Result<(), P> {
         let Some(id) = self.topics.find(topic) else { return Err(publication) };
         let list = &mut self.topics[id];
         if list.subscribers().is_empty() {
             return Err(publication);
         }
-        if list.queue.is_empty() {
+        let left = if list.queue.is_empty() {
             list.begin();
             self.fanouts.queue_turn(id);
+            Some(publication)
+        } else if list.queue.is_single() && !list.awaits_first_slice() {
+            Some(publication)
+        } else {
+            self.fanouts.join_last(list.queue, publication, join)
+        };
+        if let Some(publication) = left {
+            self.fanouts.push(&mut list.queue, publication);
         }
-        self.fanouts.push(&mut list.queue, publication);
         Ok(())
     }
 
@@ -274,7 +290,8 @@ impl<P> Hub<P> {
         self.fanouts.len() > 0
     }
 
-    /// How many fan-outs are open. The hub takes as many as it is given: their bound is what the caller lets in.
+    /// How many publications are on their way, joined or not. The hub takes as many as it is given: their bound is what the caller
+    /// lets in.
     #[must_use]
     pub fn open_fanouts(&self) -> usize {
         self.fanouts.len()

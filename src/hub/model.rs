@@ -15,7 +15,7 @@ enum Op {
     Subscribe { slot: u32, topic: usize, form: Form },
     Unsubscribe { slot: u32, topic: usize },
     UnsubscribeAll { slot: u32 },
-    Publish { topic: usize },
+    Publish { topic: usize, joins: bool },
     Slice { max: usize },
     Await { slot: u32 },
     Tell { fails: bool },
@@ -28,7 +28,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..SLOTS, 0..TOPICS, form).prop_map(|(slot, topic, form)| Op::Subscribe { slot, topic, form }),
         3 => (0..SLOTS, 0..TOPICS).prop_map(|(slot, topic)| Op::Unsubscribe { slot, topic }),
         2 => (0..SLOTS).prop_map(|slot| Op::UnsubscribeAll { slot }),
-        4 => (0..TOPICS).prop_map(|topic| Op::Publish { topic }),
+        6 => (0..TOPICS, any::<bool>()).prop_map(|(topic, joins)| Op::Publish { topic, joins }),
         8 => (1..=SLOTS as usize).prop_map(|max| Op::Slice { max }),
         2 => (0..SLOTS).prop_map(|slot| Op::Await { slot }),
         4 => prop::bool::weighted(0.2).prop_map(|fails| Op::Tell { fails }),
@@ -36,13 +36,13 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A publication of the model: its topic and its number in it.
-type Numbered = (usize, u64);
+/// What the model carries: a topic, and the first and last number of its publications that go out as one.
+type Numbered = (usize, u64, u64);
 
 #[derive(Default)]
 struct PlainTopic {
     subscribers: BTreeMap<u32, Form>,
-    waiting: VecDeque<u64>,
+    waiting: VecDeque<(u64, u64)>,
     /// Whom the first of `waiting` has still to reach.
     remaining: BTreeSet<u32>,
     published: u64,
@@ -74,6 +74,15 @@ impl PlainTopic {
 
     fn begin(&mut self) {
         self.remaining = self.subscribers.keys().copied().collect();
+    }
+
+    /// Whether what is published now would reach just those whom the last that waits will.
+    fn may_join(&self) -> bool {
+        self.waiting.len() > 1 || (!self.waiting.is_empty() && self.remaining.iter().eq(self.subscribers.keys()))
+    }
+
+    fn publications(&self) -> u64 {
+        self.waiting.iter().map(|(first, last)| last - first + 1).sum()
     }
 
     fn leave(&mut self, slot: u32) -> bool {
@@ -108,7 +117,7 @@ impl Pair {
             Op::Subscribe { slot, topic, form } => self.subscribe(slot, topic, form),
             Op::Unsubscribe { slot, topic } => self.unsubscribe(slot, topic),
             Op::UnsubscribeAll { slot } => self.unsubscribe_all(slot),
-            Op::Publish { topic } => self.publish(topic),
+            Op::Publish { topic, joins } => self.publish(topic, joins),
             Op::Slice { max } => self.slice(max),
             Op::Await { slot } => {
                 self.hub.await_confirmation(slot);
@@ -152,21 +161,35 @@ impl Pair {
         }
     }
 
-    fn publish(&mut self, topic: usize) {
+    fn publish(&mut self, topic: usize, joins: bool) {
         let plain = &mut self.topics[topic];
-        let publication = (topic, plain.published + 1);
-        let result = self.hub.publish(self.names[topic].as_str(), publication);
+        let number = plain.published + 1;
+        let publication = (topic, number, number);
+        let mut asked = false;
+        let result = self.hub.publish_or_join(self.names[topic].as_str(), publication, |last, next| {
+            asked = true;
+            assert_eq!((last.0, last.2 + 1), (next.0, next.1), "joins what it does not follow");
+            if joins {
+                last.2 = next.2;
+            }
+            (!joins).then_some(next)
+        });
         if plain.subscribers.is_empty() {
             assert_eq!(result, Err(publication));
             return;
         }
         assert_eq!(result, Ok(()));
         plain.published += 1;
+        assert_eq!(asked, plain.may_join());
+        if let Some(last) = plain.waiting.back_mut().filter(|_| asked && joins) {
+            last.1 = number;
+            return;
+        }
         if plain.waiting.is_empty() {
             plain.begin();
             self.turns.push_back(topic);
         }
-        plain.waiting.push_back(plain.published);
+        plain.waiting.push_back((number, number));
     }
 
     fn slice(&mut self, max: usize) {
@@ -176,17 +199,17 @@ impl Pair {
         };
         let mut slice = self.hub.next_slice(max).expect("a fan-out is open");
         let plain = &mut self.topics[topic];
-        let number = plain.waiting[0];
-        assert_eq!(*slice.publication.get_mut(), (topic, number));
+        let (first, last) = plain.waiting[0];
+        assert_eq!(*slice.publication.get_mut(), (topic, first, last));
         assert_eq!(slice.subscribers.len(), max.min(plain.remaining.len()));
         for subscriber in slice.subscribers {
             assert!(plain.remaining.remove(&subscriber.slot), "{} gets it twice or unasked", subscriber.slot);
             assert_eq!(plain.subscribers[&subscriber.slot], subscriber.form);
-            let before = self.got.insert((subscriber.slot, topic), number);
-            assert!(before.is_none_or(|before| before < number), "out of order");
+            let before = self.got.insert((subscriber.slot, topic), last);
+            assert!(before.is_none_or(|before| before < first), "out of order");
         }
         let finished = plain.remaining.is_empty();
-        assert_eq!(slice.publication.finished(), finished.then_some((topic, number)));
+        assert_eq!(slice.publication.finished(), finished.then_some((topic, first, last)));
         if finished {
             plain.waiting.pop_front();
             plain.begin();
@@ -223,7 +246,7 @@ impl Pair {
         let subscriptions: usize = self.topics.iter().map(|plain| plain.subscribers.len()).sum();
         assert_eq!(self.hub.subscriptions(), subscriptions);
         assert_eq!(self.hub.has_open_fanouts(), !self.turns.is_empty());
-        assert_eq!(self.hub.open_fanouts(), self.topics.iter().map(|plain| plain.waiting.len()).sum::<usize>());
+        assert_eq!(self.hub.open_fanouts(), self.topics.iter().map(PlainTopic::publications).sum::<u64>() as usize);
         assert_eq!(self.hub.has_dirty_interest(), self.topics.iter().any(|plain| plain.is_dirty));
         let in_force = |slot| self.topics.iter().all(|plain| plain.is_in_force(slot));
         for slot in 0..SLOTS {

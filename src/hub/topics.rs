@@ -102,6 +102,12 @@ impl List {
         self.covered = self.subscribers.len() as u32;
     }
 
+    /// Whether everyone here is still to be handed the publication under way: what joins it now reaches the same subscribers as it
+    /// would by itself.
+    pub fn awaits_first_slice(&self) -> bool {
+        self.served == 0 && self.covered as usize == self.subscribers.len()
+    }
+
     /// Cuts the next `max` covered subscribers off, and says whether they were the last.
     pub fn cut(&mut self, max: usize) -> (Range<usize>, bool) {
         let start = self.served as usize;

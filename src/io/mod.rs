@@ -43,7 +43,7 @@ use crate::metrics::Trouble;
 
 pub use bell::EventBell;
 pub use epoll::Epoll;
-pub use store::{Block, Released, Segment, Store};
+pub use store::{Block, Released, Segment, Served, Store};
 pub use token::Token;
 pub use uring::Uring;
 pub(crate) use uring::probe as probe_uring;

@@ -33,11 +33,29 @@ pub enum Released {
     Held,
     /// Bytes of one connection.
     Owned,
-    /// A frame that was numbered at this time of the driver's clock, in nanoseconds: its last subscriber here has been served.
-    Shared {
-        /// When the publication was numbered.
-        numbered_ns: u64,
-    },
+    /// Frames of publications: their last subscriber here has been served.
+    Shared(Served),
+}
+
+/// Publications that all subscribers of a worker have got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// When the first of them was numbered, in nanoseconds of the driver's clock.
+    pub numbered_ns: u64,
+    /// How many there are; they went out as one.
+    pub publications: u32,
+}
+
+impl Served {
+    fn one(publication: &Publication) -> Self {
+        Self { numbered_ns: publication.numbered_ns, publications: 1 }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { numbered_ns: self.numbered_ns.min(other.numbered_ns), publications: self.publications + other.publications }
+    }
 }
 
 /// The blocks of one worker.
@@ -55,8 +73,8 @@ struct Entry {
 #[derive(Debug)]
 enum Bytes {
     Shared(Arc<Publication>, Form),
-    /// A form the home worker had not been asked for in time; made here.
-    Local(Box<[u8]>, u64),
+    /// Made here: a run of frames, or a form the home worker had not been asked for in time.
+    Local(Box<[u8]>, Served),
     Owned(Vec<u8>),
 }
 
@@ -65,9 +83,28 @@ impl Store {
     pub fn share(&mut self, publication: &Arc<Publication>, form: Form) -> Block {
         let bytes = match publication.form(form) {
             Some(_) => Bytes::Shared(Arc::clone(publication), form),
-            None => Bytes::Local(publication.encode(form), publication.numbered_ns),
+            None => Bytes::Local(publication.encode(form), Served::one(publication)),
         };
         self.insert(bytes)
+    }
+
+    /// Holds `form` of publications that go out in a row: one copy here, so that each subscriber gets one reference instead of many.
+    /// The caller has the only reference.
+    ///
+    /// # Panics
+    /// If there is no publication.
+    pub fn share_run<'p>(&mut self, publications: impl IntoIterator<Item = &'p Arc<Publication>>, form: Form) -> Block {
+        let mut run = Vec::new();
+        let mut all: Option<Served> = None;
+        for publication in publications {
+            match publication.form(form) {
+                Some(bytes) => run.extend_from_slice(bytes),
+                None => run.extend_from_slice(&publication.encode(form)),
+            }
+            let served = Served::one(publication);
+            all = Some(all.map_or(served, |before| before.and(served)));
+        }
+        self.insert(Bytes::Local(run.into_boxed_slice(), all.expect("a run has a first publication")))
     }
 
     /// Holds bytes of one connection. The caller has the only reference.
@@ -106,8 +143,8 @@ impl Store {
             return Released::Held;
         }
         let released = match self.entries.remove(block.0 as usize).bytes {
-            Bytes::Shared(publication, _) => Released::Shared { numbered_ns: publication.numbered_ns },
-            Bytes::Local(_, numbered_ns) => Released::Shared { numbered_ns },
+            Bytes::Shared(publication, _) => Released::Shared(Served::one(&publication)),
+            Bytes::Local(_, served) => Released::Shared(served),
             Bytes::Owned(bytes) => {
                 pool.give(bytes);
                 Released::Owned
@@ -152,7 +189,11 @@ mod tests {
             store.retain(block, 1);
             assert_eq!(store.release(block, &mut pool), Released::Held);
             assert_eq!(store.bytes(block), &*publication.encode(form));
-            assert_eq!(store.release(block, &mut pool), Released::Shared { numbered_ns: 42 });
+            let served = Served { numbered_ns: 42, publications: 1 };
+            assert_eq!(store.release(block, &mut pool), Released::Shared(served));
+            let run = store.share_run([&publication, &publication], form);
+            assert_eq!(store.bytes(run), publication.encode(form).repeat(2));
+            assert_eq!(store.release(run, &mut pool), Released::Shared(Served { publications: 2, ..served }));
         }
         assert_eq!(Arc::strong_count(&publication), 1);
     }

@@ -116,8 +116,14 @@ impl Histogram {
     /// Counts one duration. For the owner alone.
     #[inline]
     pub fn observe_ns(&self, nanoseconds: u64) {
-        self.buckets[BUCKETS_NS.partition_point(|&bound| bound < nanoseconds)].add(1);
-        self.sum_ns.add(nanoseconds);
+        self.observe_many_ns(nanoseconds, 1);
+    }
+
+    /// Counts a duration that so many had in common. For the owner alone.
+    #[inline]
+    pub fn observe_many_ns(&self, nanoseconds: u64, count: u32) {
+        self.buckets[BUCKETS_NS.partition_point(|&bound| bound < nanoseconds)].add(u64::from(count));
+        self.sum_ns.add(nanoseconds * u64::from(count));
     }
 
     /// How many durations fell into each bucket alone; the last is that of those above every bound.
@@ -168,6 +174,8 @@ mod tests {
         let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[18], counts[19]), (2, 1, 1, 1));
         assert_eq!(histogram.sum_ns(), 20_000_020_002);
+        histogram.observe_many_ns(2, 3);
+        assert_eq!((histogram.counts()[0], histogram.sum_ns()), (5, 20_000_020_008));
     }
 
     #[test]

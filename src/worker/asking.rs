@@ -14,8 +14,8 @@ use crate::routes::{self, refusals};
 
 use super::Core;
 use super::connection::{Do, Pending};
-use super::fanout::Fanned;
 use super::letters::{Asker, Delivery, Request};
+use super::run;
 
 /// Who waits for a credit.
 #[derive(Debug)]
@@ -151,8 +151,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn delivered(&mut self, driver: &mut D, home: usize, delivery: Delivery) {
         match delivery {
             Delivery::Publication(publication) => {
-                let topic = publication.topic.clone();
-                let _ = self.hub.publish(topic.as_str(), Fanned::new(publication));
+                run::begin(&mut self.hub, &self.options, publication);
                 return;
             }
             Delivery::Published { asker, topic, result } => self.published(driver.store(), asker, &topic, result),

@@ -1,62 +1,21 @@
-//! A publication to its subscribers: one reference each, one write each at the end of the turn; and who is slow.
+//! Publications to their subscribers: one reference each, one write each at the end of the turn; and who is slow.
 
-use std::sync::Arc;
-
-use crate::frame::{Form, Publication};
 use crate::hub::{Subscriber, TopicId};
-use crate::io::{Block, Driver, Store};
-use crate::limits::BufferPool;
+use crate::io::{Driver, Served, Store};
 use crate::metrics::{Cause, DropReason};
 use crate::routes::refusals;
 
 use super::Core;
 use super::options::SlowConsumer;
+use super::outbox::Frames;
+use super::run::Run;
 
 /// References given out in one turn at most, so that a turn stays short also where its subscribers are few and its publications many.
 const DELIVERIES_MAX: usize = 64 * 1024;
 
-/// Publications a worker hands out at the same time. Beyond it the next wait in the rings, then in line for a credit, and so with
+/// Publications a worker hands out at the same time, joined in runs or not. Beyond it the next wait in the rings, then in line for a credit, and so with
 /// their publishers: who publishes faster than all subscribers can be served is slowed down, and no queue grows.
 pub(super) const FANOUTS_OPEN_MAX: usize = 256;
-
-/// A publication on its way to this worker's subscribers, with the blocks of the forms they take.
-#[derive(Debug)]
-pub struct Fanned {
-    publication: Arc<Publication>,
-    blocks: Blocks,
-}
-
-/// For each form a block and its length in bytes, once some subscriber has taken it.
-type Blocks = [Option<(Block, u32)>; Form::ALL.len()];
-
-impl Fanned {
-    /// A publication that no subscriber has yet.
-    #[must_use]
-    pub fn new(publication: Arc<Publication>) -> Self {
-        Self { publication, blocks: [None; Form::ALL.len()] }
-    }
-
-    /// The blocks of the forms that `subscribers` take, with their lengths in bytes; each is held in the store from the first time
-    /// it is asked for.
-    fn blocks(&mut self, store: &mut Store, subscribers: &[Subscriber]) -> Blocks {
-        for subscriber in subscribers {
-            self.blocks[subscriber.form as usize].get_or_insert_with(|| {
-                let block = store.share(&self.publication, subscriber.form);
-                (block, store.bytes(block).len() as u32)
-            });
-        }
-        self.blocks
-    }
-
-    /// Gives this fan-out's own references back. True if nobody else holds some form any more.
-    fn release(self, store: &mut Store, pool: &mut BufferPool) -> bool {
-        let mut last = false;
-        for (block, _) in self.blocks.into_iter().flatten() {
-            last |= store.release(block, pool) != crate::io::Released::Held;
-        }
-        last
-    }
-}
 
 impl<D: Driver> Core<D> {
     /// Works on open fan-outs until this turn has begun to write to enough connections.
@@ -71,31 +30,35 @@ impl<D: Driver> Core<D> {
             self.slice.extend_from_slice(slice.subscribers);
             left -= self.slice.len();
             let topic = slice.topic;
-            let blocks = slice.publication.get_mut().blocks(driver.store(), slice.subscribers);
+            let frames = slice.publication.get_mut().frames(driver.store(), slice.subscribers);
             let finished = slice.publication.finished();
             for at in 0..self.slice.len() {
                 let subscriber = self.slice[at];
-                if let Some((block, length)) = blocks[subscriber.form as usize] {
-                    self.deliver(driver, subscriber, block, length as usize, topic);
+                if let Some(frames) = frames[subscriber.form as usize] {
+                    self.deliver(driver, subscriber, frames, topic);
                 }
             }
-            if let Some(fanned) = finished {
-                self.end_fanout(driver, fanned);
+            if let Some(run) = finished {
+                self.end_fanout(driver, run);
             }
         }
     }
 
     /// Releases what a finished fan-out held.
-    fn end_fanout(&mut self, driver: &mut D, fanned: Fanned) {
-        let numbered_ns = fanned.publication.numbered_ns;
-        if fanned.release(driver.store(), &mut self.pool) {
-            let now = driver.now();
-            self.metrics().fanout_duration.observe_ns(now.saturating_sub(numbered_ns));
+    fn end_fanout(&mut self, driver: &mut D, run: Run) {
+        if let Some(served) = run.release(driver.store(), &mut self.pool) {
+            self.observe_fanout(driver.now(), served);
         }
     }
 
-    /// Queues one publication for one subscriber.
-    fn deliver(&mut self, driver: &mut D, subscriber: Subscriber, block: Block, length: usize, topic: TopicId) {
+    /// Counts publications that all subscribers on this worker have got.
+    pub(super) fn observe_fanout(&self, now: u64, served: Served) {
+        let duration = now.saturating_sub(served.numbered_ns);
+        self.metrics().fanout_duration.observe_many_ns(duration, served.publications);
+    }
+
+    /// Queues publications for one subscriber.
+    fn deliver(&mut self, driver: &mut D, subscriber: Subscriber, frames: Frames, topic: TopicId) {
         let slot = subscriber.slot;
         if self.options.slow_consumer == SlowConsumer::Latest {
             self.replace_older(driver, slot, topic);
@@ -103,18 +66,18 @@ impl<D: Driver> Core<D> {
                 return;
             }
         }
-        if self.queue(driver.store(), slot, block, length, topic) {
+        if self.queue(driver.store(), slot, frames, topic) {
             return self.mark_dirty(slot);
         }
         // What this turn brought may just not have been offered to the kernel yet: nobody is slow before that.
         if self.offer_now(driver, slot)
-            && (self.connections[slot as usize].flags.gone || self.queue(driver.store(), slot, block, length, topic))
+            && (self.connections[slot as usize].flags.gone || self.queue(driver.store(), slot, frames, topic))
         {
             return self.mark_dirty(slot);
         }
         match self.options.slow_consumer {
-            SlowConsumer::DropOldest => self.make_room(driver, slot, block, length, topic),
-            SlowConsumer::Disconnect | SlowConsumer::Latest => self.cut_off(driver, slot),
+            SlowConsumer::DropOldest => self.make_room(driver, slot, frames, topic),
+            SlowConsumer::Disconnect | SlowConsumer::Latest => self.cut_off(driver, slot, frames),
         }
     }
 
@@ -136,18 +99,19 @@ impl<D: Driver> Core<D> {
         true
     }
 
-    /// Queues the publication if there is room for it.
-    fn queue(&mut self, store: &mut Store, slot: u32, block: Block, length: usize, topic: TopicId) -> bool {
+    /// Queues publications if there is room for them.
+    fn queue(&mut self, store: &mut Store, slot: u32, frames: Frames, topic: TopicId) -> bool {
         let outbox = &mut self.connections[slot as usize].outbox;
-        let (worker_max, waiting) = (self.options.worker_outbox_bytes_max, outbox.bytes() as u64 + length as u64);
+        let length = u64::from(frames.length);
+        let (worker_max, waiting) = (self.options.worker_outbox_bytes_max, outbox.bytes() as u64 + length);
         // Over the worker's limit those pay who hold more than their share of it.
-        let is_worker_full = self.entries.queued_bytes() + length as u64 > worker_max;
+        let is_worker_full = self.entries.queued_bytes() + length > worker_max;
         if is_worker_full && !outbox.is_empty() && waiting > worker_max / self.live.max(1) as u64 {
             return false;
         }
-        let queued = outbox.push_publication(&mut self.entries, block, length, topic, self.options.outbox_bytes_max).is_ok();
+        let queued = outbox.push_publications(&mut self.entries, frames, topic, self.options.outbox_bytes_max).is_ok();
         if queued {
-            store.retain(block, 1);
+            store.retain(frames.block, 1);
         }
         queued
     }
@@ -167,7 +131,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Policy `drop-oldest`: whole publications go from the head until the new one has room.
-    fn make_room(&mut self, driver: &mut D, slot: u32, block: Block, length: usize, topic: TopicId) {
+    fn make_room(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId) {
         loop {
             let Self { connections, entries, pool, .. } = self;
             let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool) else {
@@ -175,15 +139,15 @@ impl<D: Driver> Core<D> {
                 return self.metrics().messages_dropped.of(DropReason::DropOldest).add(1);
             };
             self.metrics().messages_dropped.of(DropReason::DropOldest).add(dropped.messages);
-            if self.queue(driver.store(), slot, block, length, topic) {
+            if self.queue(driver.store(), slot, frames, topic) {
                 return;
             }
         }
     }
 
     /// Policy `disconnect`: the close tells the subscriber that there is a gap.
-    fn cut_off(&mut self, driver: &mut D, slot: u32) {
-        self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(1);
+    fn cut_off(&mut self, driver: &mut D, slot: u32, frames: Frames) {
+        self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(u64::from(frames.publications));
         if self.connections[slot as usize].flags.corked {
             return self.refuse_upgrade(driver.store(), slot, refusals::publish_timeout(), Cause::SlowConsumer);
         }

@@ -87,8 +87,8 @@ impl<D: Driver> Core<D> {
         if finished.messages > 0 {
             metrics.messages_sent.of(transport).add(finished.messages);
         }
-        if let Some(numbered_ns) = finished.last_numbered_ns {
-            metrics.fanout_duration.observe_ns(driver.now().saturating_sub(numbered_ns));
+        if let Some(served) = finished.served {
+            self.observe_fanout(driver.now(), served);
         }
     }
 

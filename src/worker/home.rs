@@ -11,8 +11,9 @@ use crate::frame::{Forms, Payload, Publication, Topic};
 use crate::io::Driver;
 
 use super::Core;
-use super::fanout::{FANOUTS_OPEN_MAX, Fanned};
+use super::fanout::FANOUTS_OPEN_MAX;
 use super::letters::{Asker, Delivery, Request};
+use super::run;
 
 impl<D: Driver> Core<D> {
     /// The mailbox's part of the turn: what was delivered, then requests, each as far as there is room.
@@ -141,11 +142,10 @@ impl<D: Driver> Core<D> {
     }
 
     fn hand_out(&mut self, publication: &Arc<Publication>) {
-        let Self { interests, mailbox, to_wake, hub, index, .. } = self;
+        let Self { interests, mailbox, to_wake, hub, index, options, .. } = self;
         for (worker, _) in interests.interested(publication.topic.as_str()) {
             if worker == *index {
-                // Whoever has left since the interest was told needs nothing any more.
-                let _ = hub.publish(publication.topic.as_str(), Fanned::new(Arc::clone(publication)));
+                run::begin(hub, options, Arc::clone(publication));
             } else {
                 let delivered = mailbox.lane(worker).try_deliver(Delivery::Publication(Arc::clone(publication)));
                 assert!(delivered.is_ok(), "a request is taken only while every interested worker has room");

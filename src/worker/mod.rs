@@ -18,7 +18,8 @@
 //! | `http`, `websocket` | what the events of the protocols do |
 //! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
 //! | `home` | the home worker's duties: number, keep, hand out |
-//! | `fanout` | a publication to its subscribers, and who is slow |
+//! | `run` | publications of a topic that go out as one |
+//! | `fanout` | publications to their subscribers, and who is slow |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
 //! | `timers`, `deadlines` | what happens when time has passed |
@@ -43,6 +44,7 @@ mod input;
 mod letters;
 mod options;
 mod outbox;
+mod run;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -71,8 +73,8 @@ use asking::Waiter;
 use connection::Connection;
 use deadlines::Deadlines;
 use drain::Drain;
-use fanout::Fanned;
 use outbox::Entries;
+use run::Run;
 use turn::Busy;
 
 /// Spare buffers a worker keeps, in bytes.
@@ -126,7 +128,7 @@ struct Core<D: Driver> {
     /// Connections the driver is to close.
     closing: Vec<(Token, Close)>,
 
-    hub: Hub<Fanned>,
+    hub: Hub<Run>,
     interests: Interests,
     engine: MemoryEngine<(Asker, Topic)>,
     mailbox: Mailbox<Request<D::Socket>, Delivery>,

@@ -10,14 +10,26 @@ pub(super) const NONE: u32 = u32::MAX;
 /// What an entry is, and with that what may be done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// A publication of this topic: may be dropped by policy, counts as a message.
-    Publication(TopicId),
+    /// Publications of this topic, one or a run: may be dropped by policy, count as messages.
+    Publications(TopicId, u16),
     /// The head of an answer that turns the connection into a WebSocket: no frame goes before it.
     Head,
     /// Bytes of this connection alone: answers, echoes, the close frame. Never dropped.
     Owned,
     /// Pings or pongs: go ahead of data, never dropped; a newer one may replace those that wait.
     Control(OpCode),
+}
+
+impl Class {
+    /// Whether these are publications of `topic`.
+    pub(super) fn is_of(self, topic: TopicId) -> bool {
+        matches!(self, Self::Publications(of, _) if of == topic)
+    }
+
+    /// How many publications.
+    pub(super) fn messages(self) -> u64 {
+        if let Self::Publications(_, count) = self { u64::from(count) } else { 0 }
+    }
 }
 
 /// The entries of all outboxes of a worker.
@@ -30,7 +42,7 @@ pub struct Entries {
 }
 
 /// Whole frames of one block, and what comes behind them.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub block: Block,
     pub length: u32,

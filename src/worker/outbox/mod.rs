@@ -19,7 +19,7 @@ mod tests;
 
 use crate::frame::OpCode;
 use crate::hub::TopicId;
-use crate::io::{Block, Released, Segment, Store};
+use crate::io::{Block, Released, Segment, Served, Store};
 use crate::limits::BufferPool;
 
 pub use entries::{Class, Entries};
@@ -48,8 +48,19 @@ pub struct Outbox {
 pub struct Finished {
     /// Publications among them.
     pub messages: u64,
-    /// When the publication was numbered whose last reference on this worker ended, in nanoseconds of the driver's clock.
-    pub last_numbered_ns: Option<u64>,
+    /// Those whose last reference on this worker ended.
+    pub served: Option<Served>,
+}
+
+/// Frames of publications, in one block: of one, or of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Frames {
+    /// Where they are.
+    pub block: Block,
+    /// Their bytes.
+    pub length: u32,
+    /// How many.
+    pub publications: u16,
 }
 
 /// The queue is at its limit.
@@ -75,22 +86,22 @@ impl Outbox {
         self.bytes as usize
     }
 
-    /// Queues a publication. The caller has counted the reference.
+    /// Queues publications. The caller has counted the reference.
     ///
     /// # Errors
-    /// [`Full`] if other bytes wait and both together pass `bytes_max`; an empty queue takes a frame of any size.
-    pub fn push_publication(
+    /// [`Full`] if other bytes wait and both together pass `bytes_max`; an empty queue takes frames of any size.
+    pub fn push_publications(
         &mut self,
         entries: &mut Entries,
-        block: Block,
-        length: usize,
+        frames: Frames,
         topic: TopicId,
         bytes_max: usize,
     ) -> Result<(), Full> {
+        let length = frames.length as usize;
         if !self.is_empty() && self.bytes() + length > bytes_max {
             return Err(Full);
         }
-        self.push(entries, block, length, Class::Publication(topic));
+        self.push(entries, frames.block, length, Class::Publications(topic, frames.publications));
         Ok(())
     }
 
@@ -142,7 +153,7 @@ impl Outbox {
                 Class::Head => {}
                 Class::Control(waiting) if waiting == opcode => return self.collect(entries, store, at, opcode, frame),
                 Class::Control(_) => {}
-                Class::Publication(_) | Class::Owned => break,
+                Class::Publications(..) | Class::Owned => break,
             }
             (before, at, place) = (at, entry.next, place.saturating_add(1));
         }
@@ -163,7 +174,7 @@ impl Outbox {
     pub fn holds(&self, entries: &Entries, topic: TopicId) -> bool {
         let (mut at, mut place) = (self.head, 0);
         while let Some(entry) = entries.list.get(at as usize) {
-            if place >= self.pinned && entry.class == Class::Publication(topic) {
+            if place >= self.pinned && entry.class.is_of(topic) {
                 return true;
             }
             (at, place) = (entry.next, place.saturating_add(1));
@@ -227,7 +238,7 @@ impl Outbox {
         pool: &mut BufferPool,
         topic: TopicId,
     ) -> Option<Finished> {
-        self.drop_first(entries, store, pool, |class| class == Class::Publication(topic))
+        self.drop_first(entries, store, pool, |class| class.is_of(topic))
     }
 
     /// Empties the queue. What is in flight keeps its bytes by the driver's own reference.
@@ -284,13 +295,12 @@ impl Outbox {
         let (mut before, mut at, mut place) = (NONE, self.head, 0);
         loop {
             let entry = entries.list.get(at as usize)?;
-            if place >= self.pinned && matches!(entry.class, Class::Publication(_)) && wanted(entry.class) {
+            if place >= self.pinned && entry.class.messages() > 0 && wanted(entry.class) {
                 break;
             }
             (before, at, place) = (at, entry.next, place.saturating_add(1));
         }
-        let (block, length, next) =
-            (entries.list[at as usize].block, entries.list[at as usize].length, entries.list[at as usize].next);
+        let Entry { block, length, next, class } = entries.list[at as usize];
         match before {
             NONE => self.head = next,
             before => entries.list[before as usize].next = next,
@@ -301,16 +311,16 @@ impl Outbox {
         self.bytes -= length;
         entries.queued_bytes -= u64::from(length);
         entries.remove(at);
-        let last_numbered_ns = numbered(store.release(block, pool));
-        Some(Finished { messages: 1, last_numbered_ns })
+        let served = served(store.release(block, pool));
+        Some(Finished { messages: class.messages(), served })
     }
 
     fn remove_head(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, finished: &mut Finished) {
         let entry = &entries.list[self.head as usize];
         let (index, block, next) = (self.head, entry.block, entry.next);
-        finished.messages += u64::from(matches!(entry.class, Class::Publication(_)));
-        if let Some(numbered_ns) = numbered(store.release(block, pool)) {
-            finished.last_numbered_ns = Some(numbered_ns);
+        finished.messages += entry.class.messages();
+        if let Some(served) = served(store.release(block, pool)) {
+            finished.served = Some(finished.served.map_or(served, |before| before.and(served)));
         }
         entries.remove(index);
         self.head = next;
@@ -320,9 +330,9 @@ impl Outbox {
     }
 }
 
-fn numbered(released: Released) -> Option<u64> {
+fn served(released: Released) -> Option<Served> {
     match released {
-        Released::Shared { numbered_ns } => Some(numbered_ns),
+        Released::Shared(served) => Some(served),
         Released::Owned | Released::Held => None,
     }
 }

@@ -21,7 +21,8 @@ impl Bench {
 
     fn publish(&mut self, topic: usize, text: &str, bytes_max: usize) -> Result<(), Full> {
         let block = self.store.own(text.as_bytes().to_vec());
-        self.outbox.push_publication(&mut self.entries, block, text.len(), self.topics[topic], bytes_max)
+        let frames = Frames { block, length: text.len() as u32, publications: 1 };
+        self.outbox.push_publications(&mut self.entries, frames, self.topics[topic], bytes_max)
     }
 
     fn control(&mut self, opcode: OpCode, text: &str) {

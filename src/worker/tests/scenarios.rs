@@ -63,6 +63,32 @@ fn a_message_reaches_every_subscriber_on_every_worker() {
 }
 
 #[test]
+fn what_a_turn_brings_goes_out_as_one_run() {
+    let policies = [(SlowConsumer::Disconnect, 1..=200), (SlowConsumer::DropOldest, 400..=400)];
+    for (slow_consumer, expected) in policies {
+        let blocks = std::cell::Cell::new(0);
+        each(&Config { slow_consumer, ..Config::default() }, 1, |cluster| {
+            subscribe(cluster, 0, 1, "/topics/chat");
+            cluster.driver(1).set_window(1, 0);
+            cluster.connect(0, 2, WINDOW);
+            cluster.write(2, &upgrade("/topics/chat"));
+            cluster.settle();
+            cluster.read(2);
+            let burst: Vec<u8> = (0..10).flat_map(|number: u8| frame(0x81, &[b'a' + number])).collect();
+            cluster.write(2, &burst);
+            assert_eq!(frames(cluster, 2).len(), 10);
+            // What waits for the one who does not read. A read may be cut anywhere, so a burst may be several turns' work.
+            blocks.set(blocks.get() + cluster.workers[0].driver.blocks());
+            cluster.driver(1).set_window(1, WINDOW);
+            assert_eq!(frames(cluster, 1), (0..10).map(|number| (1, vec![b'a' + number])).collect::<Vec<_>>());
+            assert_eq!(cluster.count(|metrics| metrics.messages_sent.of(Transport::WebSocket).get()), 20);
+            assert_eq!(cluster.count(|metrics| metrics.fanout_duration.counts().iter().sum()), 10);
+        });
+        assert!(expected.contains(&blocks.get()), "{slow_consumer:?}: 40 times 10 frames are {} blocks", blocks.get());
+    }
+}
+
+#[test]
 fn a_frame_behind_the_head_waits_for_the_101() {
     each(&Config::default(), 2, |cluster| {
         cluster.connect(0, 1, WINDOW);
