@@ -50,7 +50,7 @@ status=0
 # 3: some server has no run without a flaw, which the report says; anything else left nothing to report.
 [ "$status" -eq 0 ] || [ "$status" -eq 3 ] || exit "$status"
 
-fantail=(target/release/fantail serve --listen "127.0.0.1:{port}" --admin 127.0.0.1:0 --log-level warn)
+fantail=(target/release/fantail serve --admin 127.0.0.1:0 --log-level warn)
 server_cpus=$(sed -n 's/^server_cpus *= *"\(.*\)"/\1/p' "$file")
 client_cpu=$(sed -n 's/^client_cpu *= *//p' "$file")
 server=
@@ -60,16 +60,23 @@ singles=()
 # subscribers NAME COMMAND...: paced fan-outs of a server, so that latency is seen against the number of subscribers. One that
 # can't be made is told and missing, no more.
 subscribers() {
-  local name=$1 port=$((20000 + RANDOM % 10000)) size
+  local name=$1 said=$out/$1.log address= size
   shift
-  taskset -c "$server_cpus" "${@//\{port\}/$port}" >/dev/null 2>&1 &
+  taskset -c "$server_cpus" "$@" --listen 127.0.0.1:0 >"$said" 2>&1 &
   server=$!
-  until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-    kill -0 "$server" 2>/dev/null || { echo "bench.sh: $name does not start" >&2; server=; return 0; }
+  # The first address that it says it listens on; the kernel chose the port.
+  for _ in {1..100}; do
+    address=$(grep -m 1 listening "$said" | grep -o '127\.0\.0\.1:[0-9]*') && break
     sleep 0.1
   done
+  if [ -z "$address" ]; then
+    echo "bench.sh: $name does not start: $(tail -n 1 "$said")" >&2
+    ! kill "$server" 2>/dev/null || wait "$server" || true
+    server=
+    return 0
+  fi
   for size in 100 1000 5000; do
-    "$tool" fanout "ws://127.0.0.1:$port/topics/{topic}" --connections "$size" --rate 20 --size 128 --duration 5s --warmup 1s \
+    "$tool" fanout "ws://$address/topics/{topic}" --connections "$size" --rate 20 --size 128 --duration 5s --warmup 1s \
       --pid "$server" --cpu "$client_cpu" --json "$out/$name-$size.json" >/dev/null || true
     [ ! -s "$out/$name-$size.json" ] || singles+=("$out/$name-$size.json")
   done
@@ -79,10 +86,10 @@ subscribers() {
 }
 
 rm -f "$out"/{floor,fantail}-*.json
-subscribers floor "$tool" floor --listen "127.0.0.1:{port}"
+subscribers floor "$tool" floor
 subscribers fantail "${fantail[@]}" --workers 1
 "$tool" scaling "ws://127.0.0.1:{port}/topics/{topic}" --workers 1,2 --duration 3s --json "$out/fantail-2.json" \
-  -- "${fantail[@]}" --workers "{workers}" >/dev/null || true
+  -- "${fantail[@]}" --listen "127.0.0.1:{port}" --workers "{workers}" >/dev/null || true
 [ ! -s "$out/fantail-2.json" ] || singles+=("$out/fantail-2.json")
 
 "$tool" report "$out/results.json" "${singles[@]}" -o "$out/report.html"

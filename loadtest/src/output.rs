@@ -1,6 +1,6 @@
 //! Where reports go: a table for people, JSON and CSV for programs.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -8,32 +8,58 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::report::Report;
+use crate::rows;
 
-/// The first line of a CSV file.
-const CSV_HEAD: &str = "command,parameters,name,value,unit\n";
+/// Whether results can be written there, as far as that can be known before they are measured: no one is to wait for what is lost then.
+///
+/// # Errors
+/// What the kernel says of the folder.
+pub fn check(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let kind = |is_right, kind| if is_right { Ok(()) } else { Err(io::Error::from(kind)) };
+    fs::metadata(folder)
+        .and_then(|folder| kind(folder.is_dir(), io::ErrorKind::NotADirectory))
+        .and_then(|()| kind(!path.is_dir(), io::ErrorKind::IsADirectory))
+        .map_err(|error| Failure::Output { path: path.to_owned(), error })
+}
 
 /// Writes the tables, and JSON and CSV where they were asked for. Standard output has one of them only, so that it can be piped.
 /// Several reports are a list in JSON.
+///
+/// # Errors
+/// Of the first that can't be written; the others are written all the same.
 pub fn write(reports: &[Report], json: Option<&Path>, csv: Option<&Path>) -> Result<(), Failure> {
     let tables: String = reports.iter().map(Report::to_string).collect();
-    let to_stdout = json == Some(Path::new("-"));
+    let to_stdout = json.is_some_and(is_stdout);
     let cannot = |path: &Path, error| Failure::Output { path: path.to_owned(), error };
     // Files first: nobody who reads the table may keep them from being written.
-    if let Some(path) = json.filter(|_| !to_stdout) {
-        fs::write(path, to_json(reports)).map_err(|error| cannot(path, error))?;
-    }
-    if let Some(path) = csv {
-        append_csv(reports, path).map_err(|error| cannot(path, error))?;
-    }
-    let written = if to_stdout {
-        io::stderr().write_all(tables.as_bytes()).and_then(|()| io::stdout().write_all(to_json(reports).as_bytes()))
+    let json_file = json.filter(|_| !to_stdout);
+    let json_written = json_file.map_or(Ok(()), |path| fs::write(path, to_json(reports)).map_err(|error| cannot(path, error)));
+    let csv_written = csv.map_or(Ok(()), |path| rows::append(reports, path).map_err(|error| cannot(path, error.into())));
+    let printed = if to_stdout {
+        io::stderr()
+            .write_all(tables.as_bytes())
+            .map_err(|error| cannot(Path::new("standard error"), error))
+            .and_then(|()| print(&to_json(reports)))
     } else {
-        io::stdout().write_all(tables.as_bytes())
+        print(&tables)
     };
-    match written {
-        // Whoever read it has seen enough.
+    json_written.and(csv_written).and(printed)
+}
+
+/// Whether a path means standard output.
+pub fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Prints results. Whoever reads them may stop when he has seen enough.
+///
+/// # Errors
+/// The kernel's.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|error| cannot(Path::new("standard output"), error)),
+        written => written.map_err(|error| Failure::Output { path: "standard output".into(), error }),
     }
 }
 
@@ -44,12 +70,4 @@ fn to_json(reports: &[Report]) -> String {
         Err(values) => Value::Array(values),
     };
     format!("{value:#}\n")
-}
-
-/// Appends, so that runs add up to one table; a new file begins with the names of its columns.
-fn append_csv(reports: &[Report], path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    let mut text = if file.metadata()?.len() == 0 { CSV_HEAD.to_owned() } else { String::new() };
-    reports.iter().for_each(|report| report.write_csv(&mut text));
-    file.write_all(text.as_bytes())
 }

@@ -313,28 +313,6 @@ impl Report {
         let server = self.measured.server?;
         self.per_operation(server.user).zip(self.per_operation(server.system))
     }
-
-    /// Appends a line for each figure: command, parameters, name, value, unit.
-    pub fn write_csv(&self, out: &mut String) {
-        let parameters: Vec<String> = self.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let head = format!("{},{}", self.command, parameters.join(";"));
-        let mut line = |name: &str, value: &dyn fmt::Display, unit: &str| {
-            out.extend([&head, ",", name, ",", &value.to_string(), ",", unit, "\n"])
-        };
-        line("valid", &u8::from(self.invalid().is_empty() && !self.interrupted), "");
-        line("seconds", &self.measured.seconds, "s");
-        line("operations", &self.measured.operations, self.operation);
-        line("rate", &self.rate(), "1/s");
-        if let Some((user, system)) = self.cost() {
-            line("server_cpu_user", &user, "µs");
-            line("server_cpu_system", &system, "µs");
-        }
-        self.figures.iter().for_each(|figure| line(figure.name, &figure.value, figure.unit));
-        self.counts.iter().for_each(|count| line(count.name, &count.value, ""));
-        for (name, latency) in &self.latencies {
-            QUANTILES.iter().for_each(|(quantile, share)| line(&format!("{name} {quantile}"), &latency.quantile(*share), "ns"));
-        }
-    }
 }
 
 impl fmt::Display for Report {
@@ -469,19 +447,6 @@ mod tests {
         let skew = |workers: &[f64]| Measured { workers: workers.to_vec(), ..Measured::default() }.skew();
         assert_eq!((skew(&[3.0, 1.0]), skew(&[3.0, 0.0, 0.0])), (Some(1.5), Some(3.0)));
         assert_eq!((skew(&[3.0]), skew(&[]), skew(&[0.0, 0.0])), (None, None, None));
-    }
-
-    #[test]
-    fn csv_has_a_line_for_each_figure() {
-        let mut report = report(0.1, 1, 9_000);
-        report.parameters = vec![("size", 64), ("connections", 3)];
-        report.fault("lost", 2);
-        let mut csv = String::new();
-        report.write_csv(&mut csv);
-        assert!(csv.contains("echo,size=64;connections=3,lost,2,\n"), "{csv}");
-        assert!(
-            csv.contains("echo,size=64;connections=3,round_trip p99,") && csv.lines().all(|line| line.split(',').count() == 5)
-        );
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Common {
     /// Write the results with raw histograms as JSON; - for standard output, and the table to standard error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Append the results to a file, one figure a line: command, parameters, name, value, unit
+    /// Append the results to a CSV file, one figure a line, each with the command line it is of
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
 }

@@ -38,7 +38,7 @@ use common::Measure;
 #[derive(Parser, Debug)]
 #[command(
     version,
-    max_term_width = 100,
+    term_width = 79,
     after_help = "Exit status: 0 measured, 1 could not be run, 2 wrong flags, 3 INVALID, 130 interrupted."
 )]
 struct Cli {
@@ -101,8 +101,10 @@ pub fn run() -> Result<ExitCode, Failure> {
         Command::Slow(options) => &**options,
         Command::Scaling(options) => &**options,
     };
-    let reports = measure.run()?;
     let common = measure.common();
+    let json = common.json.as_deref().filter(|path| !output::is_stdout(path));
+    json.into_iter().chain(common.csv.as_deref()).try_for_each(output::check)?;
+    let reports = measure.run()?;
     output::write(&reports, common.json.as_deref(), common.csv.as_deref())?;
     Ok(match () {
         () if reports.iter().any(|report| report.interrupted) => ExitCode::from(exit::INTERRUPTED),

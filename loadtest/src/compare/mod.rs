@@ -8,7 +8,7 @@
 //! results  the JSON of all that
 //! ```
 //!
-//! Whatever happens, Ctrl-C and errors included, the servers are stopped.
+//! On every way out, Ctrl-C and errors included, the servers are stopped; only where this program is killed outright they stay.
 
 mod child;
 pub mod file;
@@ -30,6 +30,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::interrupt::{self, Second};
 use crate::machine::{Commit, Machine, timestamp};
+use crate::output;
 
 use file::{Comparison, Server};
 use results::{Results, ServerInfo};
@@ -59,6 +60,7 @@ pub struct Compare {
 /// Runs `compare`.
 pub fn run(options: &Compare) -> Result<ExitCode, Failure> {
     let mut file = Comparison::read(&options.file)?;
+    options.output.as_deref().map_or(Ok(()), output::check)?;
     file.only(&options.servers, &options.tests)?;
     let mut results = describe(options, &file);
     leave_out_missing(&mut file, &mut results, options.skip_missing)?;
@@ -69,7 +71,7 @@ pub fn run(options: &Compare) -> Result<ExitCode, Failure> {
     let outcome = rounds::Rounds::new(&file, &mut results, &interrupted).run(|so_far| save(options, so_far));
     results.summary = summary::summarize(&results);
     save(options, &results)?;
-    print!("{}", table::render(&results));
+    output::print(&table::render(&results))?;
     outcome?;
     Ok(match () {
         () if results.interrupted => ExitCode::from(exit::INTERRUPTED),

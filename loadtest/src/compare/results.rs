@@ -92,9 +92,14 @@ pub struct Run {
 }
 
 impl Results {
-    /// Writes all of it.
+    /// Writes all of it, beside the file first: whoever ends the run meanwhile keeps the rounds that were written before.
     pub fn write(&self, path: &Path) -> Result<(), Failure> {
-        let written = serde_json::to_vec_pretty(self).map_err(Into::into).and_then(|text| std::fs::write(path, text));
-        written.map_err(|error| Failure::File { path: path.display().to_string(), what: error.to_string() })
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".part");
+        let written = serde_json::to_vec_pretty(self).map_err(Into::into).and_then(|text| {
+            std::fs::write(&beside, text)?;
+            std::fs::rename(&beside, path)
+        });
+        written.map_err(|error| Failure::Output { path: path.to_owned(), error })
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a page: where, with what and how, so that anybody can do it again or doubt it.
 
 use crate::compare::results::{Results, ServerInfo};
+use crate::machine::{Commit, Machine};
 
 use super::html::{command, definitions, escape};
 use super::overview::label;
@@ -23,16 +24,24 @@ pub fn section(results: &Results) -> String {
 }
 
 fn facts(results: &Results) -> Vec<(String, String)> {
-    let machine = &results.machine;
-    let commit = results.commit.as_ref().map_or("unknown".to_owned(), |commit| {
+    let pair = |name: &str, value: String| (name.to_owned(), value);
+    let mut facts = vec![
+        pair("started", escape(&results.started)),
+        pair("load test", escape(&results.tool)),
+        pair("file", format!("<code>{}</code>", escape(&results.file))),
+    ];
+    facts.extend(surroundings(results.commit.as_ref(), &results.machine));
+    facts
+}
+
+/// Where something was measured: the state of the working directory, the machine, its kernel and settings.
+pub fn surroundings(commit: Option<&Commit>, machine: &Machine) -> Vec<(String, String)> {
+    let commit = commit.map_or("unknown".to_owned(), |commit| {
         format!("<code>{}</code>{}", escape(&commit.id), if commit.dirty { ", with changes" } else { "" })
     });
     let pair = |name: &str, value: String| (name.to_owned(), value);
     let mut facts = vec![
-        pair("started", escape(&results.started)),
-        pair("commit", commit),
-        pair("load test", escape(&results.tool)),
-        pair("file", format!("<code>{}</code>", escape(&results.file))),
+        pair("commit of the working directory", commit),
         pair("processor", format!("{} ({} CPUs)", escape(&machine.cpu), machine.cpus)),
         pair("memory", format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1 << 30))),
         pair("kernel", escape(&machine.kernel)),

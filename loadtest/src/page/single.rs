@@ -1,11 +1,14 @@
 //! Runs that belong to no comparison: their figures, as their own tables have them, and their latencies.
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::histogram::QUANTILES;
+use crate::machine::{Commit, Machine};
 use crate::measure::{self, Worth};
 
 use super::Figures;
+use super::about;
 use super::html::{Table, command, definitions, escape};
 use super::input::Single;
 use super::latency;
@@ -37,7 +40,16 @@ fn section(single: &Single, figures: &mut Figures) -> String {
         text += &percentiles(&format!("Latency by percentile: {}", which.replace('_', " ")), vec![series], figures);
     }
     strings(&run["notes"]).iter().for_each(|note| text += &format!("<p class=\"note\">{}</p>\n", escape(note)));
-    text + "</section>\n"
+    text + &surroundings(run) + "</section>\n"
+}
+
+/// Where it was measured, folded up: runs of one page are mostly of one machine.
+fn surroundings(run: &Value) -> String {
+    let (commit, machine) = (Commit::deserialize(&run["commit"]).ok(), Machine::deserialize(&run["machine"]).unwrap_or_default());
+    let mut facts = vec![("ended".to_owned(), escape(run["ended"].as_str().unwrap_or("unknown")))];
+    facts.push(("load test".to_owned(), escape(run["tool"].as_str().unwrap_or("unknown"))));
+    facts.extend(about::surroundings(commit.as_ref(), &machine));
+    format!("<details>\n<summary>Where it was measured</summary>\n{}</details>\n", definitions(&facts))
 }
 
 /// Rate, cost, figures, counts, and the tool's own share.
@@ -66,7 +78,6 @@ fn facts(run: &Value) -> Vec<(String, String)> {
     if let Some(share) = run["own"]["cpu_share"].as_f64() {
         facts.push(("load test itself".to_owned(), format!("{:.0} % of a CPU", share * 100.0)));
     }
-    facts.extend(run["kernel"].as_str().map(|kernel| ("kernel".to_owned(), escape(kernel))));
     facts
 }
 

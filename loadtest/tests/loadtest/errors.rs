@@ -35,6 +35,9 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         (vec!["fanout", "redis://127.0.0.1/a", "--publish", "post"], 1, "Redis and NATS have their own way"),
         (vec!["fanout", "redis://127.0.0.1/a", "--sub", "nats"], 1, "not that of --sub"),
         (vec!["echo", "redis://127.0.0.1/a"], 1, "speaks WebSocket only"),
+        // Before anything is connected, so that nothing is measured for nothing.
+        (vec!["echo", &gone, "--json", "/no/such/folder/r.json"], 1, "/no/such/folder/r.json: No such file or directory"),
+        (vec!["echo", &gone, "--csv", "/proc"], 1, "/proc: is a directory"),
         (vec!["slow", &gone, "--connections", "5", "--slow", "5"], 1, "the others are measured"),
         (vec!["churn", &gone, "--how", "subscribe"], 1, "a WebSocket's subscription is its connection"),
         (vec!["scaling", &gone, "--", "true"], 1, "no {workers}"),

@@ -176,7 +176,8 @@ fn csv_gathers_the_figures_of_several_runs() {
     }
     let text = std::fs::read_to_string(file.path()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "command,parameters,name,value,unit");
-    let p99 = lines.iter().filter(|line| line.starts_with("echo,connections=2;inflight=1;size=64,round_trip p99,"));
+    assert_eq!(lines[0], "ended,command_line,command,parameters,name,value,unit");
+    let p99 = lines.iter().filter(|line| line.contains(",echo,connections=2;inflight=1;size=64,round_trip p99,"));
     assert_eq!(p99.count(), 2, "{text}");
+    assert!(lines[1..].iter().all(|line| line.contains(&format!(" echo --json - {url} --connections 2 "))), "{text}");
 }
