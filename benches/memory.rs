@@ -1,6 +1,6 @@
 //! User memory of an idle subscribed WebSocket: the slope of the server's resident memory between 2,000 and 10,000 held.
 //!
-//! `cargo bench --bench memory`. Resident memory counts what is touched, in whole pages, so it is the slope that means something:
+//! `cargo bench --bench memory`; `FANTAIL_BIN` names another binary than that profile's. Resident memory counts what is touched, in whole pages, so it is the slope that means something:
 //! what the server needs without anybody is in both figures. `RssAnon` leaves out the program's own text. A slope beyond what is
 //! allowed is a failure: the exit status says so.
 
@@ -60,8 +60,8 @@ struct Server {
 impl Server {
     fn start(workers: &str) -> Self {
         let flags = ["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--workers", workers, "--log-level", "warn"];
-        let mut child =
-            Command::new(env!("CARGO_BIN_EXE_fantail")).args(flags).stdout(Stdio::piped()).spawn().expect("the server starts");
+        let binary = std::env::var_os("FANTAIL_BIN").unwrap_or(env!("CARGO_BIN_EXE_fantail").into());
+        let mut child = Command::new(binary).args(flags).stdout(Stdio::piped()).spawn().expect("the server starts");
         let mut banner = Vec::new();
         let mut stdout = child.stdout.take().expect("a pipe");
         let mut piece = [0; 1024];

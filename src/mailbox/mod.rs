@@ -15,7 +15,7 @@
 //! and worker is enough) and rings that worker's bell if told to. Before it blocks, a worker calls [`Sleep::prepare`], looks at
 //! its rings once more, and only then blocks. Somebody who waits for room is woken the same way: see [`Sender::wait_for_room`].
 //!
-//! All orders of steps are tried by `RUSTFLAGS="--cfg loom" cargo test --release --lib mailbox::loom`.
+//! All orders of steps are tried by `RUSTFLAGS="--cfg loom" cargo test --lib mailbox::loom`.
 
 mod credits;
 mod lane;
