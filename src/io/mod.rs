@@ -10,7 +10,9 @@
 //!   [`Progress::Pending`] came back, [`Event::Sendable`] follows when the socket takes more, with the bytes taken meanwhile.
 //! - After [`Driver::pause_read`] neither [`Event::Received`] nor [`Event::EndOfStream`] names the socket until
 //!   [`Driver::resume_read`], which needs no new edge from the kernel. What had arrived by then the driver keeps, at most the read
-//!   budget of a socket, and delivers first. After [`Driver::pause_accept`] connections already accepted may still be told.
+//!   budget of a socket, and delivers first.
+//! - Of each listener at most a batch is accepted in a turn, and nobody who is not told in it: a crowd at one listener keeps no other
+//!   waiting, and takes no descriptor before it is counted.
 //! - Of one socket, what was sent is told before what came: a close that the peer sends in answer must not overtake the word that its
 //!   cause has been taken.
 //! - After [`Driver::close`] no event names the socket but one [`Event::Closed`]; only then is its slot free for another. What is
@@ -141,7 +143,8 @@ pub enum Event<S> {
         /// The index of the listener, in the order they were given.
         listener: usize,
     },
-    /// No connection can be accepted: the process or the system has run out of descriptors or memory.
+    /// No connection can be accepted for a reason that lasts: descriptors or memory have run out, or a security module forbids it.
+    /// Nobody is accepted until [`Driver::resume_accept`].
     AcceptFailed(io::Error),
     /// Every queued connection was accepted, and the listeners are closed that were to be.
     ListenersClosed,

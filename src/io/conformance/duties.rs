@@ -1,7 +1,7 @@
 //! The duties, each as a function of a driver that has two listeners.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, FILL_BYTES, Kernel, OPTIONS, PATIENCE, reset};
@@ -371,6 +371,29 @@ pub(super) fn no_more_are_accepted_in_a_turn_than_the_batch<D: Kernel>(mut bench
         assert!(bench.accepted.len() - before <= OPTIONS.accept_batch);
         assert!(start.elapsed() < PATIENCE);
     }
+}
+
+pub(super) fn a_crowd_at_one_listener_keeps_no_other_waiting_and_is_not_held<D: Kernel>(mut bench: Bench<D>) {
+    bench.turn(Duration::ZERO);
+    let crowd: Vec<_> = (0..10 * OPTIONS.accept_batch).map(|_| bench.peer()).collect();
+    let _other = TcpStream::connect(bench.addresses[1]).unwrap();
+    bench.until("the first are accepted", |bench| !bench.accepted.is_empty());
+    assert!(bench.accepted.iter().any(|(_, _, listener)| *listener == 1), "the other waits for the crowd");
+    while bench.accepted.len() < crowd.len() + 1 {
+        let before = bench.accepted.len();
+        let held = accepted_on(bench.addresses[0]);
+        assert!(held <= before + OPTIONS.accept_batch, "{held} descriptors, and {before} connections told");
+        bench.turn(PATIENCE);
+        assert!(bench.accepted.len() > before);
+    }
+}
+
+/// Descriptors of connections of a listener: those still in the kernel's queue have no inode.
+fn accepted_on(address: SocketAddr) -> usize {
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("the kernel lists its connections");
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.filter(|columns| columns[1].ends_with(&port) && columns[3] == "01" && columns[9] != "0").count()
 }
 
 pub(super) fn while_accepting_is_paused_nobody_new_is_told<D: Kernel>(mut bench: Bench<D>) {

@@ -14,7 +14,7 @@
 //! | `buffers` | receive buffers the kernel chooses from |
 //! | `socket`, `reading` | one socket: its operations, and its input in order |
 //! | `sending` | what a send points at, and what keeps it in place |
-//! | `accept` | listeners |
+//! | `accept` | hearing who comes to the listeners |
 //! | `probe` | whether there can be a ring, and why not |
 //!
 //! # The life of an operation
@@ -67,13 +67,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use slab::Slab;
 use socket2::SockRef;
 
 use super::clock::Clock;
+use super::listening::Listeners;
 use super::{Close, Driver, Event, EventBell, Options, Progress, Received, Segment, Store, Token};
 use crate::metrics::Trouble;
-use accept::Listeners;
+use accept::Doorbell;
 use buffers::Buffers;
 use operation::{Completion, Operation, Receiving, SLOTS_MAX};
 use reading::{Arrival, Lent};
@@ -93,6 +95,7 @@ pub struct Uring {
     clock: Clock,
     receiving: Receiving,
     recv_buffer_bytes: usize,
+    doorbell: Doorbell,
     listeners: Listeners,
     sockets: Slab<Socket>,
     generation: u32,
@@ -130,7 +133,7 @@ pub struct Uring {
 const RETRY: Duration = Duration::from_millis(10);
 
 impl Uring {
-    /// A driver of the calling thread that accepts from `listeners`. `started` is the zero of all workers' clocks.
+    /// A driver of the calling thread that accepts from `listeners`, which must be non-blocking. `started` is the zero of all workers' clocks.
     ///
     /// # Errors
     /// The kernel's, when it has no such ring for this process; `Unsupported` where it lacks something.
@@ -145,7 +148,8 @@ impl Uring {
             clock: Clock::new(started),
             receiving,
             recv_buffer_bytes: options.recv_buffer_bytes,
-            listeners: Listeners::new(listeners, options.accept_batch),
+            doorbell: Doorbell::new(&listeners)?,
+            listeners: Listeners::new(listeners, options.accept_batch, SocketFlags::CLOEXEC),
             sockets: Slab::new(),
             generation: 0,
             completed: Vec::new(),
@@ -186,7 +190,7 @@ impl Uring {
                 Operation::Receive(token) => self.received(token, completion),
                 Operation::Watch(token) => self.watched(token),
                 Operation::Send(token) => self.send_completed(token, result),
-                Operation::Accept(listener) => self.listeners.completed(listener, result, more),
+                Operation::Doorbell => self.doorbell.rang(&mut self.listeners),
                 Operation::Bell => self.bell_armed = more,
                 Operation::Cancel => {}
             }
@@ -281,7 +285,7 @@ impl Driver for Uring {
         self.sweep();
         self.arm_inputs();
         self.arm_bell();
-        self.listeners.arm(&mut self.ring);
+        self.doorbell.arm(&self.listeners, &mut self.ring);
         let retry = (!self.retries.is_empty()).then_some(RETRY);
         let timeout = match self.has_work() {
             true => Some(Duration::ZERO),
@@ -290,6 +294,7 @@ impl Driver for Uring {
         self.ring.submit_and_wait(timeout);
         self.sent.append(&mut self.retries);
         self.reap();
+        self.listeners.begin_turn();
     }
 
     fn poll(&mut self) -> Option<Event<OwnedFd>> {

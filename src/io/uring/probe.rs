@@ -53,7 +53,6 @@ pub(super) fn check(uring: &IoUring) -> io::Result<()> {
     let mut probe = Probe::new();
     uring.submitter().register_probe(&mut probe)?;
     for (code, what) in [
-        (opcode::Accept::CODE, "accept"),
         (opcode::Recv::CODE, "recv"),
         (opcode::Send::CODE, "send"),
         (opcode::SendMsg::CODE, "sendmsg"),
