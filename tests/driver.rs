@@ -1,7 +1,9 @@
 //! Which driver the server runs on, and what it says where io_uring can't be had.
 
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
+use support::scaled;
 use support::server::{Launch, Run, binary, has_tool, run};
 
 /// Forbids io_uring_setup(2), number 425 on every architecture, as container runtimes do, and becomes the rest of its arguments.
@@ -49,7 +51,7 @@ fn each_driver_serves_and_is_named() {
 /// Whether this machine lets the server have io_uring; says so if not.
 fn has_uring() -> bool {
     // An address that is taken ends the run, after the driver was chosen.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port is free");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port is free");
     let address = taken.local_addr().expect("it is bound").to_string();
     let tried = run(&["serve", "--io", "uring", "--listen", &address, "--admin", "off"]);
     assert_eq!(tried.status, Some(2), "{tried:?}");
@@ -58,6 +60,28 @@ fn has_uring() -> bool {
         println!("skipped: {}", tried.stderr.lines().next().unwrap_or_default());
     }
     has
+}
+
+/// What the kernel closes of a ring takes longer than the killed process lives, some 20 microseconds for each connection. The listeners
+/// must not be among that: an address in use ends the next start.
+#[test]
+fn after_a_kill_the_address_is_free_however_many_were_connected() {
+    for io in ["epoll", "uring"] {
+        if io == "uring" && !has_uring() {
+            continue;
+        }
+        let mut server = Launch::new(&["--io", io]).start();
+        let addresses = [server.address, server.admin];
+        let mut connections: Vec<_> = (0..scaled(4_000, 10_000)).map(|_| server.connect()).collect();
+        assert_eq!(connections.iter_mut().last().expect("there are some").get("/healthz").status, 200);
+        server.kill();
+        server.wait();
+        // Bound as the server does it, without the time that a start takes.
+        let bound: Vec<_> = addresses.iter().map(TcpListener::bind).collect();
+        assert!(bound.iter().all(Result::is_ok), "{io}: {bound:?}");
+        drop((bound, connections));
+        Launch::new(&["--io", io]).only(&addresses[..1]).start().echo_ok();
+    }
 }
 
 #[test]
@@ -79,7 +103,7 @@ fn auto_goes_on_with_epoll_and_says_why_once() {
         return;
     }
     // An address that is taken ends the run, after the driver was chosen.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port is free");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port is free");
     let address = taken.local_addr().expect("it is bound").to_string();
     let went_on = run_without_uring(&["--io", "auto", "--workers", "4", "--listen", &address]);
     assert_eq!(went_on.status, Some(2), "{went_on:?}");

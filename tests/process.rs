@@ -22,7 +22,9 @@ fn the_banner_says_how_to_try_it() {
 #[test]
 fn a_second_server_on_the_address_fails() {
     let server = Server::start(&[]);
+    let start = Instant::now();
     let second = run(&["serve", "--listen", &server.address.to_string(), "--admin", "127.0.0.1:0"]);
+    figure("a second server ended", start.elapsed(), Duration::from_millis(400));
     assert_eq!(second.status, Some(2), "{second:?}");
     assert!(second.stderr.contains("address in use"), "{second:?}");
     let on_admin = run(&["serve", "--listen", "127.0.0.1:0", "--admin", &server.admin.to_string()]);
