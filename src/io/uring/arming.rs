@@ -125,29 +125,17 @@ impl Uring {
 }
 
 impl Drop for Uring {
-    /// Ends every operation before what it names goes.
+    /// Ends every operation before what it names goes. What the kernel does not let go of is left to it for ever: memory that is lost is
+    /// better than memory that is written to after it was freed.
     fn drop(&mut self) {
-        cancel_by(&mut self.ring, &operation::cancel_all());
-        let until = self.clock.now() + PATIENCE_NS;
-        while self.ring.under_way() > 0 && self.clock.now() < until {
-            self.ring.submit_and_wait(Some(RECHECK));
-            self.reap();
+        if self.ring.end_all() {
+            return;
         }
-        if self.ring.under_way() > 0 {
-            tracing::error!(
-                operations = self.ring.under_way(),
-                "the kernel does not end its operations; their memory is left to it"
-            );
-            mem::forget(mem::take(&mut self.store));
-            mem::forget(mem::replace(&mut self.buffers, super::Buffers::new(1, 1)));
-        }
+        mem::forget(mem::take(&mut self.store));
+        self.buffers.leave_to_kernel();
+        tracing::error!(operations = self.ring.under_way(), "the kernel does not end its operations; their memory is left to it");
     }
 }
-
-/// How long the kernel may take to end operations, in nanoseconds; it does so at once.
-const PATIENCE_NS: u64 = 1_000_000_000;
-/// How often it is asked meanwhile.
-const RECHECK: std::time::Duration = std::time::Duration::from_millis(10);
 
 fn cancel_by(ring: &mut Ring, entry: &Entry) {
     // SAFETY: a cancellation points at no memory.

@@ -32,6 +32,8 @@ pub(super) struct Buffers {
     count: u16,
     buffer_bytes: usize,
     tail: u16,
+    /// The kernel may write into them for ever.
+    is_left_to_kernel: bool,
 }
 
 impl Buffers {
@@ -40,13 +42,14 @@ impl Buffers {
         assert!(count.is_power_of_two() && buffer_bytes > 0, "buffers are counted in powers of two, and not empty");
         let entries = allocate(Self::entries_layout(count)).cast();
         let bytes = allocate(Self::bytes_layout(count, buffer_bytes));
-        Self { entries, bytes, count, buffer_bytes, tail: 0 }
+        Self { entries, bytes, count, buffer_bytes, tail: 0, is_left_to_kernel: false }
     }
 
     /// Tells the kernel of the buffers and gives it all of them.
     ///
     /// # Safety
-    /// The buffers must not be dropped before every operation that may use them has had its last completion.
+    /// The buffers must not be dropped before every operation that may use them has had its last completion, unless they were left to
+    /// the kernel.
     ///
     /// # Errors
     /// The kernel's, when it has no such rings or no memory.
@@ -58,6 +61,11 @@ impl Buffers {
             self.give(buffer);
         }
         Ok(())
+    }
+
+    /// Their memory is never freed.
+    pub(super) fn leave_to_kernel(&mut self) {
+        self.is_left_to_kernel = true;
     }
 
     /// How many there are.
@@ -107,6 +115,9 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
+        if self.is_left_to_kernel {
+            return;
+        }
         // SAFETY: allocated in `new` with these layouts; the kernel does not use them any more, as `register` was promised.
         unsafe {
             dealloc(self.entries.as_ptr().cast(), Self::entries_layout(self.count));

@@ -16,14 +16,14 @@
 
 use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use rustix::io::Errno;
 
-use super::operation::Completion;
+use super::operation::{self, Completion};
 
 /// Completions for each entry of the submission queue: a fan-out's sends complete while they are submitted, and each multishot
 /// operation brings many.
@@ -32,6 +32,11 @@ const COMPLETIONS_PER_ENTRY: u32 = 4;
 /// Calls in a row that may bring nothing forward before this counts as a fault of ours: the kernel asks for another call when it has
 /// no memory for the moment, or when completions must be taken first.
 const CALLS_MAX: usize = 10_000;
+
+/// How long the kernel may take to end operations; it does so at once.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is asked meanwhile.
+const END_RECHECK: Duration = Duration::from_millis(10);
 
 /// A ring of this thread.
 pub(super) struct Ring {
@@ -44,6 +49,9 @@ pub(super) struct Ring {
     pub(super) overflows: u64,
     /// How often a signal ended the wait.
     pub(super) interruptions: u64,
+    /// What the next calls return, without being made.
+    #[cfg(test)]
+    pub(super) refusals: Vec<Errno>,
 }
 
 impl Ring {
@@ -59,7 +67,15 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(entries * COMPLETIONS_PER_ENTRY)
             .build(entries)?;
-        Ok(Self { uring, completed: Vec::new(), under_way: 0, overflows: 0, interruptions: 0 })
+        Ok(Self {
+            uring,
+            completed: Vec::new(),
+            under_way: 0,
+            overflows: 0,
+            interruptions: 0,
+            #[cfg(test)]
+            refusals: Vec::new(),
+        })
     }
 
     /// The ring as the crate has it, to register with and to ask what it can.
@@ -70,14 +86,30 @@ impl Ring {
     /// Puts an operation into the submission queue; a full one goes to the kernel first.
     ///
     /// # Safety
-    /// Bytes that the entry points at must stay where and what they are until the operation's last completion. Message headers
-    /// and the slices they name may go once the entry has left the queue (IORING_FEAT_SUBMIT_STABLE).
+    /// As [`Ring::try_push`].
+    ///
+    /// # Panics
+    /// When io_uring_enter(2) fails for good, which is a fault of ours.
     pub(super) unsafe fn push(&mut self, entry: &Entry) {
         // SAFETY: the caller's promise is this one's.
+        unsafe { self.try_push(entry) }.unwrap_or_else(|error| fault(&error));
+    }
+
+    /// Puts an operation into the submission queue; a full one goes to the kernel first.
+    ///
+    /// # Safety
+    /// Bytes that the entry points at must stay where and what they are until the operation's last completion. Message headers
+    /// and the slices they name may go once the entry has left the queue (IORING_FEAT_SUBMIT_STABLE).
+    ///
+    /// # Errors
+    /// The kernel's: the operation does not stand in the queue then.
+    pub(super) unsafe fn try_push(&mut self, entry: &Entry) -> io::Result<()> {
+        // SAFETY: the caller's promise is this one's.
         while unsafe { self.uring.submission().push(entry) }.is_err() {
-            self.submit();
+            self.try_submit()?;
         }
         self.under_way += 1;
+        Ok(())
     }
 
     /// Every entry has gone to the kernel.
@@ -91,41 +123,38 @@ impl Ring {
     }
 
     /// Hands every entry to the kernel and has it work on what is due, without waiting.
+    ///
+    /// # Panics
+    /// As [`Ring::push`].
     pub(super) fn submit(&mut self) {
-        for _ in 0..CALLS_MAX {
-            let queue = self.uring.submission();
-            if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
-                break;
-            }
-            drop(queue);
-            let entered = self.uring.submit().map(drop);
-            self.entered(entered);
-            self.drain();
-            if self.is_submitted() {
-                break;
-            }
-        }
-        assert!(self.is_submitted(), "io_uring_enter does not take its entries");
-        self.drain();
+        self.try_submit().unwrap_or_else(|error| fault(&error));
     }
 
     /// Hands every entry to the kernel and waits for a completion, at most `timeout`; `None` waits for ever.
+    ///
+    /// # Panics
+    /// As [`Ring::push`].
     pub(super) fn submit_and_wait(&mut self, timeout: Option<Duration>) {
+        self.try_submit_and_wait(timeout).unwrap_or_else(|error| fault(&error));
+    }
+
+    /// Like [`Ring::submit_and_wait`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn try_submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return self.submit();
+            return self.try_submit();
         }
-        self.drain();
+        self.drain()?;
         if !self.completed.is_empty() {
-            return self.submit();
+            return self.try_submit();
         }
-        let entered = match timeout.map(Timespec::from) {
-            None => self.uring.submit_and_wait(1),
-            Some(timespec) => self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec)),
-        };
-        self.entered(entered.map(drop));
-        self.drain();
-        if !self.is_submitted() {
-            self.submit();
+        self.enter(1, timeout)?;
+        self.drain()?;
+        match self.is_submitted() {
+            true => Ok(()),
+            false => self.try_submit(),
         }
     }
 
@@ -136,30 +165,79 @@ impl Ring {
         self.under_way -= into.iter().filter(|completion| !completion.more).count() as u64;
     }
 
+    /// Ends every operation, and says whether the kernel has let go of all that they point at. The ring is of no use afterwards.
+    ///
+    /// It is called while a driver is dropped, perhaps by a panic: so it never panics, and looks at nothing but names.
+    pub(super) fn end_all(&mut self) -> bool {
+        if self.under_way == 0 {
+            return true;
+        }
+        let start = Instant::now();
+        // SAFETY: a cancellation points at no memory.
+        let mut asked = unsafe { self.try_push(&operation::cancel_all()) };
+        let mut completed = Vec::new();
+        while asked.is_ok() && self.under_way > 0 && start.elapsed() < END_PATIENCE {
+            asked = self.try_submit_and_wait(Some(END_RECHECK));
+            self.take_completed(&mut completed);
+        }
+        self.under_way == 0
+    }
+
+    fn try_submit(&mut self) -> io::Result<()> {
+        for _ in 0..CALLS_MAX {
+            let queue = self.uring.submission();
+            if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+                break;
+            }
+            drop(queue);
+            self.enter(0, None)?;
+            self.drain()?;
+            if self.is_submitted() {
+                break;
+            }
+        }
+        if !self.is_submitted() {
+            return Err(io::Error::other("the kernel does not take its entries"));
+        }
+        self.drain()
+    }
+
     /// Empties the completion queue.
-    fn drain(&mut self) {
+    fn drain(&mut self) -> io::Result<()> {
         for _ in 0..CALLS_MAX {
             self.completed.extend(self.uring.completion().map(|entry| Completion::new(&entry)));
             if !self.uring.submission().cq_overflow() {
-                return;
+                break;
             }
             self.overflows += 1;
-            let entered = self.uring.submit().map(drop);
-            self.entered(entered);
+            self.enter(0, None)?;
         }
+        Ok(())
     }
 
-    /// Judges what io_uring_enter(2) returned.
-    fn entered(&mut self, result: io::Result<()>) {
-        let Err(error) = result else { return };
+    /// Calls io_uring_enter(2) and judges what it returned.
+    fn enter(&mut self, completions: usize, timeout: Option<Duration>) -> io::Result<()> {
+        let entered = match timeout.map(Timespec::from) {
+            #[cfg(test)]
+            _ if !self.refusals.is_empty() => Err(self.refusals.remove(0).into()),
+            None => self.uring.submit_and_wait(completions),
+            Some(timespec) => self.uring.submitter().submit_with_args(completions, &SubmitArgs::new().timespec(&timespec)),
+        };
+        let Err(error) = entered else { return Ok(()) };
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::INTR) => self.interruptions += 1,
             // The time is over; completions must be taken first; there is no memory for the moment: another call is made.
             Some(Errno::TIME | Errno::BUSY | Errno::AGAIN) => {}
-            // Only a descriptor that is no ring, or an argument that is none, can fail here: a fault of ours, and the process ends.
-            _ => panic!("io_uring_enter: {error}"),
+            _ => return Err(error),
         }
+        Ok(())
     }
+}
+
+/// Once a ring has worked, only a descriptor that is no ring, or an argument that is none, can fail: a fault of ours, and the process
+/// ends.
+fn fault(error: &io::Error) -> ! {
+    panic!("io_uring_enter: {error}")
 }
 
 impl fmt::Debug for Ring {

@@ -1,12 +1,17 @@
-//! What this driver does beyond the duties of all: parking, and waiting for buffers.
+//! What this driver does beyond the duties of all: parking, waiting for buffers, and how it ends.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::socket::Input;
+use rustix::io::Errno;
+
+use super::socket::{Input, Output};
 use super::{Uring, probe};
-use crate::io::{Close, Driver, Event, Options, Token};
+use crate::frame::{Epoch, Form, Forms, Kind, Payload, Position, Publication, Topic};
+use crate::io::{Close, Driver, Event, Options, Segment, Token};
 use crate::metrics::Trouble;
 
 const OPTIONS: Options = Options {
@@ -79,6 +84,58 @@ fn more_sockets_than_buffers_wait_for_one_and_are_counted() {
     until(&mut driver, |_, received| received == 100 * 300);
     assert!(driver.troubles(Trouble::BuffersExhausted) > 0);
     assert_eq!(driver.buffers.count(), 8);
+}
+
+/// A send that the peer does not take, of a frame whose references tell who holds its bytes.
+fn send_under_way(driver: &mut Uring) -> (UnixStream, Arc<Publication>) {
+    let (peer, token) = pair(driver);
+    let position = Position { epoch: Epoch::from_random(1), offset: 1 };
+    let payload = Payload::new(Kind::Text, &[b'x'; 4 * 1024 * 1024]).unwrap();
+    let forms = Forms::NONE.with(Form::WsRaw);
+    let frame = Arc::new(Publication::new(Topic::new("chat").unwrap(), position, 0, 0, payload, forms));
+    let block = driver.store().share(&frame, Form::WsRaw);
+    let end = driver.store().bytes(block).len() as u32;
+    // The first send takes what the socket has room for.
+    while driver.socket(token).unwrap().output == Output::Idle {
+        driver.send(token, &[Segment { block, start: 0, end }]).unwrap();
+        driver.wait(Some(Duration::ZERO));
+        while driver.poll().is_some() {}
+    }
+    (peer, frame)
+}
+
+#[test]
+fn a_driver_that_is_dropped_frees_what_the_kernel_has_let_go_of() {
+    let Some(mut driver) = driver() else { return };
+    let (_peer, frame) = send_under_way(&mut driver);
+    assert_eq!(Arc::strong_count(&frame), 2);
+    drop(driver);
+    assert_eq!(Arc::strong_count(&frame), 1);
+}
+
+#[test]
+fn a_driver_whose_ring_fails_leaves_its_memory_to_the_kernel() {
+    let Some(mut driver) = driver() else { return };
+    let (_peer, frame) = send_under_way(&mut driver);
+    driver.ring.refusals = vec![Errno::IO; 8];
+    drop(driver);
+    assert_eq!(Arc::strong_count(&frame), 2, "the kernel may read it still");
+}
+
+#[test]
+fn a_panic_ends_the_operations_of_its_driver_too() {
+    // The ring fails once and has the worker panic, or it fails for good.
+    for (failures, references) in [(1, 1), (8, 2)] {
+        let Some(mut driver) = driver() else { return };
+        let (_peer, frame) = send_under_way(&mut driver);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut driver = driver;
+            driver.ring.refusals = vec![Errno::IO; failures];
+            driver.wait(Some(Duration::from_millis(1)));
+        }));
+        assert!(ended.is_err());
+        assert_eq!(Arc::strong_count(&frame), references, "{failures} failures");
+    }
 }
 
 #[test]
