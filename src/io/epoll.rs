@@ -19,7 +19,7 @@ use socket2::{SockRef, Socket};
 
 use super::clock::Clock;
 use super::listening::Listeners;
-use super::{Close, Driver, Event, EventBell, Options, Progress, Received, Segment, Store, Token};
+use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, Segment, Store, Token};
 use crate::metrics::Trouble;
 
 /// Events taken from the kernel in one wait.
@@ -72,40 +72,6 @@ struct Watched {
 }
 
 impl Epoll {
-    /// A driver that accepts from `listeners`, which must be non-blocking. `started` is the zero of all workers' clocks.
-    ///
-    /// # Errors
-    /// The kernel's, when it gives no epoll or eventfd descriptor.
-    pub fn new(listeners: Vec<Socket>, options: Options, started: Instant) -> io::Result<Self> {
-        let poll = mio::Poll::new()?;
-        let bell = EventBell::new()?;
-        // Edge-triggered like everything else: each ring is an edge, so the counter need not be read.
-        poll.registry().register(&mut SourceFd(&bell.as_fd().as_raw_fd()), mio::Token(WAKER as usize), Interest::READABLE)?;
-        for (index, socket) in listeners.iter().enumerate() {
-            let token = mio::Token(WAKER as usize + 1 + index);
-            poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
-        }
-        Ok(Self {
-            poll,
-            events: mio::Events::with_capacity(EVENTS_MAX),
-            bell,
-            clock: Clock::new(started),
-            buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
-            listeners: Listeners::new(listeners, options.accept_batch, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK),
-            options,
-            sockets: Slab::new(),
-            generation: 0,
-            ready: VecDeque::new(),
-            ready_in_turn: 0,
-            reading: None,
-            sendable: Vec::new(),
-            closed: Vec::new(),
-            interruptions: 0,
-            sends_retried: 0,
-            store: Store::default(),
-        })
-    }
-
     /// Sorts the kernel's events into the lists that `poll` works off.
     fn sort_events(&mut self) {
         for event in &self.events {
@@ -177,6 +143,43 @@ impl Epoll {
                 }
             }
         }
+    }
+}
+
+impl Kernel for Epoll {
+    fn new(options: Options, started: Instant) -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        let bell = EventBell::new()?;
+        // Edge-triggered like everything else: each ring is an edge, so the counter need not be read.
+        poll.registry().register(&mut SourceFd(&bell.as_fd().as_raw_fd()), mio::Token(WAKER as usize), Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            events: mio::Events::with_capacity(EVENTS_MAX),
+            bell,
+            clock: Clock::new(started),
+            buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
+            listeners: Listeners::new(options.accept_batch, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK),
+            options,
+            sockets: Slab::new(),
+            generation: 0,
+            ready: VecDeque::new(),
+            ready_in_turn: 0,
+            reading: None,
+            sendable: Vec::new(),
+            closed: Vec::new(),
+            interruptions: 0,
+            sends_retried: 0,
+            store: Store::default(),
+        })
+    }
+
+    fn listen(&mut self, listeners: Vec<Socket>) -> io::Result<()> {
+        for (index, socket) in listeners.iter().enumerate() {
+            let token = mio::Token(WAKER as usize + 1 + index);
+            self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        self.listeners.add(listeners);
+        Ok(())
     }
 }
 

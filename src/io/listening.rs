@@ -50,19 +50,14 @@ struct Listener {
 }
 
 impl Listeners {
-    /// Listeners in the order of their indices, which must be non-blocking; each tells at most `batch` connections in a turn.
-    pub(super) fn new(sockets: Vec<Socket>, batch: usize, flags: SocketFlags) -> Self {
-        let listener = |socket| Some(Listener { socket, ready: true, accepted_in_turn: 0 });
-        Self {
-            list: sockets.into_iter().map(listener).collect(),
-            keep: None,
-            accepting: true,
-            closing: None,
-            first: 0,
-            batch,
-            flags,
-            aborted: 0,
-        }
+    /// No listeners yet; each will tell at most `batch` connections in a turn.
+    pub(super) fn new(batch: usize, flags: SocketFlags) -> Self {
+        Self { list: Vec::new(), keep: None, accepting: true, closing: None, first: 0, batch, flags, aborted: 0 }
+    }
+
+    /// Takes listeners in, in the order of their indices; they must be non-blocking.
+    pub(super) fn add(&mut self, sockets: Vec<Socket>) {
+        self.list.extend(sockets.into_iter().map(|socket| Some(Listener { socket, ready: true, accepted_in_turn: 0 })));
     }
 
     /// Begins a turn.
@@ -250,7 +245,8 @@ mod tests {
     }
 
     fn listeners(sockets: Vec<Socket>, batch: usize) -> Listeners {
-        let mut listeners = Listeners::new(sockets, batch, SocketFlags::CLOEXEC);
+        let mut listeners = Listeners::new(batch, SocketFlags::CLOEXEC);
+        listeners.add(sockets);
         listeners.begin_turn();
         listeners
     }

@@ -39,7 +39,8 @@ mod uring;
 use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use crate::metrics::Trouble;
 
@@ -48,7 +49,7 @@ pub use epoll::Epoll;
 pub use store::{Block, Released, Segment, Store};
 pub use token::Token;
 pub use uring::Uring;
-pub(crate) use uring::probe as probe_uring;
+pub(crate) use uring::why_not as why_no_uring;
 
 /// Settings of a driver.
 #[derive(Clone, Debug)]
@@ -129,6 +130,21 @@ pub trait Driver {
     /// Lets no new handshake begin, accepts those that had begun, then closes the listeners, but for the one to `keep`, and reports
     /// [`Event::ListenersClosed`].
     fn close_listeners(&mut self, keep: Option<usize>);
+}
+
+/// A driver of this machine's kernel. It is made first and gets its listeners later, so that a server can make the drivers of all
+/// workers before it binds anything, and choose another one if it can't have them.
+pub trait Kernel: Driver<Socket = OwnedFd, Bell = EventBell> + Sized {
+    /// A driver of the calling thread. `started` is the zero of all workers' clocks.
+    ///
+    /// # Errors
+    /// The kernel's, when it has no such driver for this process or no descriptor left.
+    fn new(options: Options, started: Instant) -> io::Result<Self>;
+    /// Accepts from `listeners`, which must be non-blocking, in the order of their indices. Called at most once, before the first wait.
+    ///
+    /// # Errors
+    /// The kernel's, when it cannot watch one more descriptor.
+    fn listen(&mut self, listeners: Vec<socket2::Socket>) -> io::Result<()>;
 }
 
 /// What happened.

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, FILL_BYTES, Kernel, OPTIONS, PATIENCE, reset};
-use crate::io::{Bell, Close, Event, Progress, Segment};
+use super::bench::{Bench, FILL_BYTES, OPTIONS, PATIENCE, reset};
+use crate::io::{Bell, Close, Event, Kernel, Progress, Segment};
 
 /// Bytes that tell where they are.
 fn pattern(length: usize) -> Vec<u8> {

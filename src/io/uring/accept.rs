@@ -26,34 +26,37 @@ use crate::io::listening::Listeners;
 /// The descriptor that is readable while somebody is queued at a listener.
 #[derive(Debug)]
 pub(super) struct Doorbell {
-    /// None where there are no listeners.
-    epoll: Option<OwnedFd>,
+    epoll: OwnedFd,
     /// The poll is under way.
     armed: bool,
 }
 
 impl Doorbell {
-    /// Heard for these listeners until they are closed.
+    /// A doorbell without listeners.
     ///
     /// # Errors
     /// The kernel's, when it gives no epoll descriptor.
-    pub(super) fn new(listeners: &[Socket]) -> io::Result<Self> {
-        if listeners.is_empty() {
-            return Ok(Self { epoll: None, armed: false });
-        }
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, armed: false })
+    }
+
+    /// Heard for these listeners until they are closed.
+    ///
+    /// # Errors
+    /// The kernel's, when it cannot watch one more descriptor.
+    pub(super) fn listen(&mut self, listeners: &[Socket]) -> io::Result<()> {
         for listener in listeners {
-            epoll::add(&epoll, listener, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+            epoll::add(&self.epoll, listener, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
         }
-        Ok(Self { epoll: Some(epoll), armed: false })
+        Ok(())
     }
 
     /// Begins a turn: the poll is armed once everybody who is known of was taken.
     pub(super) fn arm(&mut self, listeners: &Listeners, ring: &mut Ring) {
-        if let Some(epoll) = self.epoll.as_ref().filter(|_| !self.armed && listeners.wants_word()) {
+        if !self.armed && listeners.wants_word() {
             self.armed = true;
             // SAFETY: the operation points at no memory.
-            unsafe { ring.push(&operation::doorbell(epoll.as_raw_fd())) };
+            unsafe { ring.push(&operation::doorbell(self.epoll.as_raw_fd())) };
         }
     }
 

@@ -15,7 +15,7 @@
 //! | `socket`, `reading` | one socket: its operations, and its input in order |
 //! | `sending` | what a send points at, and what keeps it in place |
 //! | `accept` | hearing who comes to the listeners |
-//! | `probe` | whether there can be a ring, and why not |
+//! | `probe` | what the kernel's ring can do, and why there is none |
 //!
 //! # The life of an operation
 //!
@@ -73,7 +73,7 @@ use socket2::SockRef;
 
 use super::clock::Clock;
 use super::listening::Listeners;
-use super::{Close, Driver, Event, EventBell, Options, Progress, Received, Segment, Store, Token};
+use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, Segment, Store, Token};
 use crate::metrics::Trouble;
 use accept::Doorbell;
 use buffers::Buffers;
@@ -83,7 +83,7 @@ use ring::Ring;
 use sending::{Messages, Pins, Runs, SEGMENTS_MAX, slice};
 use socket::{Output, Socket};
 
-pub(crate) use probe::probe;
+pub(crate) use probe::why_not;
 
 /// The driver on io_uring.
 #[derive(Debug)]
@@ -133,47 +133,6 @@ pub struct Uring {
 const RETRY: Duration = Duration::from_millis(10);
 
 impl Uring {
-    /// A driver of the calling thread that accepts from `listeners`, which must be non-blocking. `started` is the zero of all workers' clocks.
-    ///
-    /// # Errors
-    /// The kernel's, when it has no such ring for this process; `Unsupported` where it lacks something.
-    pub fn new(listeners: Vec<socket2::Socket>, options: Options, started: Instant) -> io::Result<Self> {
-        let mut ring = Ring::new(options.uring_entries)?;
-        probe::check(ring.uring())?;
-        let receiving = probe::receiving(&mut ring, options.read_budget_bytes)?;
-        let mut driver = Self {
-            ring,
-            bell_armed: false,
-            bell: EventBell::new()?,
-            clock: Clock::new(started),
-            receiving,
-            recv_buffer_bytes: options.recv_buffer_bytes,
-            doorbell: Doorbell::new(&listeners)?,
-            listeners: Listeners::new(listeners, options.accept_batch, SocketFlags::CLOEXEC),
-            sockets: Slab::new(),
-            generation: 0,
-            completed: Vec::new(),
-            to_arm: VecDeque::new(),
-            arrivals: VecDeque::new(),
-            tails: VecDeque::new(),
-            lent: Lent::Nothing,
-            sent: Vec::new(),
-            retries: Vec::new(),
-            broken: Vec::new(),
-            closed: Vec::new(),
-            sweep_ns: 0,
-            sweep_slot: 0,
-            starvations: 0,
-            sends_retried: 0,
-            messages: Messages::new(),
-            runs: Runs::default(),
-            buffers: Buffers::new(options.uring_buffers, options.uring_buffer_bytes),
-            store: Store::default(),
-        };
-        driver.register_buffers()?;
-        Ok(driver)
-    }
-
     /// Receives as with a kernel that cannot bound a receive.
     #[cfg(test)]
     pub(super) fn receive_once(&mut self) {
@@ -247,6 +206,51 @@ impl Uring {
         let Output::Sent(taken) = socket.output else { return None };
         socket.output = Output::Idle;
         Some(taken as usize)
+    }
+}
+
+impl Kernel for Uring {
+    fn new(options: Options, started: Instant) -> io::Result<Self> {
+        let mut ring = Ring::new(options.uring_entries)?;
+        probe::check(ring.uring())?;
+        let receiving = probe::receiving(&mut ring, options.read_budget_bytes)?;
+        let mut driver = Self {
+            ring,
+            bell_armed: false,
+            bell: EventBell::new()?,
+            clock: Clock::new(started),
+            receiving,
+            recv_buffer_bytes: options.recv_buffer_bytes,
+            doorbell: Doorbell::new()?,
+            listeners: Listeners::new(options.accept_batch, SocketFlags::CLOEXEC),
+            sockets: Slab::new(),
+            generation: 0,
+            completed: Vec::new(),
+            to_arm: VecDeque::new(),
+            arrivals: VecDeque::new(),
+            tails: VecDeque::new(),
+            lent: Lent::Nothing,
+            sent: Vec::new(),
+            retries: Vec::new(),
+            broken: Vec::new(),
+            closed: Vec::new(),
+            sweep_ns: 0,
+            sweep_slot: 0,
+            starvations: 0,
+            sends_retried: 0,
+            messages: Messages::new(),
+            runs: Runs::default(),
+            buffers: Buffers::new(options.uring_buffers, options.uring_buffer_bytes)?,
+            store: Store::default(),
+        };
+        driver.register_buffers()?;
+        Ok(driver)
+    }
+
+    fn listen(&mut self, listeners: Vec<socket2::Socket>) -> io::Result<()> {
+        self.doorbell.listen(&listeners)?;
+        self.listeners.add(listeners);
+        Ok(())
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::socket::{Input, Output};
-use super::{Uring, probe};
+use super::{Uring, why_not};
 use crate::frame::{Epoch, Form, Forms, Kind, Payload, Position, Publication, Topic};
-use crate::io::{Close, Driver, Event, Options, Segment, Token};
+use crate::io::{Close, Driver, Event, Kernel, Options, Segment, Token};
 use crate::metrics::Trouble;
 
 const OPTIONS: Options = Options {
@@ -26,10 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `None`, and a word, where this machine has no io_uring.
 fn driver() -> Option<Uring> {
-    match probe(&OPTIONS) {
-        Ok(()) => Some(Uring::new(Vec::new(), OPTIONS, Instant::now()).expect("the probe had one")),
-        Err(reason) => {
-            println!("skipped: io_uring can't be had: {reason}");
+    match Uring::new(OPTIONS, Instant::now()) {
+        Ok(driver) => Some(driver),
+        Err(error) => {
+            println!("skipped: io_uring can't be had: {}", why_not(&error));
             None
         }
     }
