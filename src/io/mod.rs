@@ -83,7 +83,7 @@ pub trait Driver {
 
     /// Nanoseconds of a clock that never goes back, the same for all workers.
     fn now(&self) -> u64;
-    /// What its receive buffers take, in bytes.
+    /// What its receive buffers take, and the input it keeps for sockets that are not read, in bytes.
     fn buffer_bytes(&self) -> usize;
     /// How often the kernel refused it something for the moment, since it was made.
     fn troubles(&self, kind: Trouble) -> u64;

@@ -30,7 +30,8 @@ impl Uring {
         unsafe { self.buffers.register(self.ring.uring()) }
     }
 
-    /// Arms the input of the sockets listed for it. Those that found no buffer are only as many in a turn as there are buffers: more
+    /// Arms the input of the sockets listed for it, and ends that of those whose reading is paused. A pause that the same turn ends costs
+    /// nothing. Those that found no buffer are only as many in a turn as there are buffers: more
     /// would find none again.
     pub(super) fn arm_inputs(&mut self) {
         let mut starved_max = self.buffers.count();
@@ -46,6 +47,10 @@ impl Uring {
             }
             starved_max -= usize::from(mem::take(&mut socket.flags.starved));
             socket.flags.listed = false;
+            if socket.flags.paused && socket.input == Input::Receive {
+                self.cancel_input(token);
+                continue;
+            }
             if !socket.wants_input() {
                 continue;
             }

@@ -34,8 +34,8 @@
 //! [`Event::Closed`] told. Only then are slot and descriptor free, so no operation can meet the next owner of either.
 //!
 //! - **Input** is a multishot receive, bounded to the read budget; behind its end it is armed anew in the next turn, so a loud client
-//!   waits its turn there. It stays armed when reading pauses: what comes then is copied into the socket's tail, and with the first
-//!   such bytes the receive is cancelled. A kernel before Linux 6.17 cannot bound it, and receives buffer by buffer instead. Without
+//!   waits its turn there. It is cancelled when reading is still paused at the end of a turn; what it brings until then is copied into
+//!   the socket's tail, at most the read budget. A kernel before Linux 6.17 cannot bound it, and receives buffer by buffer instead. Without
 //!   a free buffer the kernel ends the receive, and as many as there are buffers are armed in the next turn.
 //! - **Quiet sockets are parked**: where no byte came for a while, a poll takes the receive's place, because idle connections are what
 //!   a push server has most of. Measured on Linux 6.18, the kernel's memory for a socket beyond the socket itself: 216 bytes with
@@ -101,12 +101,14 @@ pub struct Uring {
     generation: u32,
     /// Scratch: what the kernel has completed.
     completed: Vec<Completion>,
-    /// Sockets whose input may have to be armed.
+    /// Sockets whose input may have to be armed, or ended.
     to_arm: VecDeque<Token>,
     /// Input in the order of its arrival.
     arrivals: VecDeque<Arrival>,
     /// Sockets that are read again and whose tails come first.
     tails: VecDeque<Token>,
+    /// Bytes of all tails.
+    kept_bytes: usize,
     /// The bytes the worker works on.
     lent: Lent,
     /// Sockets whose send has been completed.
@@ -229,6 +231,7 @@ impl Kernel for Uring {
             to_arm: VecDeque::new(),
             arrivals: VecDeque::new(),
             tails: VecDeque::new(),
+            kept_bytes: 0,
             lent: Lent::Nothing,
             sent: Vec::new(),
             retries: Vec::new(),
@@ -263,7 +266,7 @@ impl Driver for Uring {
     }
 
     fn buffer_bytes(&self) -> usize {
-        self.buffers.size_bytes()
+        self.buffers.size_bytes() + self.kept_bytes
     }
 
     fn troubles(&self, kind: Trouble) -> u64 {
@@ -386,6 +389,7 @@ impl Driver for Uring {
     fn pause_read(&mut self, token: Token) {
         if let Some(socket) = self.socket(token) {
             socket.flags.paused = true;
+            self.list_input(token);
         }
     }
 
@@ -412,8 +416,8 @@ impl Driver for Uring {
             let _ = SockRef::from(&socket.fd).set_linger(Some(Duration::ZERO));
         }
         socket.flags.closing = true;
-        socket.tail = None;
         let is_sending = socket.output == Output::Sending;
+        self.drop_tail(token);
         self.cancel_input(token);
         if is_sending {
             self.cancel(Operation::Send(token));

@@ -1,4 +1,4 @@
-//! What this driver does beyond the duties of all: parking, waiting for buffers, and how it ends.
+//! What this driver does beyond the duties of all: parking, pausing, waiting for buffers, and how it ends.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -73,6 +73,41 @@ fn a_quiet_socket_is_parked_and_heard_again() {
     until(&mut driver, |driver, _| input(driver, token) == Some(Input::Watch));
     driver.close(token, Close::InOrder);
     until(&mut driver, |driver, _| driver.sockets.is_empty());
+}
+
+#[test]
+fn a_pause_ends_the_receive_and_what_comes_stays_with_the_kernel() {
+    let Some(mut driver) = driver() else { return };
+    let (mut peer, token) = pair(&mut driver);
+    until(&mut driver, |driver, _| input(driver, token) == Some(Input::Receive));
+    driver.pause_read(token);
+    driver.wait(Some(Duration::ZERO));
+    peer.write_all(&[7; 3000]).unwrap();
+    until(&mut driver, |driver, received| {
+        assert_eq!(received, 0);
+        input(driver, token) == Some(Input::Idle)
+    });
+    assert_eq!((driver.kept_bytes, driver.buffer_bytes()), (0, driver.buffers.size_bytes()));
+    driver.resume_read(token);
+    until(&mut driver, |_, received| received == 3000);
+}
+
+#[test]
+fn what_came_before_a_pause_is_kept_and_counted() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..2).map(|_| pair(&mut driver)).collect();
+    pairs.iter_mut().for_each(|(peer, _)| peer.write_all(&[7; 3000]).unwrap());
+    driver.wait(Some(PATIENCE));
+    pairs.iter().for_each(|(_, token)| driver.pause_read(*token));
+    assert!(driver.poll().is_none());
+    let kept = driver.kept_bytes;
+    assert!((1..=2 * 3000).contains(&kept), "{kept}");
+    assert_eq!(driver.buffer_bytes(), driver.buffers.size_bytes() + kept);
+    // One is read again, the other closed.
+    driver.resume_read(pairs[0].1);
+    driver.close(pairs[1].1, Close::InOrder);
+    until(&mut driver, |driver, received| received == 3000 && driver.sockets.len() == 1);
+    assert_eq!(driver.kept_bytes, 0);
 }
 
 #[test]
