@@ -11,7 +11,7 @@ use io_uring::squeue::Entry;
 
 use super::Uring;
 use super::buffers::GROUP;
-use super::operation::{self, Operation};
+use super::operation::{self, Operation, Receiving};
 use super::ring::Ring;
 use super::socket::Input;
 use crate::io::Token;
@@ -31,37 +31,40 @@ impl Uring {
     }
 
     /// Arms the input of the sockets listed for it, and ends that of those whose reading is paused. A pause that the same turn ends costs
-    /// nothing. Those that found no buffer are only as many in a turn as there are buffers: more
-    /// would find none again.
+    /// nothing.
+    ///
+    /// Those that found no buffer come first, in the order in which they found none, because buffers are taken in the order of arming:
+    /// behind the others they would find none again. Each gets one buffer; more of them than there are buffers would get none.
     pub(super) fn arm_inputs(&mut self) {
-        let mut starved_max = self.buffers.count();
-        for _ in 0..self.to_arm.len() {
-            let Some(token) = self.to_arm.pop_front() else { return };
-            let Some(socket) = self.sockets.get_mut(token.slot as usize).filter(|socket| socket.generation == token.generation)
-            else {
-                continue;
-            };
-            if socket.flags.starved && starved_max == 0 {
-                self.to_arm.push_back(token);
-                continue;
-            }
-            starved_max -= usize::from(mem::take(&mut socket.flags.starved));
-            socket.flags.listed = false;
-            if socket.flags.paused && socket.input == Input::Receive {
-                self.cancel_input(token);
-                continue;
-            }
-            if !socket.wants_input() {
-                continue;
-            }
-            let entry = match socket.flags.quiet {
-                true => operation::watch(socket.fd.as_raw_fd(), token),
-                false => operation::receive(socket.fd.as_raw_fd(), token, GROUP, self.receiving),
-            };
-            socket.input = if socket.flags.quiet { Input::Watch } else { Input::Receive };
-            // SAFETY: neither operation points at memory; buffers are the kernel's while they stand in their ring.
-            unsafe { self.ring.push(&entry) };
+        for _ in 0..self.starved.len().min(self.buffers.count()) {
+            let token = self.starved.pop_front();
+            token.into_iter().for_each(|token| self.arm_input(token, Receiving::Once));
         }
+        for _ in 0..self.to_arm.len() {
+            let token = self.to_arm.pop_front();
+            token.into_iter().for_each(|token| self.arm_input(token, self.receiving));
+        }
+    }
+
+    fn arm_input(&mut self, token: Token, how: Receiving) {
+        let Some(socket) = self.sockets.get_mut(token.slot as usize).filter(|socket| socket.generation == token.generation)
+        else {
+            return;
+        };
+        socket.flags.listed = false;
+        if socket.flags.paused && socket.input == Input::Receive {
+            return self.cancel_input(token);
+        }
+        if !socket.wants_input() {
+            return;
+        }
+        let entry = match socket.flags.quiet {
+            true => operation::watch(socket.fd.as_raw_fd(), token),
+            false => operation::receive(socket.fd.as_raw_fd(), token, GROUP, how),
+        };
+        socket.input = if socket.flags.quiet { Input::Watch } else { Input::Receive };
+        // SAFETY: neither operation points at memory; buffers are the kernel's while they stand in their ring.
+        unsafe { self.ring.push(&entry) };
     }
 
     /// Has the bell heard.

@@ -36,7 +36,7 @@
 //! - **Input** is a multishot receive, bounded to the read budget; behind its end it is armed anew in the next turn, so a loud client
 //!   waits its turn there. It is cancelled when reading is still paused at the end of a turn; what it brings until then is copied into
 //!   the socket's tail, at most the read budget. A kernel before Linux 6.17 cannot bound it, and receives buffer by buffer instead. Without
-//!   a free buffer the kernel ends the receive, and as many as there are buffers are armed in the next turn.
+//!   a free buffer the kernel ends the receive; in the next turn those that found none are armed first, for one buffer each.
 //! - **Quiet sockets are parked**: where no byte came for a while, a poll takes the receive's place, because idle connections are what
 //!   a push server has most of. Measured on Linux 6.18, the kernel's memory for a socket beyond the socket itself: 216 bytes with
 //!   epoll, 855 with a receive, 264 with a poll. The poll is for once: one that went on would stay beside the receive.
@@ -103,6 +103,8 @@ pub struct Uring {
     completed: Vec<Completion>,
     /// Sockets whose input may have to be armed, or ended.
     to_arm: VecDeque<Token>,
+    /// Those of them that found no buffer.
+    starved: VecDeque<Token>,
     /// Input in the order of its arrival.
     arrivals: VecDeque<Arrival>,
     /// Sockets that are read again and whose tails come first.
@@ -193,8 +195,9 @@ impl Uring {
     /// Something can be told without asking the kernel first.
     fn has_work(&self) -> bool {
         let lists_are_empty = self.sent.is_empty() && self.broken.is_empty() && self.closed.is_empty();
-        let no_input = self.arrivals.is_empty() && self.tails.is_empty() && self.to_arm.is_empty();
-        !(lists_are_empty && no_input) || self.listeners.has_work()
+        let no_input = self.arrivals.is_empty() && self.tails.is_empty();
+        let all_armed = self.to_arm.is_empty() && self.starved.is_empty();
+        !(lists_are_empty && no_input && all_armed) || self.listeners.has_work()
     }
 
     /// The socket of a token that is neither closed nor closing.
@@ -229,6 +232,7 @@ impl Kernel for Uring {
             generation: 0,
             completed: Vec::new(),
             to_arm: VecDeque::new(),
+            starved: VecDeque::new(),
             arrivals: VecDeque::new(),
             tails: VecDeque::new(),
             kept_bytes: 0,

@@ -57,10 +57,8 @@ impl Uring {
             socket.input = Input::Idle;
             socket.flags.cancelling = false;
         }
-        if result == -Errno::NOBUFS.raw_os_error() {
-            self.starvations += 1;
-            socket.flags.starved = true;
-        }
+        let is_starved = result == -Errno::NOBUFS.raw_os_error();
+        self.starvations += u64::from(is_starved);
         let what = match (result, buffer) {
             (1.., Some(buffer)) => Some(What::Bytes { buffer, length: result as u32 }),
             _ => end_of(result).map(What::End),
@@ -80,8 +78,10 @@ impl Uring {
             return self.close_at_rest(token);
         }
         self.arrivals.extend(what.map(|what| Arrival { token, what }));
-        if !more {
-            self.list_input(token);
+        match is_starved {
+            true => self.list_starved(token),
+            false if !more => self.list_input(token),
+            false => {}
         }
     }
 
@@ -193,6 +193,14 @@ impl Uring {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
         if !mem::replace(&mut socket.flags.listed, true) {
             self.to_arm.push_back(token);
+        }
+    }
+
+    /// As [`Uring::list_input`], before all who found a buffer.
+    fn list_starved(&mut self, token: Token) {
+        let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
+        if !mem::replace(&mut socket.flags.listed, true) {
+            self.starved.push_back(token);
         }
     }
 

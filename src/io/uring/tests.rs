@@ -1,5 +1,6 @@
 //! What this driver does beyond the duties of all: parking, pausing, waiting for buffers, and how it ends.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -170,6 +171,29 @@ fn a_panic_ends_the_operations_of_its_driver_too() {
         }));
         assert!(ended.is_err());
         assert_eq!(Arc::strong_count(&frame), references, "{failures} failures");
+    }
+}
+
+#[test]
+fn loud_sockets_share_too_few_buffers_evenly() {
+    for once in [false, true] {
+        let Some(mut driver) = driver() else { return };
+        if once {
+            driver.receive_once();
+        }
+        let mut pairs: Vec<_> = (0..5 * driver.buffers.count()).map(|_| pair(&mut driver)).collect();
+        pairs.iter_mut().for_each(|(peer, _)| peer.write_all(&[7; 64 * 1024]).unwrap());
+        let mut received: HashMap<_, usize> = pairs.iter().map(|(_, token)| (*token, 0)).collect();
+        // At most 64 KiB of each: nobody's input ends meanwhile.
+        for _ in 0..100 {
+            driver.wait(Some(Duration::ZERO));
+            while let Some(event) = driver.poll() {
+                let Event::Received(token, bytes) = event else { continue };
+                *received.entry(token).or_default() += bytes.len();
+            }
+        }
+        let (least, most) = (received.values().min().unwrap(), received.values().max().unwrap());
+        assert!(*least > 0 && 2 * least >= *most, "once: {once}, {least} to {most} bytes");
     }
 }
 
