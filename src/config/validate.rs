@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{AutoCount, ByteSize, Config, PinCores, TimeSpan};
+use crate::io;
 
 /// A setting the server can't run with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,7 +108,7 @@ impl Config {
         within("--mailbox-size", self.mailbox_size as usize, 16, 65_536)?;
         within_bytes("--read-budget", self.read_budget, ByteSize(1), ByteSize::mib(1024))?;
         within_bytes("--recv-buffer-size", self.recv_buffer_size, ByteSize::kib(4), ByteSize::mib(16))?;
-        within_power("--uring-entries", self.uring_entries, 64, 16_384)?;
+        within_power("--uring-entries", self.uring_entries, 64, io::URING_ENTRIES_MAX)?;
         within_power("--uring-buffers", self.uring_buffers, 8, 32_768)?;
         within_bytes("--uring-buffer-size", self.uring_buffer_size, ByteSize(512), ByteSize::mib(1))?;
         self.check_uring_memory()?;

@@ -201,7 +201,7 @@ impl Driver for Epoll {
             Trouble::AcceptAborted => self.listeners.aborted,
             Trouble::SendRetried => self.sends_retried,
             // One buffer is enough, and epoll waits with what finds no room.
-            Trouble::BuffersExhausted | Trouble::CompletionsOverflowed => 0,
+            Trouble::BuffersExhausted | Trouble::CompletionsOverflowed | Trouble::OperationsRefused => 0,
         }
     }
 

@@ -49,7 +49,7 @@ pub use epoll::Epoll;
 pub use store::{Block, Released, Segment, Store};
 pub use token::Token;
 pub use uring::Uring;
-pub(crate) use uring::why_not as why_no_uring;
+pub(crate) use uring::{ENTRIES_MAX as URING_ENTRIES_MAX, why_not as why_no_uring};
 
 /// Settings of a driver.
 #[derive(Clone, Debug)]

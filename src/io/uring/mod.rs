@@ -84,6 +84,7 @@ use sending::{Messages, Pins, Runs, SEGMENTS_MAX, slice};
 use socket::{Output, Socket};
 
 pub(crate) use probe::why_not;
+pub(crate) use ring::ENTRIES_MAX;
 
 /// The driver on io_uring.
 #[derive(Debug)]
@@ -280,6 +281,7 @@ impl Driver for Uring {
             Trouble::SendRetried => self.sends_retried,
             Trouble::BuffersExhausted => self.starvations,
             Trouble::CompletionsOverflowed => self.ring.overflows,
+            Trouble::OperationsRefused => self.ring.refused,
         }
     }
 

@@ -6,21 +6,26 @@
 //! ```
 //!
 //! Entries wait in the submission queue until the worker falls asleep, so that what a turn asks for and the sleep itself are one
-//! system call. With DEFER_TASKRUN the kernel works on this ring only inside of that call, never in between.
+//! system call. With DEFER_TASKRUN the kernel works on this ring only inside of that call, never in between, and since Linux 6.13 on some
+//! 20 operations at a time: so it is called again while it may have more.
 //!
 //! The completion queue is four times as long. When it overflows all the same, the kernel keeps what found no room and hands it over
 //! at the next call; nothing is lost, it is only slower, and counted.
+//!
+//! Where the kernel has no memory for an operation it takes no entries for the moment: the worker tries again, with pauses, because it
+//! can do nothing else.
 
 // Entries carry addresses, which the kernel follows.
 #![allow(unsafe_code)]
 
 use std::fmt;
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use io_uring::IoUring;
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring};
 use rustix::io::Errno;
 
 use super::operation::{self, Completion};
@@ -29,9 +34,16 @@ use super::operation::{self, Completion};
 /// operation brings many.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
-/// Calls in a row that may bring nothing forward before this counts as a fault of ours: the kernel asks for another call when it has
-/// no memory for the moment, or when completions must be taken first.
-const CALLS_MAX: usize = 10_000;
+/// Entries of the largest ring: the kernel refuses completion queues beyond 65,536 (IORING_MAX_CQ_ENTRIES).
+pub(crate) const ENTRIES_MAX: u32 = 65_536 / COMPLETIONS_PER_ENTRY;
+
+/// What a call brings at least if the kernel stopped before it was done (IO_LOCAL_TW_DEFAULT_MAX).
+const DEFERRED_MAX: usize = 20;
+
+/// Time between two calls where the kernel takes no entry and brings nothing: it has no memory for the moment.
+const REFUSED_PAUSE: Duration = if cfg!(test) { Duration::from_micros(10) } else { Duration::from_millis(1) };
+/// How long that may last, which is as good as for ever: the process is of no use then.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the kernel may take to end operations; it does so at once.
 const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -47,6 +59,8 @@ pub(super) struct Ring {
     under_way: u64,
     /// How often the completion queue had overflowed.
     pub(super) overflows: u64,
+    /// How often the kernel had no memory for operations.
+    pub(super) refused: u64,
     /// How often a signal ended the wait.
     pub(super) interruptions: u64,
     /// What the next calls return, without being made.
@@ -72,6 +86,7 @@ impl Ring {
             completed: Vec::new(),
             under_way: 0,
             overflows: 0,
+            refused: 0,
             interruptions: 0,
             #[cfg(test)]
             refusals: Vec::new(),
@@ -150,9 +165,10 @@ impl Ring {
         if !self.completed.is_empty() {
             return self.try_submit();
         }
+        let before = self.completed.len();
         self.enter(1, timeout)?;
         self.drain()?;
-        match self.is_submitted() {
+        match self.is_submitted() && !self.may_have_more(before) {
             true => Ok(()),
             false => self.try_submit(),
         }
@@ -183,61 +199,104 @@ impl Ring {
         self.under_way == 0
     }
 
+    /// Like [`Ring::submit`].
     fn try_submit(&mut self) -> io::Result<()> {
-        for _ in 0..CALLS_MAX {
-            let queue = self.uring.submission();
-            if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
-                break;
-            }
-            drop(queue);
+        let mut refused_since = None;
+        loop {
+            let (entries, before) = (self.uring.submission().len(), self.completed.len());
             self.enter(0, None)?;
             self.drain()?;
-            if self.is_submitted() {
-                break;
+            let left = self.uring.submission().len();
+            if left == 0 && !self.may_have_more(before) {
+                return Ok(());
+            }
+            match left > 0 && left == entries && self.completed.len() == before {
+                true => self.pause_refused(*refused_since.get_or_insert_with(Instant::now))?,
+                false => refused_since = None,
             }
         }
-        if !self.is_submitted() {
-            return Err(io::Error::other("the kernel does not take its entries"));
+    }
+
+    /// The kernel may have stopped before it was done, with `before` completions known when it was called. Not for ever: what a turn
+    /// works on is bounded by the queue's length.
+    fn may_have_more(&mut self, before: usize) -> bool {
+        let brought = self.completed.len() - before;
+        let stopped = brought >= DEFERRED_MAX || (brought > 0 && self.uring.submission().taskrun());
+        stopped && self.completed.len() < self.uring.params().cq_entries() as usize
+    }
+
+    /// Waits a moment for memory of the kernel.
+    fn pause_refused(&mut self, since: Instant) -> io::Result<()> {
+        if self.refused == 0 {
+            tracing::warn!("the kernel has no memory for io_uring's operations; the worker tries again until it has");
         }
-        self.drain()
+        self.refused += 1;
+        if since.elapsed() > REFUSED_PATIENCE {
+            return Err(Errno::AGAIN.into());
+        }
+        thread::sleep(REFUSED_PAUSE);
+        Ok(())
     }
 
     /// Empties the completion queue.
     fn drain(&mut self) -> io::Result<()> {
-        for _ in 0..CALLS_MAX {
+        loop {
+            let before = self.completed.len();
             self.completed.extend(self.uring.completion().map(|entry| Completion::new(&entry)));
-            if !self.uring.submission().cq_overflow() {
-                break;
+            // Without room made here the next call finds none either.
+            if self.completed.len() == before || !self.uring.submission().cq_overflow() {
+                return Ok(());
             }
             self.overflows += 1;
             self.enter(0, None)?;
         }
-        Ok(())
     }
 
     /// Calls io_uring_enter(2) and judges what it returned.
-    fn enter(&mut self, completions: usize, timeout: Option<Duration>) -> io::Result<()> {
-        let entered = match timeout.map(Timespec::from) {
-            #[cfg(test)]
-            _ if !self.refusals.is_empty() => Err(self.refusals.remove(0).into()),
-            None => self.uring.submit_and_wait(completions),
-            Some(timespec) => self.uring.submitter().submit_with_args(completions, &SubmitArgs::new().timespec(&timespec)),
-        };
-        let Err(error) = entered else { return Ok(()) };
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::INTR) => self.interruptions += 1,
-            // The time is over; completions must be taken first; there is no memory for the moment: another call is made.
-            Some(Errno::TIME | Errno::BUSY | Errno::AGAIN) => {}
-            _ => return Err(error),
+    fn enter(&mut self, completions: u32, timeout: Option<Duration>) -> io::Result<()> {
+        #[cfg(test)]
+        if !self.refusals.is_empty() {
+            return judge(self.refusals.remove(0).into(), &mut self.interruptions);
         }
-        Ok(())
+        let entries = self.uring.submission().len() as u32;
+        let entered = match timeout.map(Timespec::from) {
+            // SAFETY: the call has no argument.
+            None => unsafe { self.uring.submitter().enter::<libc::sigset_t>(entries, completions, WORK, None) },
+            Some(timespec) => {
+                let arguments = SubmitArgs::new().timespec(&timespec);
+                self.uring.submitter().submit_with_args(completions as usize, &arguments)
+            }
+        };
+        entered.map(drop).or_else(|error| judge(error, &mut self.interruptions))
     }
 }
 
-/// Once a ring has worked, only a descriptor that is no ring, or an argument that is none, can fail: a fault of ours, and the process
-/// ends.
+/// Has the kernel work on what it had deferred, also where no completion is waited for. The flag by which it says that there is such work
+/// need not be looked at.
+const WORK: u32 = EnterFlags::GETEVENTS.bits();
+
+/// Whether another call is as good as this one would have been.
+fn judge(error: io::Error, interruptions: &mut u64) -> io::Result<()> {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::INTR) => *interruptions += 1,
+        // The time is over; completions must be taken first; there is no memory for the moment.
+        Some(Errno::TIME | Errno::BUSY | Errno::AGAIN | Errno::NOMEM) => {}
+        _ => return Err(error),
+    }
+    Ok(())
+}
+
+/// Ends the process. A ring that has worked fails by a fault of ours, by a descriptor that is no ring or an argument that is none, or
+/// because the kernel can't go on with it.
 fn fault(error: &io::Error) -> ! {
-    panic!("io_uring_enter: {error}")
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        // Of which operations nobody can know: what they point at could never be freed, nor their sockets closed.
+        Some(Errno::BADR) => panic!(
+            "io_uring: the kernel had no memory for completions and lost some; give the process more memory, or raise --uring-entries"
+        ),
+        Some(Errno::AGAIN) => panic!("io_uring: the kernel has had no memory for operations for {REFUSED_PATIENCE:?}"),
+        _ => panic!("io_uring_enter: {error}"),
+    }
 }
 
 impl fmt::Debug for Ring {

@@ -1,4 +1,4 @@
-//! What this driver does beyond the duties of all: parking, pausing, waiting for buffers, and how it ends.
+//! What this driver does beyond the duties of all: parking, pausing, waiting for buffers and memory, and how it ends.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::ring::Ring;
 use super::socket::{Input, Output};
-use super::{Uring, why_not};
+use super::{ENTRIES_MAX, Uring, why_not};
 use crate::frame::{Epoch, Form, Forms, Kind, Payload, Position, Publication, Topic};
 use crate::io::{Close, Driver, Event, Kernel, Options, Segment, Token};
 use crate::metrics::Trouble;
@@ -172,6 +173,53 @@ fn a_panic_ends_the_operations_of_its_driver_too() {
         assert!(ended.is_err());
         assert_eq!(Arc::strong_count(&frame), references, "{failures} failures");
     }
+}
+
+#[test]
+fn a_wait_brings_all_that_the_kernel_has() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..200).map(|_| pair(&mut driver)).collect();
+    until(&mut driver, |driver, _| pairs.iter().all(|(_, token)| input(driver, *token) == Some(Input::Watch)));
+    for timeout in [Duration::ZERO, PATIENCE] {
+        pairs.iter_mut().for_each(|(peer, _)| peer.write_all(b"!").unwrap());
+        driver.wait(Some(timeout));
+        let parked = pairs.iter().filter(|(_, token)| input(&mut driver, *token) == Some(Input::Watch)).count();
+        assert_eq!(parked, 0, "they were heard of at once");
+        until(&mut driver, |driver, _| pairs.iter().all(|(_, token)| input(driver, *token) == Some(Input::Watch)));
+    }
+}
+
+#[test]
+fn a_kernel_without_memory_for_the_moment_is_asked_again() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..2 * OPTIONS.uring_entries).map(|_| pair(&mut driver)).collect();
+    // Longer than a turn: the queue is full, and there is no way but to wait.
+    driver.ring.refusals = vec![Errno::AGAIN; 11_000];
+    driver.wait(Some(Duration::ZERO));
+    assert_eq!(driver.troubles(Trouble::OperationsRefused), 11_000);
+    pairs.iter_mut().for_each(|(peer, _)| peer.write_all(b"!").unwrap());
+    until(&mut driver, |_, received| received == pairs.len());
+}
+
+#[test]
+fn lost_completions_end_the_process_with_words() {
+    let Some(mut driver) = driver() else { return };
+    driver.ring.refusals = vec![Errno::BADR];
+    let ended = catch_unwind(AssertUnwindSafe(|| driver.wait(Some(Duration::ZERO)))).expect_err("nobody can know which");
+    let said = ended.downcast_ref::<&str>().expect("a panic has words");
+    assert!(said.contains("no memory for completions") && said.contains("--uring-entries"), "{said}");
+}
+
+#[test]
+fn the_largest_ring_has_room_for_its_completions() {
+    if driver().is_none() {
+        return;
+    }
+    for entries in [64, ENTRIES_MAX] {
+        let ring = Ring::new(entries).expect("the kernel has rings of this size");
+        assert!(ring.uring().params().cq_entries() >= 4 * ring.uring().params().sq_entries());
+    }
+    assert!(Ring::new(2 * ENTRIES_MAX).is_err(), "the bound is the kernel's");
 }
 
 #[test]
