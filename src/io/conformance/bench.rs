@@ -68,7 +68,7 @@ pub(super) fn epoll() -> Bench<Epoll> {
 
 /// `None`, and a word, where this machine has no io_uring.
 pub(super) fn uring() -> Option<Bench<Uring>> {
-    can_be_had().then(|| Bench::new(|| Uring::new(OPTIONS, Instant::now()).expect("there was one just now")))
+    can_be_had(&OPTIONS).then(|| Bench::new(|| Uring::new(OPTIONS, Instant::now()).expect("there was one just now")))
 }
 
 /// io_uring as a kernel before Linux 6.17 has it, which cannot bound a receive.
@@ -78,12 +78,12 @@ pub(super) fn uring_once() -> Option<Bench<Uring>> {
         driver.receive_once();
         driver
     };
-    can_be_had().then(|| Bench::new(make))
+    can_be_had(&OPTIONS).then(|| Bench::new(make))
 }
 
 /// Where io_uring was asked for it must be there.
-fn can_be_had() -> bool {
-    let Err(error) = Uring::new(OPTIONS, Instant::now()) else { return true };
+pub(in crate::io) fn can_be_had(options: &Options) -> bool {
+    let Err(error) = Uring::new(options.clone(), Instant::now()) else { return true };
     let reason = why_no_uring(&error);
     assert!(std::env::var("FANTAIL_IO").as_deref() != Ok("uring"), "io_uring can't be had: {reason}");
     println!("skipped: io_uring can't be had: {reason}");
@@ -141,8 +141,10 @@ impl<D: Kernel> Bench<D> {
     /// One turn of a worker without work of its own.
     pub(super) fn turn(&mut self, timeout: Duration) {
         self.driver.wait(Some(timeout));
+        let start = Instant::now();
         while let Some(event) = self.driver.poll() {
             self.take(event);
+            assert!(start.elapsed() < PATIENCE, "the turn does not end; told: {:?}", self.told.keys());
         }
     }
 

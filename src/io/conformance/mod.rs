@@ -4,6 +4,7 @@
 mod bench;
 mod duties;
 
+pub(super) use bench::can_be_had;
 use bench::{epoll, uring, uring_once};
 
 /// Defines each duty as a test on each driver.

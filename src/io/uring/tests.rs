@@ -11,8 +11,9 @@ use rustix::io::Errno;
 
 use super::ring::Ring;
 use super::socket::{Input, Output};
-use super::{ENTRIES_MAX, Uring, why_not};
+use super::{ENTRIES_MAX, Uring};
 use crate::frame::{Epoch, Form, Forms, Kind, Payload, Position, Publication, Topic};
+use crate::io::conformance::can_be_had;
 use crate::io::{Close, Driver, Event, Kernel, Options, Segment, Token};
 use crate::metrics::Trouble;
 
@@ -26,15 +27,9 @@ const OPTIONS: Options = Options {
 };
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// `None`, and a word, where this machine has no io_uring.
+/// `None`, and a word, where this machine has no io_uring and it was not asked for.
 fn driver() -> Option<Uring> {
-    match Uring::new(OPTIONS, Instant::now()) {
-        Ok(driver) => Some(driver),
-        Err(error) => {
-            println!("skipped: io_uring can't be had: {}", why_not(&error));
-            None
-        }
-    }
+    can_be_had(&OPTIONS).then(|| Uring::new(OPTIONS, Instant::now()).expect("there was one just now"))
 }
 
 fn pair(driver: &mut Uring) -> (UnixStream, Token) {
