@@ -41,7 +41,9 @@
 //!   a push server has most of. Measured on Linux 6.18, the kernel's memory for a socket beyond the socket itself: 216 bytes with
 //!   epoll, 855 with a receive, 264 with a poll. The poll is for once: one that went on would stay beside the receive.
 //! - **Output** is one send, or one sendmsg for several segments. The blocks it points at are held in the store until its completion.
-//! - **The bell** is a multishot poll of its eventfd, whose counter nobody needs to read.
+//! - **The bell** is a multishot poll of its eventfd, whose counter nobody needs to read. A worker that has a ring could wake another one
+//!   by a message to its ring, in the call with which it falls asleep. Measured with two workers on two CPUs, 4,000 publications a
+//!   second to 8 subscribers, that is no better: 10.2 µs of CPU time a delivery each way, of 10 pairs.
 //!
 //! # What it never does
 //!
