@@ -17,7 +17,7 @@
 #   browser    the pages in a headless Chromium
 #   full       all of these, which is also what no argument means
 #
-# Where io_uring can't be had, its stages say why and pass.
+# Where io_uring can't be had, its stages and the unit stage say why and pass.
 #
 # The tests of crowds and faults at full size are a script of their own: scripts/robustness.sh.
 #
@@ -56,6 +56,9 @@ stage_clippy() {
 }
 
 stage_unit() {
+  cargo build --locked --bin fantail
+  # The tests of the driver on io_uring pass where there is none, unless it is asked for.
+  ! has_uring || FANTAIL_IO=uring cargo test --locked --lib io::
   cargo test --locked --lib --bins --benches
   cargo test --locked --doc
 }

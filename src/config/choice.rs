@@ -8,7 +8,7 @@ use crate::words::{ChoiceError, words};
 words! {
     /// Which driver the workers run on.
     IoDriver, "give auto, epoll or uring", {
-        /// io_uring where it can be had, else epoll.
+        /// io_uring where every worker can have it, else epoll.
         Auto = "auto",
         /// epoll.
         Epoll = "epoll",

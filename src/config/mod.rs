@@ -63,8 +63,8 @@ pub struct Config {
     /// CPUs the workers stay on: auto, on, off, or a list such as 0-3,5
     #[arg(long, help_heading = LOOP, value_name = "WHICH", default_value = "auto")]
     pub pin_cores: PinCores,
-    /// Driver of the workers: epoll, uring, or auto: io_uring where it can be had
-    #[arg(long, help_heading = LOOP, value_name = "DRIVER", default_value = "epoll")]
+    /// Driver of the workers: auto, epoll or uring; auto is io_uring where it can be had
+    #[arg(long, help_heading = LOOP, value_name = "DRIVER", default_value = "auto")]
     pub io: IoDriver,
 
     /// Most connections at a time; auto is the descriptor limit less 64
@@ -157,7 +157,7 @@ pub struct Config {
     /// io_uring: receive buffers of a worker, a power of two from 8 to 32768
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "256", value_parser = choice::whole_number)]
     pub uring_buffers: u32,
-    /// io_uring: bytes of each receive buffer, 512 to 1MiB
+    /// io_uring: bytes of each receive buffer, 512 to 1MiB; 256MiB for all
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "4KiB")]
     pub uring_buffer_size: ByteSize,
     /// Unsent bytes the kernel takes per socket (TCP_NOTSENT_LOWAT); 0 leaves it to the kernel
@@ -202,7 +202,7 @@ impl Default for Config {
             page: false,
             workers: WorkerCount::Auto,
             pin_cores: PinCores::Auto,
-            io: IoDriver::Epoll,
+            io: IoDriver::Auto,
             max_connections: AutoCount::Auto,
             max_connections_per_ip: 0,
             accept_rate: 0,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{AutoCount, ByteSize, Config, PinCores, TimeSpan};
+use crate::io;
 
 /// A setting the server can't run with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,12 +108,32 @@ impl Config {
         within("--mailbox-size", self.mailbox_size as usize, 16, 65_536)?;
         within_bytes("--read-budget", self.read_budget, ByteSize(1), ByteSize::mib(1024))?;
         within_bytes("--recv-buffer-size", self.recv_buffer_size, ByteSize::kib(4), ByteSize::mib(16))?;
-        within_power("--uring-entries", self.uring_entries, 64, 16_384)?;
+        within_power("--uring-entries", self.uring_entries, 64, io::URING_ENTRIES_MAX)?;
         within_power("--uring-buffers", self.uring_buffers, 8, 32_768)?;
         within_bytes("--uring-buffer-size", self.uring_buffer_size, ByteSize(512), ByteSize::mib(1))?;
+        self.check_uring_memory()?;
         within_bytes("--notsent-lowat", self.notsent_lowat, ByteSize(0), ByteSize::mib(1024))
     }
+
+    /// Both sizes may be within their bounds and their product still more than anybody means to give.
+    fn check_uring_memory(&self) -> Result<(), ConfigError> {
+        let (count, size) = (self.uring_buffers as usize, self.uring_buffer_size);
+        let all = ByteSize(count * size.bytes());
+        if all <= URING_BUFFERS_BYTES_MAX {
+            return Ok(());
+        }
+        // A power of two at most: it is rounded down.
+        let most = 1_usize << (URING_BUFFERS_BYTES_MAX.bytes() / size.bytes()).ilog2();
+        refuse(
+            "--uring-buffers",
+            format!("is {count}, which with --uring-buffer-size {size} takes {all} for each worker"),
+            format!("Give at most {most}, or smaller buffers; all of them may take {URING_BUFFERS_BYTES_MAX}."),
+        )
+    }
 }
+
+/// io_uring's receive buffers of one worker, which are there from the start: more is no use to any network.
+const URING_BUFFERS_BYTES_MAX: ByteSize = ByteSize::mib(256);
 
 /// An outbox counts its bytes in 32 bits, and takes one frame beyond its limit: a message whose every byte is escaped in a `message`
 /// object is six times as long.
@@ -250,6 +271,7 @@ mod tests {
             ("--uring-buffers", |config| config.uring_buffers = 65_536),
             ("--uring-buffers", |config| config.uring_buffers = 0),
             ("--uring-buffer-size", |config| config.uring_buffer_size = ByteSize(511)),
+            ("--uring-buffers", |config| (config.uring_buffers, config.uring_buffer_size) = (512, ByteSize::mib(1))),
             ("--notsent-lowat", |config| config.notsent_lowat = ByteSize::mib(1025)),
         ];
         for (flag, change) in breaks {
@@ -266,6 +288,13 @@ mod tests {
         let error = Config { outbox_size: ByteSize::kib(64), ..Config::default() }.validate().unwrap_err();
         assert_eq!(error.to_string(), "--outbox-size is 64KiB, less than twice --max-message-size");
         assert_eq!(error.fix, "Give at least 128KiB.");
+        let many = Config { uring_buffers: 32_768, uring_buffer_size: ByteSize(24_000), ..Config::default() };
+        let error = many.validate().unwrap_err();
+        assert!(
+            error.to_string().starts_with("--uring-buffers is 32768, which with --uring-buffer-size 24KB takes 750MiB"),
+            "{error}"
+        );
+        assert_eq!(error.fix, "Give at most 8192, or smaller buffers; all of them may take 256MiB.");
         let pinned = Config { workers: AutoCount::Exactly(3), pin_cores: "0-1".parse().unwrap(), ..Config::default() };
         assert_eq!(pinned.validate().unwrap_err().fix, "Name 3 CPUs, or set --workers 2.");
     }

@@ -12,14 +12,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::Interest;
-use mio::net::TcpListener;
 use mio::unix::SourceFd;
+use rustix::net::SocketFlags;
 use slab::Slab;
 use socket2::{SockRef, Socket};
 
 use super::clock::Clock;
-use super::listening::{LISTENER_GRACE, out_of_resources, refuse_handshakes};
-use super::{Close, Driver, Event, EventBell, Options, Progress, Received, Segment, Store, Token};
+use super::listening::Listeners;
+use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, Segment, Store, Token};
 use crate::metrics::Trouble;
 
 /// Events taken from the kernel in one wait.
@@ -39,13 +39,7 @@ pub struct Epoll {
     bell: EventBell,
     clock: Clock,
     options: Options,
-    /// By index; closed ones are gone.
-    listeners: Vec<Option<Listener>>,
-    /// The listener that stays when the others are closed.
-    keep: Option<usize>,
-    accepting: bool,
-    /// When the listeners close; until then no new handshake begins at them, and those that had begun are accepted.
-    closing: Option<Instant>,
+    listeners: Listeners,
     sockets: Slab<Watched>,
     generation: u32,
     /// Sockets to read in this turn; those whose budget ends go to the back and wait for the next.
@@ -57,18 +51,9 @@ pub struct Epoll {
     buffer: Box<[u8]>,
     /// Waits that a signal ended.
     interruptions: u64,
-    /// Connections that were gone before they were accepted.
-    aborted: u64,
     /// Sends that found the kernel short of memory.
     sends_retried: u64,
     store: Store,
-}
-
-#[derive(Debug)]
-struct Listener {
-    socket: TcpListener,
-    ready: bool,
-    accepted_in_turn: usize,
 }
 
 #[derive(Debug)]
@@ -87,55 +72,13 @@ struct Watched {
 }
 
 impl Epoll {
-    /// A driver that accepts from `listeners`, which must be non-blocking. `started` is the zero of all workers' clocks.
-    ///
-    /// # Errors
-    /// The kernel's, when it gives no epoll or eventfd descriptor.
-    pub fn new(listeners: Vec<Socket>, options: Options, started: Instant) -> io::Result<Self> {
-        let poll = mio::Poll::new()?;
-        let bell = EventBell::new()?;
-        // Edge-triggered like everything else: each ring is an edge, so the counter need not be read.
-        poll.registry().register(&mut SourceFd(&bell.as_fd().as_raw_fd()), mio::Token(WAKER as usize), Interest::READABLE)?;
-        let mut watched = Vec::with_capacity(listeners.len());
-        for (index, socket) in listeners.into_iter().enumerate() {
-            let mut socket = TcpListener::from_std(socket.into());
-            poll.registry().register(&mut socket, mio::Token(WAKER as usize + 1 + index), Interest::READABLE)?;
-            watched.push(Some(Listener { socket, ready: true, accepted_in_turn: 0 }));
-        }
-        Ok(Self {
-            poll,
-            events: mio::Events::with_capacity(EVENTS_MAX),
-            bell,
-            clock: Clock::new(started),
-            buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
-            options,
-            listeners: watched,
-            keep: None,
-            accepting: true,
-            closing: None,
-            sockets: Slab::new(),
-            generation: 0,
-            ready: VecDeque::new(),
-            ready_in_turn: 0,
-            reading: None,
-            sendable: Vec::new(),
-            closed: Vec::new(),
-            interruptions: 0,
-            aborted: 0,
-            sends_retried: 0,
-            store: Store::default(),
-        })
-    }
-
     /// Sorts the kernel's events into the lists that `poll` works off.
     fn sort_events(&mut self) {
         for event in &self.events {
             let token = Token::from_bits(event.token().0 as u64);
             if token.generation == 0 && token.slot >= SPECIAL {
-                if token.slot > WAKER
-                    && let Some(Some(listener)) = self.listeners.get_mut((token.slot - WAKER - 1) as usize)
-                {
-                    listener.ready = true;
+                if token.slot > WAKER {
+                    self.listeners.came((token.slot - WAKER - 1) as usize);
                 }
                 continue;
             }
@@ -155,45 +98,7 @@ impl Epoll {
 
     /// Something can be reported without asking the kernel first.
     fn has_work(&self) -> bool {
-        !(self.ready.is_empty() && self.sendable.is_empty() && self.closed.is_empty())
-            || ((self.accepting || self.closing.is_some()) && self.listeners.iter().flatten().any(|listener| listener.ready))
-    }
-
-    fn accept(&mut self) -> Option<Event<OwnedFd>> {
-        if !self.accepting && self.closing.is_none() {
-            return None;
-        }
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
-            let Some(listener) = listener else { continue };
-            while listener.ready && listener.accepted_in_turn < self.options.accept_batch {
-                match listener.socket.accept() {
-                    Ok((socket, peer)) => {
-                        listener.accepted_in_turn += 1;
-                        return Some(Event::Accepted { socket: socket.into(), peer, listener: index });
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => listener.ready = false,
-                    // The peer gave up while it was queued, or its network failed; the next one may be well (accept(2)).
-                    Err(error) if !out_of_resources(&error) => {
-                        self.aborted += 1;
-                        listener.accepted_in_turn += 1;
-                    }
-                    Err(error) => {
-                        self.accepting = false;
-                        // What is queued then cannot be had: the listeners close with it.
-                        listener.ready = false;
-                        return Some(Event::AcceptFailed(error));
-                    }
-                }
-            }
-        }
-        let more_queued = self.listeners.iter().flatten().any(|listener| listener.ready);
-        if !more_queued && self.closing.take_if(|at| *at <= Instant::now()).is_some() {
-            for (index, listener) in self.listeners.iter_mut().enumerate() {
-                listener.take_if(|_| Some(index) != self.keep);
-            }
-            return Some(Event::ListenersClosed);
-        }
-        None
+        !(self.ready.is_empty() && self.sendable.is_empty() && self.closed.is_empty()) || self.listeners.has_work()
     }
 
     fn read(&mut self) -> Option<Event<OwnedFd>> {
@@ -241,6 +146,43 @@ impl Epoll {
     }
 }
 
+impl Kernel for Epoll {
+    fn new(options: Options, started: Instant) -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        let bell = EventBell::new()?;
+        // Edge-triggered like everything else: each ring is an edge, so the counter need not be read.
+        poll.registry().register(&mut SourceFd(&bell.as_fd().as_raw_fd()), mio::Token(WAKER as usize), Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            events: mio::Events::with_capacity(EVENTS_MAX),
+            bell,
+            clock: Clock::new(started),
+            buffer: vec![0; options.recv_buffer_bytes].into_boxed_slice(),
+            listeners: Listeners::new(options.accept_batch, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK),
+            options,
+            sockets: Slab::new(),
+            generation: 0,
+            ready: VecDeque::new(),
+            ready_in_turn: 0,
+            reading: None,
+            sendable: Vec::new(),
+            closed: Vec::new(),
+            interruptions: 0,
+            sends_retried: 0,
+            store: Store::default(),
+        })
+    }
+
+    fn listen(&mut self, listeners: Vec<Socket>) -> io::Result<()> {
+        for (index, socket) in listeners.iter().enumerate() {
+            let token = mio::Token(WAKER as usize + 1 + index);
+            self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        self.listeners.add(listeners);
+        Ok(())
+    }
+}
+
 impl Driver for Epoll {
     type Socket = OwnedFd;
     type Bell = EventBell;
@@ -256,10 +198,10 @@ impl Driver for Epoll {
     fn troubles(&self, kind: Trouble) -> u64 {
         match kind {
             Trouble::Interrupted => self.interruptions,
-            Trouble::AcceptAborted => self.aborted,
+            Trouble::AcceptAborted => self.listeners.aborted,
             Trouble::SendRetried => self.sends_retried,
             // One buffer is enough, and epoll waits with what finds no room.
-            Trouble::BuffersExhausted | Trouble::CompletionsOverflowed => 0,
+            Trouble::BuffersExhausted | Trouble::CompletionsOverflowed | Trouble::OperationsRefused => 0,
         }
     }
 
@@ -272,8 +214,10 @@ impl Driver for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
-        let grace = self.closing.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = if self.has_work() { Some(Duration::ZERO) } else { [timeout, grace].into_iter().flatten().min() };
+        let timeout = match self.has_work() {
+            true => Some(Duration::ZERO),
+            false => [timeout, self.listeners.time_left()].into_iter().flatten().min(),
+        };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => self.sort_events(),
             Err(error) if error.kind() == ErrorKind::Interrupted => self.interruptions += 1,
@@ -281,11 +225,7 @@ impl Driver for Epoll {
             Err(error) => panic!("epoll_wait: {error}"),
         }
         self.ready_in_turn = self.ready.len();
-        let is_over = self.closing.is_some_and(|at| at <= Instant::now());
-        for listener in self.listeners.iter_mut().flatten() {
-            listener.accepted_in_turn = 0;
-            listener.ready |= is_over;
-        }
+        self.listeners.begin_turn();
     }
 
     fn poll(&mut self) -> Option<Event<OwnedFd>> {
@@ -298,7 +238,7 @@ impl Driver for Epoll {
                 return Some(Event::Sendable(token, 0));
             }
         }
-        self.read().or_else(|| self.accept())
+        self.read().or_else(|| self.listeners.next())
     }
 
     fn lend(&mut self, received: Received) -> (&mut [u8], &mut Store) {
@@ -398,26 +338,15 @@ impl Driver for Epoll {
     }
 
     fn pause_accept(&mut self) {
-        self.accepting = false;
+        self.listeners.pause();
     }
 
     fn resume_accept(&mut self) {
-        self.accepting = true;
-        for listener in self.listeners.iter_mut().flatten() {
-            listener.ready = true;
-        }
+        self.listeners.resume();
     }
 
     fn close_listeners(&mut self, keep: Option<usize>) {
-        self.closing = Some(Instant::now() + LISTENER_GRACE);
-        self.keep = keep;
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
-            let Some(listener) = listener else { continue };
-            listener.ready = true;
-            if Some(index) != keep {
-                refuse_handshakes(&listener.socket);
-            }
-        }
+        self.listeners.close(keep);
     }
 }
 

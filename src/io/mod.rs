@@ -10,7 +10,9 @@
 //!   [`Progress::Pending`] came back, [`Event::Sendable`] follows when the socket takes more, with the bytes taken meanwhile.
 //! - After [`Driver::pause_read`] neither [`Event::Received`] nor [`Event::EndOfStream`] names the socket until
 //!   [`Driver::resume_read`], which needs no new edge from the kernel. What had arrived by then the driver keeps, at most the read
-//!   budget of a socket, and delivers first. After [`Driver::pause_accept`] connections already accepted may still be told.
+//!   budget of a socket, and delivers first.
+//! - Of each listener at most a batch is accepted in a turn, and nobody who is not told in it: a crowd at one listener keeps no other
+//!   waiting, and takes no descriptor before it is counted.
 //! - Of one socket, what was sent is told before what came: a close that the peer sends in answer must not overtake the word that its
 //!   cause has been taken.
 //! - After [`Driver::close`] no event names the socket but one [`Event::Closed`]; only then is its slot free for another. What is
@@ -37,7 +39,8 @@ mod uring;
 use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use crate::metrics::Trouble;
 
@@ -46,7 +49,7 @@ pub use epoll::Epoll;
 pub use store::{Block, Released, Segment, Served, Store};
 pub use token::Token;
 pub use uring::Uring;
-pub(crate) use uring::probe as probe_uring;
+pub(crate) use uring::{ENTRIES_MAX as URING_ENTRIES_MAX, why_not as why_no_uring};
 
 /// Settings of a driver.
 #[derive(Clone, Debug)]
@@ -80,7 +83,7 @@ pub trait Driver {
 
     /// Nanoseconds of a clock that never goes back, the same for all workers.
     fn now(&self) -> u64;
-    /// What its receive buffers take, in bytes.
+    /// What its receive buffers take, and the input it keeps for sockets that are not read, in bytes.
     fn buffer_bytes(&self) -> usize;
     /// How often the kernel refused it something for the moment, since it was made.
     fn troubles(&self, kind: Trouble) -> u64;
@@ -129,6 +132,21 @@ pub trait Driver {
     fn close_listeners(&mut self, keep: Option<usize>);
 }
 
+/// A driver of this machine's kernel. It is made first and gets its listeners later, so that a server can make the drivers of all
+/// workers before it binds anything, and choose another one if it can't have them.
+pub trait Kernel: Driver<Socket = OwnedFd, Bell = EventBell> + Sized {
+    /// A driver of the calling thread. `started` is the zero of all workers' clocks.
+    ///
+    /// # Errors
+    /// The kernel's, when it has no such driver for this process or no descriptor left.
+    fn new(options: Options, started: Instant) -> io::Result<Self>;
+    /// Accepts from `listeners`, which must be non-blocking, in the order of their indices. Called at most once, before the first wait.
+    ///
+    /// # Errors
+    /// The kernel's, when it cannot watch one more descriptor.
+    fn listen(&mut self, listeners: Vec<socket2::Socket>) -> io::Result<()>;
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event<S> {
@@ -141,7 +159,8 @@ pub enum Event<S> {
         /// The index of the listener, in the order they were given.
         listener: usize,
     },
-    /// No connection can be accepted: the process or the system has run out of descriptors or memory.
+    /// No connection can be accepted for a reason that lasts: descriptors or memory have run out, or a security module forbids it.
+    /// Nobody is accepted until [`Driver::resume_accept`].
     AcceptFailed(io::Error),
     /// Every queued connection was accepted, and the listeners are closed that were to be.
     ListenersClosed,

@@ -104,6 +104,8 @@ labels! {
         BuffersExhausted = "buffers_exhausted",
         /// Completions found no room and came later: more was completed at once than `--uring-entries` is made for.
         CompletionsOverflowed = "completions_overflowed",
+        /// The kernel had no memory for operations, which were handed over later.
+        OperationsRefused = "operations_refused",
     }
     /// What answered a request.
     Handler {

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -30,11 +29,9 @@ pub(super) struct Tuning {
 pub(super) fn bind_shared(address: SocketAddr, workers: usize, tuning: Tuning) -> io::Result<(SocketAddr, Vec<Socket>)> {
     if address.port() != 0 {
         // Listening, not just bound: binding alone may succeed beside a listener.
-        patiently(|| {
-            let probe = socket(address)?;
-            probe.bind(&address.into())?;
-            probe.listen(1)
-        })?;
+        let probe = socket(address)?;
+        probe.bind(&address.into())?;
+        probe.listen(1)?;
     }
     let mut sockets = Vec::with_capacity(workers);
     let mut resolved = address;
@@ -53,32 +50,12 @@ pub(super) fn bind_shared(address: SocketAddr, workers: usize, tuning: Tuning) -
 /// # Errors
 /// The kernel's; `AddrInUse` above all.
 pub(super) fn bind_alone(address: SocketAddr, tuning: Tuning) -> io::Result<(SocketAddr, Socket)> {
-    let socket = patiently(|| {
-        let socket = socket(address)?;
-        listen(&socket, address, tuning)?;
-        Ok(socket)
-    })?;
+    let socket = socket(address)?;
+    listen(&socket, address, tuning)?;
     let mut resolved = address;
     resolved.set_port(local_port(&socket)?);
     Ok((resolved, socket))
 }
-
-/// Tries again for a while where an address is in use: of a server on io_uring that was killed, the kernel lets go a moment after the
-/// process has ended, some 20 microseconds for each connection.
-fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    let until = Instant::now() + LETTING_GO;
-    loop {
-        match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => thread::sleep(RETRY),
-            bound => return bound,
-        }
-    }
-}
-
-/// How long an address may be in use before somebody else has it: enough for 20,000 connections, short enough to be told at once.
-const LETTING_GO: Duration = Duration::from_millis(500);
-/// Time between two tries.
-const RETRY: Duration = Duration::from_millis(5);
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;

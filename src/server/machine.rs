@@ -38,16 +38,18 @@ pub(super) fn connections_max(asked: AutoCount, descriptors: Option<u64>) -> usi
     }
 }
 
-/// Which core each worker stays on; empty where the kernel may move them. `auto` pins where every CPU has its worker: with fewer
+/// Which core each worker stays on; none where the kernel may move it. `auto` pins where every CPU has its worker: with fewer
 /// workers the kernel finds the idle ones better than a fixed list does.
-pub(super) fn cores(pin: &PinCores, workers: usize) -> Vec<CoreId> {
+pub(super) fn cores(pin: &PinCores, workers: usize) -> Vec<Option<CoreId>> {
     let all = core_affinity::get_core_ids().unwrap_or_default();
-    match pin {
+    let mut cores: Vec<_> = match pin {
         PinCores::Off => Vec::new(),
         PinCores::Auto if workers < 2 || all.len() != workers => Vec::new(),
-        PinCores::Auto | PinCores::On => all.into_iter().cycle().take(workers).collect(),
-        PinCores::List(list) => list.iter().map(|id| CoreId { id: *id }).collect(),
-    }
+        PinCores::Auto | PinCores::On => all.into_iter().cycle().take(workers).map(Some).collect(),
+        PinCores::List(list) => list.iter().map(|id| Some(CoreId { id: *id })).collect(),
+    };
+    cores.resize(workers, None);
+    cores
 }
 
 /// Pins the calling thread.
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_list_of_cores_is_taken_as_it_is() {
-        assert!(cores(&PinCores::Off, 2).is_empty());
-        assert_eq!(cores(&PinCores::List(vec![1, 0]), 2), [CoreId { id: 1 }, CoreId { id: 0 }]);
+        assert_eq!(cores(&PinCores::Off, 2), [None, None]);
+        assert_eq!(cores(&PinCores::List(vec![1, 0]), 2), [1, 0].map(|id| Some(CoreId { id })));
     }
 }

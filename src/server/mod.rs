@@ -12,6 +12,7 @@
 //! ```
 
 mod choice;
+mod crew;
 mod error;
 mod listeners;
 mod machine;
@@ -19,17 +20,16 @@ mod signals;
 mod supervisor;
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use crate::config::{Config, IoDriver};
-use crate::io::{self, Driver, Epoll, EventBell, Uring};
+use crate::io::EventBell;
 use crate::mailbox::mesh;
-use crate::worker::{self, Listener, Phase, Shared, Worker};
+use crate::worker::{Listener, Phase, Shared};
 
+use crew::Work;
 use supervisor::{Happened, Supervisor};
 
 pub use error::ServeError;
@@ -61,19 +61,25 @@ impl Server {
     pub fn start(config: &Config) -> Result<Self, ServeError> {
         config.validate()?;
         let descriptors = machine::raise_descriptor_limit();
-        let io = choice::driver(config.io, &config.driver_options())?;
-        let workers = machine::workers(config.workers);
         let connections_max = machine::connections_max(config.max_connections, descriptors);
+        let cores = machine::cores(&config.pin_cores, machine::workers(config.workers));
+        let (io, crew) = choice::hire(config.io, &cores, &config.driver_options())?;
+        let workers = crew.len();
         let (listening, addresses, admin) = bind(config, workers)?;
         let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
         let options = Arc::new(config.worker_options(connections_max, io.name()));
         let (tell, happened) = mpsc::channel();
         let mut supervisor =
             Supervisor { shared: Arc::clone(&shared), threads: Vec::new(), happened, drain_delay: config.drain_delay.into() };
-        match io {
-            IoDriver::Uring => start_workers(&mut supervisor, &tell, config, &options, listening, Uring::new)?,
-            IoDriver::Auto | IoDriver::Epoll => start_workers(&mut supervisor, &tell, config, &options, listening, Epoll::new)?,
-        }
+        let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
+        let work = listening.into_iter().zip(mailboxes).map(|(listening, mailbox)| Work {
+            listening,
+            mailbox,
+            options: Arc::clone(&options),
+            shared: Arc::clone(&shared),
+            tell: tell.clone(),
+        });
+        crew.begin(work, &mut supervisor.threads)?;
         let run = || supervisor.run();
         let supervisor = thread::Builder::new().name("supervisor".into()).spawn(run).map_err(ServeError::Thread)?;
         Ok(Self { addresses, admin, connections_max, io, shared, tell, supervisor: Some(supervisor) })
@@ -152,51 +158,6 @@ impl Drop for Server {
             let _ = supervisor.join();
         }
     }
-}
-
-/// What makes a worker's driver, on the worker's own thread.
-type MakeDriver<D> = fn(Vec<socket2::Socket>, io::Options, Instant) -> std::io::Result<D>;
-
-/// Starts one thread a worker, and returns when all of them serve. Which driver they run on is decided here for good: behind it the
-/// whole worker is compiled for that one.
-fn start_workers<D>(
-    supervisor: &mut Supervisor,
-    tell: &Sender<Happened>,
-    config: &Config,
-    options: &Arc<worker::Options>,
-    listening: Vec<Listening>,
-    make_driver: MakeDriver<D>,
-) -> Result<(), ServeError>
-where
-    D: Driver<Socket = OwnedFd, Bell = EventBell> + 'static,
-{
-    let workers = listening.len();
-    let cores = machine::cores(&config.pin_cores, workers);
-    let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
-    let (ready, started) = mpsc::channel();
-    let clock = Instant::now();
-    for (index, (listening, mailbox)) in listening.into_iter().zip(mailboxes).enumerate() {
-        let (shared, options, tell, ready) = (Arc::clone(&supervisor.shared), Arc::clone(options), tell.clone(), ready.clone());
-        let core = cores.get(index).copied();
-        let run = move || {
-            machine::pin(core);
-            // The driver is made on the thread that uses it: an io_uring belongs to its thread.
-            let driver = match make_driver(listening.sockets, options.io.clone(), clock) {
-                Ok(driver) => driver,
-                Err(error) => return drop(ready.send(Err(error))),
-            };
-            let worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
-            drop(ready.send(Ok(())));
-            supervisor::tell_the_end(&tell, || worker.run());
-        };
-        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(ServeError::Thread)?;
-        supervisor.threads.push(thread);
-    }
-    drop(ready);
-    for _ in 0..workers {
-        started.recv().map_err(|_| ServeError::WorkerPanicked)?.map_err(ServeError::Driver)?;
-    }
-    Ok(())
 }
 
 type Bound = (Vec<Listening>, Vec<SocketAddr>, Option<SocketAddr>);

@@ -114,10 +114,10 @@ impl<D: Driver> Core<D> {
         self.insert(token, origin);
     }
 
-    /// The listeners rest, because the process or the system has run out of descriptors.
+    /// The listeners rest, because the process or the system has run out of descriptors, or may not accept.
     pub(super) fn accept_failed(&mut self, driver: &mut D, error: &std::io::Error) {
         if self.ended.may_warn(self.tick) {
-            tracing::warn!(%error, "accepting rests for {ACCEPT_PAUSE_MS} ms; raise the descriptor limit or lower --max-connections");
+            tracing::warn!(%error, "accepting rests for {ACCEPT_PAUSE_MS} ms; where descriptors have run out, raise their limit or lower --max-connections");
         }
         self.metrics().connections_rejected.of(RejectReason::Descriptors).add(1);
         driver.pause_accept();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::io::{Block, Close, Driver, Epoll, Event, EventBell, Options, Progress, Segment, Token, Uring, probe_uring};
+use crate::io::{Block, Close, Epoll, Event, Kernel, Options, Progress, Segment, Token, Uring, why_no_uring};
 use crate::limits::BufferPool;
 
 /// How long anything may take on a busy machine.
@@ -27,12 +27,7 @@ pub(super) const OPTIONS: Options = Options {
     uring_buffer_bytes: 4 * 1024,
 };
 
-/// A driver of the kernel.
-pub(super) trait Kernel: Driver<Socket = OwnedFd, Bell = EventBell> {}
-
-impl<D: Driver<Socket = OwnedFd, Bell = EventBell>> Kernel for D {}
-
-type Make<D> = fn(Vec<Socket>) -> D;
+type Make<D> = fn() -> D;
 
 /// A driver under test.
 pub(super) struct Bench<D> {
@@ -68,27 +63,28 @@ pub(super) struct Told {
 }
 
 pub(super) fn epoll() -> Bench<Epoll> {
-    Bench::new(|listeners| Epoll::new(listeners, OPTIONS, Instant::now()).expect("there are descriptors"))
+    Bench::new(|| Epoll::new(OPTIONS, Instant::now()).expect("there are descriptors"))
 }
 
 /// `None`, and a word, where this machine has no io_uring.
 pub(super) fn uring() -> Option<Bench<Uring>> {
-    can_be_had().then(|| Bench::new(|listeners| Uring::new(listeners, OPTIONS, Instant::now()).expect("the probe had one")))
+    can_be_had(&OPTIONS).then(|| Bench::new(|| Uring::new(OPTIONS, Instant::now()).expect("there was one just now")))
 }
 
 /// io_uring as a kernel before Linux 6.17 has it, which cannot bound a receive.
 pub(super) fn uring_once() -> Option<Bench<Uring>> {
-    let make: Make<Uring> = |listeners| {
-        let mut driver = Uring::new(listeners, OPTIONS, Instant::now()).expect("the probe had one");
+    let make: Make<Uring> = || {
+        let mut driver = Uring::new(OPTIONS, Instant::now()).expect("there was one just now");
         driver.receive_once();
         driver
     };
-    can_be_had().then(|| Bench::new(make))
+    can_be_had(&OPTIONS).then(|| Bench::new(make))
 }
 
 /// Where io_uring was asked for it must be there.
-fn can_be_had() -> bool {
-    let Err(reason) = probe_uring(&OPTIONS) else { return true };
+pub(in crate::io) fn can_be_had(options: &Options) -> bool {
+    let Err(error) = Uring::new(options.clone(), Instant::now()) else { return true };
+    let reason = why_no_uring(&error);
     assert!(std::env::var("FANTAIL_IO").as_deref() != Ok("uring"), "io_uring can't be had: {reason}");
     println!("skipped: io_uring can't be had: {reason}");
     false
@@ -98,8 +94,10 @@ impl<D: Kernel> Bench<D> {
     fn new(make: Make<D>) -> Self {
         let listeners: Vec<_> = (0..2).map(|_| listener()).collect();
         let addresses = listeners.iter().map(address_of).collect();
+        let mut driver = make();
+        driver.listen(listeners).expect("there is room");
         Self {
-            driver: make(listeners),
+            driver,
             make,
             addresses,
             pool: BufferPool::new(0),
@@ -113,7 +111,7 @@ impl<D: Kernel> Bench<D> {
 
     /// A second driver of the same kind, without listeners.
     pub(super) fn another(&self) -> Self {
-        Self { driver: (self.make)(Vec::new()), addresses: Vec::new(), ..Self::new(self.make) }
+        Self { driver: (self.make)(), addresses: Vec::new(), ..Self::new(self.make) }
     }
 
     /// A peer that connects to the first listener.
@@ -143,8 +141,10 @@ impl<D: Kernel> Bench<D> {
     /// One turn of a worker without work of its own.
     pub(super) fn turn(&mut self, timeout: Duration) {
         self.driver.wait(Some(timeout));
+        let start = Instant::now();
         while let Some(event) = self.driver.poll() {
             self.take(event);
+            assert!(start.elapsed() < PATIENCE, "the turn does not end; told: {:?}", self.told.keys());
         }
     }
 

@@ -1,11 +1,12 @@
 //! The duties, each as a function of a driver that has two listeners.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, FILL_BYTES, Kernel, OPTIONS, PATIENCE, reset};
-use crate::io::{Bell, Close, Event, Progress, Segment};
+use super::bench::{Bench, FILL_BYTES, OPTIONS, PATIENCE, reset};
+use crate::io::{Bell, Close, Event, Kernel, Progress, Segment};
 
 /// Bytes that tell where they are.
 fn pattern(length: usize) -> Vec<u8> {
@@ -210,18 +211,19 @@ pub(super) fn a_loud_peer_keeps_no_other_waiting<D: Kernel>(mut bench: Bench<D>)
     let (mut quiet, quiet_token) = bench.pair();
     let writer = std::thread::spawn(move || while loud.write_all(&[b'x'; 64 * 1024]).is_ok() {});
     bench.until_received(loud_token, 1_000_000);
-    quiet.write_all(b"here").unwrap();
-    let before = bench.told[&loud_token].received.len();
-    let mut turns = 0;
-    while bench.told[&quiet_token].received.is_empty() {
-        let so_far = bench.told[&loud_token].received.len();
-        bench.turn(PATIENCE);
-        turns += 1;
-        let more = bench.told[&loud_token].received.len() - so_far;
-        assert!(more <= OPTIONS.read_budget_bytes + OPTIONS.recv_buffer_bytes, "{more} bytes in one turn");
+    for round in 1..=20 {
+        quiet.write_all(b"here").unwrap();
+        let mut turns = 0;
+        while bench.told[&quiet_token].received.len() < 4 * round {
+            let so_far = bench.told[&loud_token].received.len();
+            bench.turn(PATIENCE);
+            let more = bench.told[&loud_token].received.len() - so_far;
+            assert!(more <= OPTIONS.read_budget_bytes + OPTIONS.recv_buffer_bytes, "{more} bytes in one turn");
+            // One in which it is heard of, one in which it is read where it was parked, and one to spare.
+            turns += 1;
+            assert!(turns <= 3, "the quiet one waits for {turns} turns of the loud one");
+        }
     }
-    let meanwhile = bench.told[&loud_token].received.len() - before;
-    assert!(turns <= 3 || meanwhile < 4 * OPTIONS.read_budget_bytes, "{turns} turns, {meanwhile} bytes of the loud one");
     bench.close(loud_token, Close::Reset);
     writer.join().unwrap();
 }
@@ -373,6 +375,31 @@ pub(super) fn no_more_are_accepted_in_a_turn_than_the_batch<D: Kernel>(mut bench
     }
 }
 
+pub(super) fn a_crowd_at_one_listener_keeps_no_other_waiting_and_is_not_held<D: Kernel>(mut bench: Bench<D>) {
+    bench.turn(Duration::ZERO);
+    let crowd: Vec<_> = (0..10 * OPTIONS.accept_batch).map(|_| bench.peer()).collect();
+    let _other = TcpStream::connect(bench.addresses[1]).unwrap();
+    bench.until("the first are accepted", |bench| !bench.accepted.is_empty());
+    assert!(bench.accepted.iter().any(|(_, _, listener)| *listener == 1), "the other waits for the crowd");
+    while bench.accepted.len() < crowd.len() + 1 {
+        let before = bench.accepted.len();
+        let held = accepted_on(bench.addresses[0]);
+        assert!(held <= before + OPTIONS.accept_batch, "{held} descriptors, and {before} connections told");
+        bench.turn(PATIENCE);
+        assert!(bench.accepted.len() > before);
+    }
+}
+
+/// Descriptors of connections of a listener: those still in the kernel's queue have no inode. By their peers, because a table that changes
+/// while it is read may have a line twice.
+fn accepted_on(address: SocketAddr) -> usize {
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("the kernel lists its connections");
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let held = lines.filter(|columns| columns[1].ends_with(&port) && columns[3] == "01" && columns[9] != "0");
+    held.map(|columns| columns[2]).collect::<HashSet<_>>().len()
+}
+
 pub(super) fn while_accepting_is_paused_nobody_new_is_told<D: Kernel>(mut bench: Bench<D>) {
     bench.turn(Duration::ZERO);
     bench.driver.pause_accept();
@@ -447,19 +474,16 @@ pub(super) fn the_wait_ends_in_time<D: Kernel>(mut bench: Bench<D>) {
 }
 
 pub(super) fn a_dropped_driver_leaves_nothing_open<D: Kernel>(mut bench: Bench<D>) {
-    let (mut idle, _) = bench.pair();
-    let (mut full, token) = bench.pair();
+    let (idle, _) = bench.pair();
+    let (full, token) = bench.pair();
     bench.fill(token);
     let waiting = bench.peer();
     let address = bench.addresses[0];
     drop(bench);
-    assert!(matches!(idle.read(&mut [0; 8]), Ok(0) | Err(_)), "the connection lives on");
-    let mut taken = Vec::new();
-    let _ = full.read_to_end(&mut taken);
-    assert!(taken.len() < FILL_BYTES * 4);
-    drop(waiting);
-    let start = Instant::now();
-    while TcpStream::connect(address).is_ok() {
-        assert!(start.elapsed() < PATIENCE, "the listener lives on");
+    for (which, mut peer) in [("idle", idle), ("full", full), ("waiting", waiting)] {
+        // The end or a reset, behind what was sent; a connection that lives on has the read time out.
+        let ended = peer.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(ended, Ok(_) | Err(ErrorKind::ConnectionReset)), "the {which} connection lives on: {ended:?}");
     }
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "the listener lives on");
 }

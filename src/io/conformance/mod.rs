@@ -4,6 +4,7 @@
 mod bench;
 mod duties;
 
+pub(super) use bench::can_be_had;
 use bench::{epoll, uring, uring_once};
 
 /// Defines each duty as a test on each driver.
@@ -47,6 +48,7 @@ duties! {
     slots_are_used_again_and_hear_nothing_old
     connections_come_from_every_listener
     no_more_are_accepted_in_a_turn_than_the_batch
+    a_crowd_at_one_listener_keeps_no_other_waiting_and_is_not_held
     while_accepting_is_paused_nobody_new_is_told
     closing_listeners_take_in_who_is_queued
     the_listener_to_keep_is_kept

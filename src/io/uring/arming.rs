@@ -11,7 +11,7 @@ use io_uring::squeue::Entry;
 
 use super::Uring;
 use super::buffers::GROUP;
-use super::operation::{self, Operation};
+use super::operation::{self, Operation, Receiving};
 use super::ring::Ring;
 use super::socket::Input;
 use crate::io::Token;
@@ -30,33 +30,41 @@ impl Uring {
         unsafe { self.buffers.register(self.ring.uring()) }
     }
 
-    /// Arms the input of the sockets listed for it. Those that found no buffer are only as many in a turn as there are buffers: more
-    /// would find none again.
+    /// Arms the input of the sockets listed for it, and ends that of those whose reading is paused. A pause that the same turn ends costs
+    /// nothing.
+    ///
+    /// Those that found no buffer come first, in the order in which they found none, because buffers are taken in the order of arming:
+    /// behind the others they would find none again. Each gets one buffer; more of them than there are buffers would get none.
     pub(super) fn arm_inputs(&mut self) {
-        let mut starved_max = self.buffers.count();
-        for _ in 0..self.to_arm.len() {
-            let Some(token) = self.to_arm.pop_front() else { return };
-            let Some(socket) = self.sockets.get_mut(token.slot as usize).filter(|socket| socket.generation == token.generation)
-            else {
-                continue;
-            };
-            if socket.flags.starved && starved_max == 0 {
-                self.to_arm.push_back(token);
-                continue;
-            }
-            starved_max -= usize::from(mem::take(&mut socket.flags.starved));
-            socket.flags.listed = false;
-            if !socket.wants_input() {
-                continue;
-            }
-            let entry = match socket.flags.quiet {
-                true => operation::watch(socket.fd.as_raw_fd(), token),
-                false => operation::receive(socket.fd.as_raw_fd(), token, GROUP, self.receiving),
-            };
-            socket.input = if socket.flags.quiet { Input::Watch } else { Input::Receive };
-            // SAFETY: neither operation points at memory; buffers are the kernel's while they stand in their ring.
-            unsafe { self.ring.push(&entry) };
+        for _ in 0..self.starved.len().min(self.buffers.count()) {
+            let token = self.starved.pop_front();
+            token.into_iter().for_each(|token| self.arm_input(token, Receiving::Once));
         }
+        for _ in 0..self.to_arm.len() {
+            let token = self.to_arm.pop_front();
+            token.into_iter().for_each(|token| self.arm_input(token, self.receiving));
+        }
+    }
+
+    fn arm_input(&mut self, token: Token, how: Receiving) {
+        let Some(socket) = self.sockets.get_mut(token.slot as usize).filter(|socket| socket.generation == token.generation)
+        else {
+            return;
+        };
+        socket.flags.listed = false;
+        if socket.flags.paused && socket.input == Input::Receive {
+            return self.cancel_input(token);
+        }
+        if !socket.wants_input() {
+            return;
+        }
+        let entry = match socket.flags.quiet {
+            true => operation::watch(socket.fd.as_raw_fd(), token),
+            false => operation::receive(socket.fd.as_raw_fd(), token, GROUP, how),
+        };
+        socket.input = if socket.flags.quiet { Input::Watch } else { Input::Receive };
+        // SAFETY: neither operation points at memory; buffers are the kernel's while they stand in their ring.
+        unsafe { self.ring.push(&entry) };
     }
 
     /// Has the bell heard.
@@ -125,29 +133,17 @@ impl Uring {
 }
 
 impl Drop for Uring {
-    /// Ends every operation before what it names goes.
+    /// Ends every operation before what it names goes. What the kernel does not let go of is left to it for ever: memory that is lost is
+    /// better than memory that is written to after it was freed.
     fn drop(&mut self) {
-        cancel_by(&mut self.ring, &operation::cancel_all());
-        let until = self.clock.now() + PATIENCE_NS;
-        while self.ring.under_way() > 0 && self.clock.now() < until {
-            self.ring.submit_and_wait(Some(RECHECK));
-            self.reap();
+        if self.ring.end_all() {
+            return;
         }
-        if self.ring.under_way() > 0 {
-            tracing::error!(
-                operations = self.ring.under_way(),
-                "the kernel does not end its operations; their memory is left to it"
-            );
-            mem::forget(mem::take(&mut self.store));
-            mem::forget(mem::replace(&mut self.buffers, super::Buffers::new(1, 1)));
-        }
+        mem::forget(mem::take(&mut self.store));
+        self.buffers.leave_to_kernel();
+        tracing::error!(operations = self.ring.under_way(), "the kernel does not end its operations; their memory is left to it");
     }
 }
-
-/// How long the kernel may take to end operations, in nanoseconds; it does so at once.
-const PATIENCE_NS: u64 = 1_000_000_000;
-/// How often it is asked meanwhile.
-const RECHECK: std::time::Duration = std::time::Duration::from_millis(10);
 
 fn cancel_by(ring: &mut Ring, entry: &Entry) {
     // SAFETY: a cancellation points at no memory.

@@ -7,7 +7,7 @@
 // The memory is shared with the kernel, which no safe type can say.
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
@@ -32,21 +32,27 @@ pub(super) struct Buffers {
     count: u16,
     buffer_bytes: usize,
     tail: u16,
+    /// The kernel may write into them for ever.
+    is_left_to_kernel: bool,
 }
 
 impl Buffers {
     /// `count` buffers, a power of two up to 32768, of `buffer_bytes` each, none of them with the kernel.
-    pub(super) fn new(count: u16, buffer_bytes: usize) -> Self {
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(count: u16, buffer_bytes: usize) -> io::Result<Self> {
         assert!(count.is_power_of_two() && buffer_bytes > 0, "buffers are counted in powers of two, and not empty");
-        let entries = allocate(Self::entries_layout(count)).cast();
-        let bytes = allocate(Self::bytes_layout(count, buffer_bytes));
-        Self { entries, bytes, count, buffer_bytes, tail: 0 }
+        let bytes = allocate(Self::bytes_layout(count, buffer_bytes))?;
+        let entries = allocate(Self::entries_layout(count))?.cast();
+        Ok(Self { entries, bytes, count, buffer_bytes, tail: 0, is_left_to_kernel: false })
     }
 
     /// Tells the kernel of the buffers and gives it all of them.
     ///
     /// # Safety
-    /// The buffers must not be dropped before every operation that may use them has had its last completion.
+    /// The buffers must not be dropped before every operation that may use them has had its last completion, unless they were left to
+    /// the kernel.
     ///
     /// # Errors
     /// The kernel's, when it has no such rings or no memory.
@@ -58,6 +64,11 @@ impl Buffers {
             self.give(buffer);
         }
         Ok(())
+    }
+
+    /// Their memory is never freed.
+    pub(super) fn leave_to_kernel(&mut self) {
+        self.is_left_to_kernel = true;
     }
 
     /// How many there are.
@@ -107,6 +118,9 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
+        if self.is_left_to_kernel {
+            return;
+        }
         // SAFETY: allocated in `new` with these layouts; the kernel does not use them any more, as `register` was promised.
         unsafe {
             dealloc(self.entries.as_ptr().cast(), Self::entries_layout(self.count));
@@ -123,12 +137,12 @@ impl fmt::Debug for Buffers {
 
 /// Memory of zeroes. They are written, so that all of it is there from the start: buffers are used in turn, and memory that grows until
 /// each had its turn would look like a leak.
-fn allocate(layout: Layout) -> NonNull<u8> {
+fn allocate(layout: Layout) -> io::Result<NonNull<u8>> {
     // SAFETY: no layout here is of size 0.
-    let memory = NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+    let memory = NonNull::new(unsafe { alloc(layout) }).ok_or(io::ErrorKind::OutOfMemory)?;
     // SAFETY: it has just been allocated with this size.
     unsafe { memory.write_bytes(0, layout.size()) };
-    memory
+    Ok(memory)
 }
 
 #[cfg(test)]
@@ -137,7 +151,7 @@ mod tests {
 
     #[test]
     fn buffers_lie_side_by_side() {
-        let mut buffers = Buffers::new(4, 100);
+        let mut buffers = Buffers::new(4, 100).unwrap();
         for buffer in 0..4 {
             buffers.bytes(buffer, 100).fill(buffer as u8 + 1);
         }
@@ -150,6 +164,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "the kernel fills buffers it was given")]
     fn a_buffer_that_does_not_exist_is_not_lent() {
-        Buffers::new(4, 100).bytes(4, 1);
+        Buffers::new(4, 100).unwrap().bytes(4, 1);
     }
 }

@@ -22,7 +22,7 @@ use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode};
 use rustix::event::PollFlags;
-use rustix::net::{SendFlags, SocketFlags};
+use rustix::net::SendFlags;
 
 use crate::io::Token;
 
@@ -35,8 +35,8 @@ pub(super) enum Operation {
     Watch(Token),
     /// Takes bytes to a socket.
     Send(Token),
-    /// Brings connections of the listener of this index.
-    Accept(u32),
+    /// Waits until somebody comes to a listener.
+    Doorbell,
     /// Waits for the bell.
     Bell,
     /// Ends another one. What became of that one its own completion tells.
@@ -49,7 +49,7 @@ pub(super) const SLOTS_MAX: usize = 1 << 24;
 const RECEIVE: u64 = 1;
 const WATCH: u64 = 2;
 const SEND: u64 = 3;
-const ACCEPT: u64 = 4;
+const DOORBELL: u64 = 4;
 const BELL: u64 = 5;
 const CANCEL: u64 = 6;
 
@@ -60,7 +60,7 @@ impl Operation {
             Self::Receive(token) => (RECEIVE, token.slot, token.generation),
             Self::Watch(token) => (WATCH, token.slot, token.generation),
             Self::Send(token) => (SEND, token.slot, token.generation),
-            Self::Accept(listener) => (ACCEPT, listener, 0),
+            Self::Doorbell => (DOORBELL, 0, 0),
             Self::Bell => (BELL, 0, 0),
             Self::Cancel => (CANCEL, 0, 0),
         };
@@ -75,7 +75,7 @@ impl Operation {
             RECEIVE => Self::Receive(token),
             WATCH => Self::Watch(token),
             SEND => Self::Send(token),
-            ACCEPT => Self::Accept(slot),
+            DOORBELL => Self::Doorbell,
             BELL => Self::Bell,
             CANCEL => Self::Cancel,
             kind => unreachable!("the kernel brings back names it was given, and none is of kind {kind}"),
@@ -134,12 +134,9 @@ pub(super) fn send_message(socket: RawFd, token: Token, message: *const libc::ms
     opcode::SendMsg::new(Fd(socket), message).flags(NO_SIGNAL as u32).build().user_data(Operation::Send(token).to_bits())
 }
 
-/// Accepts connections on and on.
-pub(super) fn accept(listener: RawFd, index: u32) -> Entry {
-    opcode::AcceptMulti::new(Fd(listener))
-        .flags(SocketFlags::CLOEXEC.bits() as i32)
-        .build()
-        .user_data(Operation::Accept(index).to_bits())
+/// Waits until somebody is queued at a listener: `epoll` has them all.
+pub(super) fn doorbell(epoll: RawFd) -> Entry {
+    opcode::PollAdd::new(Fd(epoll), u32::from(PollFlags::IN.bits())).build().user_data(Operation::Doorbell.to_bits())
 }
 
 /// Waits for each ring of the bell.
@@ -194,7 +191,7 @@ mod tests {
             Operation::Receive(token),
             Operation::Watch(token),
             Operation::Send(token),
-            Operation::Accept(7),
+            Operation::Doorbell,
             Operation::Bell,
             Operation::Cancel,
         ] {

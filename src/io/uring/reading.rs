@@ -5,6 +5,9 @@
 //!                            |                                    ^
 //!                            +-- reading paused --> tail -- resumed, first of all
 //! ```
+//!
+//! Input that nobody reads belongs into the kernel's buffer of its socket, which stops the peer. So with a pause the receive is ended;
+//! a tail holds only what it had brought until then.
 
 use std::io;
 use std::mem;
@@ -54,10 +57,8 @@ impl Uring {
             socket.input = Input::Idle;
             socket.flags.cancelling = false;
         }
-        if result == -Errno::NOBUFS.raw_os_error() {
-            self.starvations += 1;
-            socket.flags.starved = true;
-        }
+        let is_starved = result == -Errno::NOBUFS.raw_os_error();
+        self.starvations += u64::from(is_starved);
         let what = match (result, buffer) {
             (1.., Some(buffer)) => Some(What::Bytes { buffer, length: result as u32 }),
             _ => end_of(result).map(What::End),
@@ -77,8 +78,10 @@ impl Uring {
             return self.close_at_rest(token);
         }
         self.arrivals.extend(what.map(|what| Arrival { token, what }));
-        if !more {
-            self.list_input(token);
+        match is_starved {
+            true => self.list_starved(token),
+            false if !more => self.list_input(token),
+            false => {}
         }
     }
 
@@ -140,24 +143,35 @@ impl Uring {
             return Some(Event::Received(token, Received::new(length)));
         }
         let end = tail.end;
-        socket.tail = None;
+        self.drop_tail(token);
         self.list_input(token);
         end.map(|end| ended(token, end))
     }
 
-    /// Puts input of a socket that is not read behind its tail. A receive that goes on bringing more is ended.
+    /// Puts input of a socket that is not read behind its tail. It is of one receive, which was under way when reading paused: the
+    /// next one is armed when the tail is gone. So a tail is as bounded as a receive.
     fn keep(&mut self, token: Token, what: What) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
         let tail = socket.tail.get_or_insert_default();
         match what {
-            What::Bytes { buffer, length } => tail.bytes.extend_from_slice(self.buffers.bytes(buffer, length as usize)),
-            What::End(end) => tail.end = Some(end),
+            What::Bytes { buffer, length } if tail.end.is_none() => match tail.bytes.try_reserve(length as usize) {
+                Ok(()) => {
+                    tail.bytes.extend_from_slice(self.buffers.bytes(buffer, length as usize));
+                    self.kept_bytes += length as usize;
+                }
+                // What came is lost, and with it the connection.
+                Err(_) => tail.end = Some(End::Broken(Errno::NOMEM.raw_os_error())),
+            },
+            What::Bytes { .. } => {}
+            What::End(end) => tail.end = tail.end.or(Some(end)),
         }
-        let goes_on = socket.flags.paused;
         self.discard(what);
-        if goes_on {
-            self.cancel_input(token);
-        }
+    }
+
+    /// Gives up what was kept of the socket's input.
+    pub(super) fn drop_tail(&mut self, token: Token) {
+        let tail = self.sockets.get_mut(token.slot as usize).and_then(|socket| socket.tail.take());
+        self.kept_bytes -= tail.map_or(0, |tail| tail.bytes.len());
     }
 
     /// Gives the buffer of an arrival back.
@@ -174,11 +188,19 @@ impl Uring {
         }
     }
 
-    /// Has the socket's input looked at before the next sleep.
+    /// Has the socket's input armed, or ended, before the next sleep.
     pub(super) fn list_input(&mut self, token: Token) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
         if !mem::replace(&mut socket.flags.listed, true) {
             self.to_arm.push_back(token);
+        }
+    }
+
+    /// As [`Uring::list_input`], before all who found a buffer.
+    fn list_starved(&mut self, token: Token) {
+        let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
+        if !mem::replace(&mut socket.flags.listed, true) {
+            self.starved.push_back(token);
         }
     }
 

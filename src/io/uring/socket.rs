@@ -51,12 +51,10 @@ pub(super) struct Flags {
     pub(super) ended: bool,
     /// The input's operation is being cancelled.
     pub(super) cancelling: bool,
-    /// Stands in the list of sockets whose input is to be armed.
+    /// Stands in a list of sockets whose input is to be armed.
     pub(super) listed: bool,
     /// Stands in the list of sockets whose tail is to be told.
     pub(super) tail_listed: bool,
-    /// Its last receive found no free buffer.
-    pub(super) starved: bool,
     /// Bytes came since the last sweep.
     pub(super) active: bool,
     /// The next operation for its input is a poll.

@@ -1,12 +1,20 @@
-//! What this driver does beyond the duties of all: parking, and waiting for buffers.
+//! What this driver does beyond the duties of all: parking, pausing, waiting for buffers and memory, and how it ends.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::socket::Input;
-use super::{Uring, probe};
-use crate::io::{Close, Driver, Event, Options, Token};
+use rustix::io::Errno;
+
+use super::ring::Ring;
+use super::socket::{Input, Output};
+use super::{ENTRIES_MAX, Uring};
+use crate::frame::{Epoch, Form, Forms, Kind, Payload, Position, Publication, Topic};
+use crate::io::conformance::can_be_had;
+use crate::io::{Close, Driver, Event, Kernel, Options, Segment, Token};
 use crate::metrics::Trouble;
 
 const OPTIONS: Options = Options {
@@ -19,15 +27,9 @@ const OPTIONS: Options = Options {
 };
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// `None`, and a word, where this machine has no io_uring.
+/// `None`, and a word, where this machine has no io_uring and it was not asked for.
 fn driver() -> Option<Uring> {
-    match probe(&OPTIONS) {
-        Ok(()) => Some(Uring::new(Vec::new(), OPTIONS, Instant::now()).expect("the probe had one")),
-        Err(reason) => {
-            println!("skipped: io_uring can't be had: {reason}");
-            None
-        }
-    }
+    can_be_had(&OPTIONS).then(|| Uring::new(OPTIONS, Instant::now()).expect("there was one just now"))
 }
 
 fn pair(driver: &mut Uring) -> (UnixStream, Token) {
@@ -71,6 +73,41 @@ fn a_quiet_socket_is_parked_and_heard_again() {
 }
 
 #[test]
+fn a_pause_ends_the_receive_and_what_comes_stays_with_the_kernel() {
+    let Some(mut driver) = driver() else { return };
+    let (mut peer, token) = pair(&mut driver);
+    until(&mut driver, |driver, _| input(driver, token) == Some(Input::Receive));
+    driver.pause_read(token);
+    driver.wait(Some(Duration::ZERO));
+    peer.write_all(&[7; 3000]).unwrap();
+    until(&mut driver, |driver, received| {
+        assert_eq!(received, 0);
+        input(driver, token) == Some(Input::Idle)
+    });
+    assert_eq!((driver.kept_bytes, driver.buffer_bytes()), (0, driver.buffers.size_bytes()));
+    driver.resume_read(token);
+    until(&mut driver, |_, received| received == 3000);
+}
+
+#[test]
+fn what_came_before_a_pause_is_kept_and_counted() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..2).map(|_| pair(&mut driver)).collect();
+    pairs.iter_mut().for_each(|(peer, _)| peer.write_all(&[7; 3000]).unwrap());
+    driver.wait(Some(PATIENCE));
+    pairs.iter().for_each(|(_, token)| driver.pause_read(*token));
+    assert!(driver.poll().is_none());
+    let kept = driver.kept_bytes;
+    assert!((1..=2 * 3000).contains(&kept), "{kept}");
+    assert_eq!(driver.buffer_bytes(), driver.buffers.size_bytes() + kept);
+    // One is read again, the other closed.
+    driver.resume_read(pairs[0].1);
+    driver.close(pairs[1].1, Close::InOrder);
+    until(&mut driver, |driver, received| received == 3000 && driver.sockets.len() == 1);
+    assert_eq!(driver.kept_bytes, 0);
+}
+
+#[test]
 fn more_sockets_than_buffers_wait_for_one_and_are_counted() {
     let Some(mut driver) = driver() else { return };
     let mut pairs: Vec<_> = (0..100).map(|_| pair(&mut driver)).collect();
@@ -79,6 +116,128 @@ fn more_sockets_than_buffers_wait_for_one_and_are_counted() {
     until(&mut driver, |_, received| received == 100 * 300);
     assert!(driver.troubles(Trouble::BuffersExhausted) > 0);
     assert_eq!(driver.buffers.count(), 8);
+}
+
+/// A send that the peer does not take, of a frame whose references tell who holds its bytes.
+fn send_under_way(driver: &mut Uring) -> (UnixStream, Arc<Publication>) {
+    let (peer, token) = pair(driver);
+    let position = Position { epoch: Epoch::from_random(1), offset: 1 };
+    let payload = Payload::new(Kind::Text, &[b'x'; 4 * 1024 * 1024]).unwrap();
+    let forms = Forms::NONE.with(Form::WsRaw);
+    let frame = Arc::new(Publication::new(Topic::new("chat").unwrap(), position, 0, 0, payload, forms));
+    let block = driver.store().share(&frame, Form::WsRaw);
+    let end = driver.store().bytes(block).len() as u32;
+    // The first send takes what the socket has room for.
+    while driver.socket(token).unwrap().output == Output::Idle {
+        driver.send(token, &[Segment { block, start: 0, end }]).unwrap();
+        driver.wait(Some(Duration::ZERO));
+        while driver.poll().is_some() {}
+    }
+    (peer, frame)
+}
+
+#[test]
+fn a_driver_that_is_dropped_frees_what_the_kernel_has_let_go_of() {
+    let Some(mut driver) = driver() else { return };
+    let (_peer, frame) = send_under_way(&mut driver);
+    assert_eq!(Arc::strong_count(&frame), 2);
+    drop(driver);
+    assert_eq!(Arc::strong_count(&frame), 1);
+}
+
+#[test]
+fn a_driver_whose_ring_fails_leaves_its_memory_to_the_kernel() {
+    let Some(mut driver) = driver() else { return };
+    let (_peer, frame) = send_under_way(&mut driver);
+    driver.ring.refusals = vec![Errno::IO; 8];
+    drop(driver);
+    assert_eq!(Arc::strong_count(&frame), 2, "the kernel may read it still");
+}
+
+#[test]
+fn a_panic_ends_the_operations_of_its_driver_too() {
+    // The ring fails once and has the worker panic, or it fails for good.
+    for (failures, references) in [(1, 1), (8, 2)] {
+        let Some(mut driver) = driver() else { return };
+        let (_peer, frame) = send_under_way(&mut driver);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut driver = driver;
+            driver.ring.refusals = vec![Errno::IO; failures];
+            driver.wait(Some(Duration::from_millis(1)));
+        }));
+        assert!(ended.is_err());
+        assert_eq!(Arc::strong_count(&frame), references, "{failures} failures");
+    }
+}
+
+#[test]
+fn a_wait_brings_all_that_the_kernel_has() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..200).map(|_| pair(&mut driver)).collect();
+    until(&mut driver, |driver, _| pairs.iter().all(|(_, token)| input(driver, *token) == Some(Input::Watch)));
+    for timeout in [Duration::ZERO, PATIENCE] {
+        pairs.iter_mut().for_each(|(peer, _)| peer.write_all(b"!").unwrap());
+        driver.wait(Some(timeout));
+        let parked = pairs.iter().filter(|(_, token)| input(&mut driver, *token) == Some(Input::Watch)).count();
+        assert_eq!(parked, 0, "they were heard of at once");
+        until(&mut driver, |driver, _| pairs.iter().all(|(_, token)| input(driver, *token) == Some(Input::Watch)));
+    }
+}
+
+#[test]
+fn a_kernel_without_memory_for_the_moment_is_asked_again() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..2 * OPTIONS.uring_entries).map(|_| pair(&mut driver)).collect();
+    // Longer than a turn: the queue is full, and there is no way but to wait.
+    driver.ring.refusals = vec![Errno::AGAIN; 11_000];
+    driver.wait(Some(Duration::ZERO));
+    assert_eq!(driver.troubles(Trouble::OperationsRefused), 11_000);
+    pairs.iter_mut().for_each(|(peer, _)| peer.write_all(b"!").unwrap());
+    until(&mut driver, |_, received| received == pairs.len());
+}
+
+#[test]
+fn lost_completions_end_the_process_with_words() {
+    let Some(mut driver) = driver() else { return };
+    driver.ring.refusals = vec![Errno::BADR];
+    let ended = catch_unwind(AssertUnwindSafe(|| driver.wait(Some(Duration::ZERO)))).expect_err("nobody can know which");
+    let said = ended.downcast_ref::<&str>().expect("a panic has words");
+    assert!(said.contains("no memory for completions") && said.contains("--uring-entries"), "{said}");
+}
+
+#[test]
+fn the_largest_ring_has_room_for_its_completions() {
+    if driver().is_none() {
+        return;
+    }
+    for entries in [64, ENTRIES_MAX] {
+        let ring = Ring::new(entries).expect("the kernel has rings of this size");
+        assert!(ring.uring().params().cq_entries() >= 4 * ring.uring().params().sq_entries());
+    }
+    assert!(Ring::new(2 * ENTRIES_MAX).is_err(), "the bound is the kernel's");
+}
+
+#[test]
+fn loud_sockets_share_too_few_buffers_evenly() {
+    for once in [false, true] {
+        let Some(mut driver) = driver() else { return };
+        if once {
+            driver.receive_once();
+        }
+        let mut pairs: Vec<_> = (0..5 * driver.buffers.count()).map(|_| pair(&mut driver)).collect();
+        pairs.iter_mut().for_each(|(peer, _)| peer.write_all(&[7; 64 * 1024]).unwrap());
+        let mut received: HashMap<_, usize> = pairs.iter().map(|(_, token)| (*token, 0)).collect();
+        // At most 64 KiB of each: nobody's input ends meanwhile.
+        for _ in 0..100 {
+            driver.wait(Some(Duration::ZERO));
+            while let Some(event) = driver.poll() {
+                let Event::Received(token, bytes) = event else { continue };
+                *received.entry(token).or_default() += bytes.len();
+            }
+        }
+        let (least, most) = (received.values().min().unwrap(), received.values().max().unwrap());
+        assert!(*least > 0 && 2 * least >= *most, "once: {once}, {least} to {most} bytes");
+    }
 }
 
 #[test]
