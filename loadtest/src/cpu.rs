@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::{fs, io};
 
+use crate::clock::Nanos;
 use crate::failure::Failure;
 
 /// Processor time in seconds.
@@ -151,6 +152,16 @@ fn over_tree<T>(pid: u32, read: impl Fn(u32) -> io::Result<T>) -> Result<Vec<T>,
     Ok(all)
 }
 
+/// How long this thread was ready to run and had no CPU, since it started; 0 where the scheduler keeps no account.
+pub fn own_wait() -> Nanos {
+    parse_wait(&fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default())
+}
+
+/// Field 2 of three: time on a CPU, time in the queue for one, and how often it got one.
+fn parse_wait(schedstat: &str) -> Nanos {
+    schedstat.split_ascii_whitespace().nth(1).and_then(|wait| wait.parse().ok()).unwrap_or_default()
+}
+
 /// The children of all threads of a process.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -205,6 +216,11 @@ mod tests {
         assert!(workers(&BTreeMap::new(), &BTreeMap::new()).is_empty());
         let own = threads_of_tree(std::process::id());
         assert!(!own.is_empty() || !children(std::process::id()).is_empty());
+    }
+
+    #[test]
+    fn waiting_is_the_second_field() {
+        assert_eq!((parse_wait("11 22 33\n"), parse_wait("")), (22, 0));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -21,9 +22,6 @@ use crate::target::Target;
 
 /// The longest wait, so that Ctrl-C, time-outs and the progress bar have their turn.
 pub const WAIT_MAX: Nanos = 100 * MILLISECOND;
-
-/// A wait shorter than this was no sleep: it takes a system call's time alone.
-const AWAKE: Nanos = 3_000;
 
 /// Room for what one read brings, in bytes: larger than any socket's default buffer.
 const RECEIVE_BYTES: usize = 256 * 1024;
@@ -64,6 +62,8 @@ pub struct Engine {
     poll: Poll,
     events: Events,
     timer: OwnedFd,
+    /// When the timer fires, or has.
+    fires_at: Nanos,
     receive: Box<[u8]>,
     interrupted: Arc<AtomicBool>,
     /// The connections.
@@ -82,7 +82,7 @@ impl Engine {
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let net = Net::new(poll.registry().try_clone()?, target, timeout);
         let receive = vec![0; RECEIVE_BYTES].into_boxed_slice();
-        Ok(Self { poll, events: Events::with_capacity(EVENTS_MAX), timer, receive, interrupted, net })
+        Ok(Self { poll, events: Events::with_capacity(EVENTS_MAX), timer, fires_at: 0, receive, interrupted, net })
     }
 
     /// Runs until the load is done, or somebody pressed Ctrl-C: then true.
@@ -98,16 +98,12 @@ impl Engine {
                 Next::At(_) if self.is_interrupted() => return Ok(true),
                 Next::At(at) => at.min(now + WAIT_MAX),
             };
-            let asleep_at = clock::now();
-            self.wait(at).map_err(|error| Failure::System("waiting for events", error))?;
+            let came_after = self.wait(at, looked_at).map_err(|error| Failure::System("waiting for events", error))?;
             let now = clock::now();
-            // What was there without a sleep came while the tool was at work: since when it lay there is not known, so it counts
-            // from when the tool last looked.
-            let woke_at = if now - asleep_at < AWAKE { looked_at } else { now };
             looked_at = now;
             for event in &self.events {
                 if event.token() != TIMER {
-                    self.net.handle(event.token().0, event.is_read_closed(), &mut self.receive, woke_at, load);
+                    self.net.handle(event.token().0, event.is_read_closed(), &mut self.receive, came_after.unwrap_or(now), load);
                 }
             }
             self.net.expire(now, load);
@@ -119,18 +115,37 @@ impl Engine {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    fn wait(&mut self, until: Nanos) -> io::Result<()> {
-        // A time of zero would disarm the timer; one that has passed fires at once.
-        let until = until.max(1);
-        let at = Timespec { tv_sec: (until / SECOND) as i64, tv_nsec: (until % SECOND) as i64 };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
-        match self.poll.poll(&mut self.events, None) {
+    /// Waits for events until this time at the latest. What is there without a sleep came while the tool was at work: since when it
+    /// lay there is not known, so it counts from when the tool last looked, which is returned then.
+    fn wait(&mut self, until: Nanos, looked_at: Nanos) -> io::Result<Option<Nanos>> {
+        self.poll(Some(Duration::ZERO))?;
+        let now = clock::now();
+        if !self.events.is_empty() || until <= now {
+            return Ok(Some(looked_at));
+        }
+        // A timer that is set already will do if it fires no later: the loop comes round once more, and a system call is saved
+        // for each sleep before.
+        if !(now + 1..=until).contains(&self.fires_at) {
+            self.set_timer(until)?;
+        }
+        self.poll(None).map(|()| None)
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
                 Ok(())
             }
             result => result,
         }
+    }
+
+    fn set_timer(&mut self, at: Nanos) -> io::Result<()> {
+        let time = Timespec { tv_sec: (at / SECOND) as i64, tv_nsec: (at % SECOND) as i64 };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: time };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
+        self.fires_at = at;
+        Ok(())
     }
 }

@@ -5,13 +5,18 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::clock::Nanos;
-use crate::cpu::CpuTime;
 use crate::histogram::{Histogram, QUANTILES};
 use crate::kernel::TcpCounters;
 use crate::machine::{self, Commit, Machine};
+use crate::measured::Measured;
 
 /// Beyond this share of one processor the tool may have been the bottleneck.
 const OWN_CPU_SHARE_MAX: f64 = 0.8;
+
+/// Beyond this share of the time in the queue for a CPU, others took the tool's. An event that comes at any time meets it waiting with
+/// this probability, so it is in one latency out of ten, and every p99 is made of it. Alone on a CPU the tool waits for
+/// microseconds, when it wakes.
+const OWN_WAIT_SHARE_MAX: f64 = 0.1;
 
 /// The tool's own lag may be this share of what it reports.
 const LAG_SHARE_MAX: f64 = 0.1;
@@ -47,25 +52,6 @@ pub struct Report {
     pub interrupted: bool,
 }
 
-/// What there was between the two ends of the measurement.
-#[derive(Clone, Debug, Default)]
-pub struct Measured {
-    /// How long it took.
-    pub seconds: f64,
-    /// Operations that were completed.
-    pub operations: u64,
-    /// The tool's own processor time, as a share of one processor.
-    pub own_cpu_share: f64,
-    /// The server's processor time.
-    pub server: Option<CpuTime>,
-    /// Processor time of each of the server's workers, in seconds, the idle ones included.
-    pub workers: Vec<f64>,
-    /// What the whole machine spent in softirqs, in seconds.
-    pub softirq_seconds: f64,
-    /// By the kernel's count.
-    pub tcp: TcpCounters,
-}
-
 #[derive(Debug)]
 struct Count {
     name: &'static str,
@@ -94,30 +80,6 @@ pub struct Series {
     pub unit: &'static str,
     /// The number, and the figure there.
     pub points: Vec<(u64, f64)>,
-}
-
-impl Measured {
-    /// Two stretches one after the other, as if they were one. What workers did is told of each alone.
-    pub fn and(self, other: &Self) -> Self {
-        let seconds = self.seconds + other.seconds;
-        let own_seconds = self.own_cpu_share * self.seconds + other.own_cpu_share * other.seconds;
-        Self {
-            seconds,
-            operations: self.operations + other.operations,
-            own_cpu_share: if seconds > 0.0 { own_seconds / seconds } else { 0.0 },
-            server: self.server.map_or(other.server, |server| other.server.map(|other| server.and(other))),
-            workers: Vec::new(),
-            softirq_seconds: self.softirq_seconds + other.softirq_seconds,
-            tcp: self.tcp.and(other.tcp),
-        }
-    }
-
-    /// How much busier the busiest worker was than the mean of them: 1 is even. None of a server with one worker.
-    pub fn skew(&self) -> Option<f64> {
-        let busiest = self.workers.iter().copied().fold(0.0, f64::max);
-        let mean = self.workers.iter().sum::<f64>() / self.workers.len() as f64;
-        (self.workers.len() > 1 && mean > 0.0).then_some(busiest / mean)
-    }
 }
 
 impl Report {
@@ -214,6 +176,11 @@ impl Report {
         self.measured.own_cpu_share = if is_shared { own + share } else { own.max(share) };
     }
 
+    /// Takes another process's wait for a CPU into account: the longest counts.
+    pub const fn add_own_wait(&mut self, share: f64) {
+        self.measured.own_wait_share = self.measured.own_wait_share.max(share);
+    }
+
     /// Why the figures must not be quoted; empty if they may.
     pub fn invalid(&self) -> Vec<String> {
         [self.doubts.clone(), self.busy_tool()].concat()
@@ -225,6 +192,10 @@ impl Report {
         if self.measured.own_cpu_share > OWN_CPU_SHARE_MAX {
             let percent = 100.0 * self.measured.own_cpu_share;
             reasons.push(format!("the load test itself used {percent:.0} % of a CPU: it may have been the bottleneck"));
+        }
+        if self.measured.own_wait_share > OWN_WAIT_SHARE_MAX {
+            let percent = 100.0 * self.measured.own_wait_share;
+            reasons.push(format!("the load test waited for its CPU {percent:.0} % of the time: others ran there"));
         }
         let reported =
             self.latencies.iter().filter(|(_, latency)| latency.len() > 0).min_by_key(|(_, latency)| latency.quantile(0.99));
@@ -272,7 +243,7 @@ impl Report {
                 "user_us_per_operation": user, "system_us_per_operation": system, "us_per_operation": user + system,
             })),
             "server_cpu_seconds": measured.server.map(|cpu| json!({"user": cpu.user, "system": cpu.system})),
-            "own": {"cpu_share": measured.own_cpu_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
+            "own": {"cpu_share": measured.own_cpu_share, "wait_share": measured.own_wait_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
             "server_workers": {"cpu_seconds": measured.workers, "skew": measured.skew()},
             "softirq": {"seconds": measured.softirq_seconds, "us_per_operation": self.per_operation(measured.softirq_seconds)},
             "tcp": {
@@ -374,8 +345,9 @@ impl fmt::Display for Report {
         let TcpCounters { listen_overflows, syn_retransmits, active_opens, failed_opens } = self.measured.tcp;
         write!(f, "  {:<22} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits", "kernel")?;
         writeln!(f, ", {active_opens} opens, {failed_opens} of them failed")?;
-        let (percent, lag) = (100.0 * self.measured.own_cpu_share, self.lag.quantile(0.99));
-        write!(f, "  {:<22} {percent:.0} % of a CPU, lag p99 {}", "load test itself", time(lag))?;
+        let [used, waited] = [self.measured.own_cpu_share, self.measured.own_wait_share].map(|share| 100.0 * share);
+        write!(f, "  {:<22} {used:.0} % of a CPU, {waited:.1} % waiting for it", "load test itself")?;
+        write!(f, ", lag p99 {}", time(self.lag.quantile(0.99)))?;
         match &self.lateness {
             Some((_, lateness)) => writeln!(f, ", sent late p99 {}", time(lateness.quantile(0.99)))?,
             None => writeln!(f)?,
@@ -431,6 +403,7 @@ fn plural(operation: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::CpuTime;
 
     fn report(own_cpu_share: f64, lag: Nanos, latency: Nanos) -> Report {
         let filled = |value| {
@@ -457,18 +430,20 @@ mod tests {
     }
 
     #[test]
+    fn a_tool_that_waited_for_its_cpu_is_a_reason_of_its_own() {
+        let mut starved = report(0.1, 10, 9_000);
+        starved.measured.own_wait_share = 0.1;
+        assert!(starved.invalid().is_empty());
+        starved.measured.own_wait_share = 0.11;
+        assert_eq!(starved.busy_tool(), ["the load test waited for its CPU 11 % of the time: others ran there"]);
+    }
+
+    #[test]
     fn cost_is_per_operation_and_absent_without_a_process() {
         let mut report = report(0.1, 1, 1_000_000);
         assert!(report.to_json()["server_cpu"].is_null());
         report.measured.server = Some(CpuTime { user: 0.001, system: 0.002, ..CpuTime::default() });
         assert!(report.to_string().contains("300.00 µs a message (100.00 user, 200.00 system)"), "{report}");
-    }
-
-    #[test]
-    fn skew_is_told_of_several_workers_the_starved_included() {
-        let skew = |workers: &[f64]| Measured { workers: workers.to_vec(), ..Measured::default() }.skew();
-        assert_eq!((skew(&[3.0, 1.0]), skew(&[3.0, 0.0, 0.0])), (Some(1.5), Some(3.0)));
-        assert_eq!((skew(&[3.0]), skew(&[]), skew(&[0.0, 0.0])), (None, None, None));
     }
 
     #[test]

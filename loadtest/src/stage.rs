@@ -6,9 +6,9 @@ use crate::clock::{self, Nanos, SECOND};
 use crate::cpu::{self, CpuTime, Thread};
 use crate::failure::Failure;
 use crate::kernel::TcpCounters;
+use crate::measured::Measured;
 use crate::net::Net;
 use crate::progress::Progress;
-use crate::report::Measured;
 
 /// The stretch of time that is measured.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ struct Sample {
     at: Nanos,
     operations: u64,
     own_cpu: Nanos,
+    own_wait: Nanos,
     server: Option<CpuTime>,
     threads: BTreeMap<u32, Thread>,
     softirq: f64,
@@ -106,6 +107,7 @@ impl Stage {
             seconds: wall as f64 / SECOND as f64,
             operations: ended.operations - begun.operations,
             own_cpu_share: (ended.own_cpu - begun.own_cpu) as f64 / wall as f64,
+            own_wait_share: (ended.own_wait - begun.own_wait) as f64 / wall as f64,
             server: ended.server.zip(begun.server).map(|(end, begin)| end.since(begin)),
             workers: cpu::workers(&begun.threads, &ended.threads),
             softirq_seconds: ended.softirq - begun.softirq,
@@ -117,7 +119,8 @@ impl Stage {
         let server = self.pid.map(CpuTime::of_tree).transpose()?;
         let threads = self.pid.map(cpu::threads_of_tree).unwrap_or_default();
         let (softirq, tcp) = (cpu::softirq_seconds(), TcpCounters::read());
-        Ok(Sample { at: clock::now(), operations, own_cpu: clock::own_cpu(), server, threads, softirq, tcp })
+        let (own_cpu, own_wait) = (clock::own_cpu(), cpu::own_wait());
+        Ok(Sample { at: clock::now(), operations, own_cpu, own_wait, server, threads, softirq, tcp })
     }
 }
 

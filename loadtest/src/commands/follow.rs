@@ -20,8 +20,8 @@ use crate::clock::{self, Nanos};
 use crate::ending::Ending;
 use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
+use crate::measured::Measured;
 use crate::net::Net;
-use crate::report::Measured;
 use crate::stage::Stage;
 use crate::traffic::Traffic;
 
@@ -67,6 +67,8 @@ pub struct Account {
     pub operations: u64,
     /// Processor time within it, as a share of one processor.
     pub own_cpu_share: f64,
+    /// Time in the queue for a CPU within it, as a share of it.
+    pub own_wait_share: f64,
     pub lag: String,
     pub latency: String,
     pub last: String,
@@ -150,6 +152,7 @@ fn account(traffic: &Traffic, measured: &Measured, engine: &Engine) -> Result<St
         pings: engine.net.pings,
         operations: measured.operations,
         own_cpu_share: measured.own_cpu_share,
+        own_wait_share: measured.own_wait_share,
         lag: engine.net.lag.to_base64(),
         latency: traffic.latency.to_base64(),
         last: traffic.last.to_base64(),

@@ -14,7 +14,8 @@ use crate::failure::Failure;
 use crate::feed::{Feed, Pace};
 use crate::interrupt::{self, Second};
 use crate::launch::{Launch, free_port};
-use crate::report::{Measured, Report, Series};
+use crate::measured::Measured;
+use crate::report::{Report, Series};
 use crate::target::{Target, Topics};
 
 use super::common::{Common, Measure};
