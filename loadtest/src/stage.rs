@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::clock::{self, Nanos, SECOND};
 use crate::cpu::{self, CpuTime, Thread};
 use crate::failure::Failure;
+use crate::histogram::Histogram;
 use crate::kernel::TcpCounters;
 use crate::measured::Measured;
 use crate::net::Net;
@@ -20,6 +21,9 @@ pub struct Stage {
     pub until: Nanos,
     begun: Option<Sample>,
     ended: Option<Sample>,
+    /// How long events waited inside the tool, of those between the ends: what comes later, such as a backlog that is read at last,
+    /// is in no latency either.
+    lag: Histogram,
     progress: Progress,
 }
 
@@ -39,12 +43,13 @@ impl Stage {
     /// A stretch between two times, in which the process with this number is measured.
     pub fn between(pid: Option<u32>, what: &'static str, from: Nanos, until: Nanos) -> Self {
         let progress = Progress::new(what, until - from);
-        Self { pid, from, until, begun: None, ended: None, progress }
+        Self { pid, from, until, begun: None, ended: None, lag: Histogram::new(), progress }
     }
 
     /// A stretch that nobody watches, in a process that is not the server's.
     pub fn unseen(from: Nanos, until: Nanos) -> Self {
-        Self { pid: None, from, until, begun: None, ended: None, progress: Progress::hidden() }
+        let (lag, progress) = (Histogram::new(), Progress::hidden());
+        Self { pid: None, from, until, begun: None, ended: None, lag, progress }
     }
 
     /// One in which everything is measured, for tests.
@@ -60,7 +65,7 @@ impl Stage {
             net.lag.reset();
         }
         if self.ended.is_none() && now >= self.until {
-            self.finish(operations)?;
+            self.finish(net, operations)?;
         }
         if let (Some(begun), None) = (&self.begun, &self.ended) {
             self.progress.show(now, now - self.from, || {
@@ -71,9 +76,10 @@ impl Stage {
     }
 
     /// Ends the stage now, if it has begun: at its end, or because somebody pressed Ctrl-C.
-    pub fn finish(&mut self, operations: u64) -> Result<(), Failure> {
+    pub fn finish(&mut self, net: &Net, operations: u64) -> Result<(), Failure> {
         if self.ended.is_none() && self.begun.is_some() {
             self.ended = Some(self.sample(operations)?);
+            self.lag = net.lag.clone();
         }
         Ok(())
     }
@@ -97,6 +103,11 @@ impl Stage {
         } else {
             self.until
         }
+    }
+
+    /// How long events waited inside the tool between the ends.
+    pub const fn lag(&self) -> &Histogram {
+        &self.lag
     }
 
     /// What there was between the ends; all zero if the stage never began.
@@ -126,4 +137,27 @@ impl Stage {
 
 fn rate(count: u64, over: Nanos) -> u64 {
     (count as f64 * SECOND as f64 / over.max(1) as f64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Target;
+
+    fn net() -> Net {
+        let registry = mio::Poll::new().unwrap().registry().try_clone().unwrap();
+        Net::new(registry, Target::resolve("ws://127.0.0.1:9/", None, 1).unwrap(), SECOND)
+    }
+
+    #[test]
+    fn lag_is_that_between_the_ends() {
+        let (mut stage, mut net) = (Stage::unseen(10, 20), net());
+        for (now, lag) in [(0, 7_000), (10, 8), (15, 9), (20, 5_000_000)] {
+            stage.tick(&mut net, now, 0).unwrap();
+            net.lag.record(lag);
+        }
+        stage.tick(&mut net, 30, 0).unwrap();
+        stage.finish(&net, 0).unwrap();
+        assert_eq!((stage.lag().len(), stage.lag().quantile(1.0)), (2, 9), "neither the warm-up's nor what came behind the end");
+    }
 }

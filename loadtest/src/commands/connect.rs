@@ -131,14 +131,14 @@ impl Measure for Connect {
         let before = TcpCounters::read();
         let interrupted = engine.run(&mut slots)?;
         let by_kernel = TcpCounters::read().since(before);
-        slots.stage.finish(slots.done)?;
+        slots.stage.finish(&engine.net, slots.done)?;
         let first = slots.failures.first();
         if slots.done == 0
             && let Some(first) = first
         {
             return Err(Failure::Usage(format!("{}: no connection was opened: {first}", engine.net.target(0).address)));
         }
-        self.report(slots, by_kernel, &engine.net, interrupted).map(|report| vec![report])
+        self.report(slots, by_kernel, interrupted).map(|report| vec![report])
     }
 }
 
@@ -162,8 +162,8 @@ impl Connect {
     }
 
     /// `by_kernel` is what that counted over the whole run, as the tool did.
-    fn report(&self, slots: Slots, by_kernel: TcpCounters, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        let mut report = Report::new("connect", "connection", slots.stage.measured(), net.lag.clone());
+    fn report(&self, slots: Slots, by_kernel: TcpCounters, interrupted: bool) -> Result<Report, Failure> {
+        let mut report = Report::new("connect", "connection", slots.stage.measured(), slots.stage.lag().clone());
         report.parameters = vec![("concurrency", slots.concurrency as u64), ("idle", self.idle.into())];
         // Others may open connections, too; but fewer than ours there can't be.
         let (opened, refused) = (slots.opened, slots.failures.refused());

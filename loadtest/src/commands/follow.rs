@@ -20,7 +20,6 @@ use crate::clock::{self, Nanos};
 use crate::ending::Ending;
 use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
-use crate::measured::Measured;
 use crate::net::Net;
 use crate::stage::Stage;
 use crate::traffic::Traffic;
@@ -126,7 +125,7 @@ pub fn run(options: &Follow) -> Result<(), Failure> {
                 follower.state = State::Listening;
                 say(&answer)?;
             }
-            State::Ending(_) => return say(&account(&follower.traffic, &follower.stage.measured(), &engine)?),
+            State::Ending(_) => return say(&account(&follower.traffic, &follower.stage, &engine)?),
             State::Listening | State::Orphaned => return Ok(()),
         }
         if interrupted {
@@ -139,8 +138,8 @@ fn say(line: &str) -> Result<(), Failure> {
     writeln!(stdout(), "{line}").map_err(|error| Failure::System("answering", error))
 }
 
-fn account(traffic: &Traffic, measured: &Measured, engine: &Engine) -> Result<String, Failure> {
-    let counts = traffic.counts;
+fn account(traffic: &Traffic, stage: &Stage, engine: &Engine) -> Result<String, Failure> {
+    let (counts, measured) = (traffic.counts, stage.measured());
     let account = Account {
         delivered: counts.delivered,
         lost: traffic.lost(false),
@@ -153,7 +152,7 @@ fn account(traffic: &Traffic, measured: &Measured, engine: &Engine) -> Result<St
         operations: measured.operations,
         own_cpu_share: measured.own_cpu_share,
         own_wait_share: measured.own_wait_share,
-        lag: engine.net.lag.to_base64(),
+        lag: stage.lag().to_base64(),
         latency: traffic.latency.to_base64(),
         last: traffic.last.to_base64(),
         completions: traffic.completions().to_vec(),
