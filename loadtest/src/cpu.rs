@@ -33,11 +33,14 @@ pub struct Memory {
 }
 
 impl CpuTime {
-    /// What `pid`, its descendants and those it has waited for have used since they started.
-    pub fn of_tree(pid: u32) -> Result<Self, Failure> {
+    /// What `root`, its descendants and those it has waited for have used since they started.
+    pub fn of_tree(root: u32) -> Result<Self, Failure> {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
-        let all = over_tree(pid, |pid| {
+        let all = over_tree(root, |pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            if root == pid && has_ended(&stat) {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "it has ended"));
+            }
             let times = parse_stat(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its stat cannot be read"))?;
             Ok((times, scheduled_seconds(pid)))
         })?;
@@ -171,6 +174,12 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Whether a process is but an entry that its parent has not read yet: state Z, field 3, or X.
+fn has_ended(stat: &str) -> bool {
+    let state = stat.rfind(')').and_then(|at| stat[at + 1..].split_ascii_whitespace().next());
+    matches!(state, Some("Z" | "X"))
+}
+
 /// utime, stime, cutime and cstime: fields 14 to 17. The name before them may contain anything, so the last `)` ends it.
 fn parse_stat(stat: &str) -> Option<[u64; 4]> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
@@ -194,6 +203,7 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 11 12 13 14 20 0";
         assert_eq!(parse_stat(stat), Some([11, 12, 13, 14]));
         assert_eq!(parse_stat("7 (a"), None);
+        assert!(!has_ended(stat) && !has_ended("7 (a") && has_ended("7 (a ) S) Z 1 7 7 0"));
     }
 
     #[test]
@@ -240,6 +250,17 @@ mod tests {
         shell.kill().unwrap();
         shell.wait().unwrap();
         assert!(used.user > 0.02, "{used:?}");
+    }
+
+    #[test]
+    fn a_process_that_ended_is_none_also_before_its_parent_knows() {
+        let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+        io::Read::read_to_end(&mut child.stdout.take().unwrap(), &mut Vec::new()).unwrap();
+        // Its output ends a moment before it does.
+        let is_there = |_: &u32| CpuTime::of_tree(child.id()).is_ok();
+        let looks = (0..1000).inspect(|_| std::thread::sleep(std::time::Duration::from_millis(1)));
+        assert!(looks.take_while(is_there).count() < 1000);
+        child.wait().unwrap();
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Measured {
     pub own_wait_share: f64,
     /// The server's processor time.
     pub server: Option<CpuTime>,
+    /// The server's process was there at the beginning and not at the end.
+    pub server_has_ended: bool,
     /// Processor time of each of the server's workers, in seconds, the idle ones included.
     pub workers: Vec<f64>,
     /// What the whole machine spent in softirqs, in seconds.
@@ -35,6 +37,7 @@ impl Measured {
             own_cpu_share: mean(self.own_cpu_share, other.own_cpu_share),
             own_wait_share: mean(self.own_wait_share, other.own_wait_share),
             server: self.server.map_or(other.server, |server| other.server.map(|other| server.and(other))),
+            server_has_ended: self.server_has_ended || other.server_has_ended,
             workers: Vec::new(),
             softirq_seconds: self.softirq_seconds + other.softirq_seconds,
             tcp: self.tcp.and(other.tcp),

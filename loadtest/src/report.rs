@@ -34,7 +34,7 @@ pub struct Report {
     pub lateness: Option<(&'static str, Histogram)>,
     /// What the run was asked for.
     pub parameters: Vec<(&'static str, u64)>,
-    /// Why none of the figures must be quoted.
+    /// Why none of the figures must be quoted, beside what holds for all commands.
     pub doubts: Vec<String>,
     /// Why rates and latencies must not be quoted, beside the tool's load and lag in this report: what the tool itself did wrong.
     pub busy: Vec<String>,
@@ -183,7 +183,16 @@ impl Report {
 
     /// Why the figures must not be quoted; empty if they may.
     pub fn invalid(&self) -> Vec<String> {
-        [self.doubts.clone(), self.busy_tool()].concat()
+        [self.all_doubts(), self.busy_tool()].concat()
+    }
+
+    /// Why none of the figures must be quoted: what the command says, and what is the same for all of them.
+    pub fn all_doubts(&self) -> Vec<String> {
+        let mut doubts = self.doubts.clone();
+        if self.measured.server_has_ended {
+            doubts.push("the server's process ended before the measurement did".to_owned());
+        }
+        doubts
     }
 
     /// Why rates and latencies may be the tool's own. What the server used for each operation is right all the same.
@@ -230,7 +239,7 @@ impl Report {
             "valid": self.invalid().is_empty() && !self.interrupted,
             "invalid_because": self.invalid(),
             "busy_tool": self.busy_tool(),
-            "doubts": self.doubts,
+            "doubts": self.all_doubts(),
             "faults": self.counts.iter().filter(|count| count.is_fault).map(|count| count.name).collect::<Vec<_>>(),
             "interrupted": self.interrupted,
             "parameters": self.parameters.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),

@@ -58,14 +58,15 @@ impl Stage {
         Self::between(None, "test", 0, Nanos::MAX)
     }
 
-    /// Takes the samples at the two ends as they pass. `operations` is the count so far.
+    /// Takes the samples at the two ends as they pass; the server's process must be there at the first. `operations` is the count so far.
     pub fn tick(&mut self, net: &mut Net, now: Nanos, operations: u64) -> Result<(), Failure> {
         if self.begun.is_none() && now >= self.from {
-            self.begun = Some(self.sample(operations)?);
+            let server = self.pid.map(CpuTime::of_tree).transpose()?;
+            self.begun = Some(self.sample(server, operations));
             net.lag.reset();
         }
         if self.ended.is_none() && now >= self.until {
-            self.finish(net, operations)?;
+            self.finish(net, operations);
         }
         if let (Some(begun), None) = (&self.begun, &self.ended) {
             self.progress.show(now, now - self.from, || {
@@ -76,12 +77,13 @@ impl Stage {
     }
 
     /// Ends the stage now, if it has begun: at its end, or because somebody pressed Ctrl-C.
-    pub fn finish(&mut self, net: &Net, operations: u64) -> Result<(), Failure> {
+    pub fn finish(&mut self, net: &Net, operations: u64) {
         if self.ended.is_none() && self.begun.is_some() {
-            self.ended = Some(self.sample(operations)?);
+            // A server that has died meanwhile is what the run found out, so its report is not thrown away.
+            let server = self.pid.and_then(|pid| CpuTime::of_tree(pid).ok());
+            self.ended = Some(self.sample(server, operations));
             self.lag = net.lag.clone();
         }
-        Ok(())
     }
 
     /// Whether what was due at this time counts.
@@ -120,18 +122,18 @@ impl Stage {
             own_cpu_share: (ended.own_cpu - begun.own_cpu) as f64 / wall as f64,
             own_wait_share: (ended.own_wait - begun.own_wait) as f64 / wall as f64,
             server: ended.server.zip(begun.server).map(|(end, begin)| end.since(begin)),
+            server_has_ended: begun.server.is_some() && ended.server.is_none(),
             workers: cpu::workers(&begun.threads, &ended.threads),
             softirq_seconds: ended.softirq - begun.softirq,
             tcp: ended.tcp.since(begun.tcp),
         }
     }
 
-    fn sample(&self, operations: u64) -> Result<Sample, Failure> {
-        let server = self.pid.map(CpuTime::of_tree).transpose()?;
+    fn sample(&self, server: Option<CpuTime>, operations: u64) -> Sample {
         let threads = self.pid.map(cpu::threads_of_tree).unwrap_or_default();
         let (softirq, tcp) = (cpu::softirq_seconds(), TcpCounters::read());
         let (own_cpu, own_wait) = (clock::own_cpu(), cpu::own_wait());
-        Ok(Sample { at: clock::now(), operations, own_cpu, own_wait, server, threads, softirq, tcp })
+        Sample { at: clock::now(), operations, own_cpu, own_wait, server, threads, softirq, tcp }
     }
 }
 
@@ -157,7 +159,7 @@ mod tests {
             net.lag.record(lag);
         }
         stage.tick(&mut net, 30, 0).unwrap();
-        stage.finish(&net, 0).unwrap();
+        stage.finish(&net, 0);
         assert_eq!((stage.lag().len(), stage.lag().quantile(1.0)), (2, 9), "neither the warm-up's nor what came behind the end");
     }
 }

@@ -131,7 +131,7 @@ impl Measure for Connect {
         let before = TcpCounters::read();
         let interrupted = engine.run(&mut slots)?;
         let by_kernel = TcpCounters::read().since(before);
-        slots.stage.finish(&engine.net, slots.done)?;
+        slots.stage.finish(&engine.net, slots.done);
         let first = slots.failures.first();
         if slots.done == 0
             && let Some(first) = first

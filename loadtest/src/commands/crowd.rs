@@ -70,7 +70,7 @@ impl Crowd {
 
     /// Ends the measurement and tells what there was.
     pub fn report(mut self, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        self.stage.finish(net, self.traffic.counts.delivered)?;
+        self.stage.finish(net, self.traffic.counts.delivered);
         let mut report = Report::new(self.command, "delivery", self.stage.measured(), self.stage.lag().clone());
         self.traffic.tell(&mut report, interrupted);
         report.notes.extend(self.feed.first_refusal.take().map(|first| format!("the first publication refused: {first}")));

@@ -111,7 +111,7 @@ impl Publish {
     }
 
     fn report(&self, mut run: Publishers, engine: &Engine, subscribers: u32, interrupted: bool) -> Result<Report, Failure> {
-        run.stage.finish(&engine.net, run.answered)?;
+        run.stage.finish(&engine.net, run.answered);
         let mut report = Report::new("publish", "publication", run.stage.measured(), run.stage.lag().clone());
         report.parameters = vec![
             ("subscribers", subscribers.into()),

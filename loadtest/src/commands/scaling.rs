@@ -116,7 +116,7 @@ impl Scaling {
         for (workers, step) in steps {
             let named = |reason: &String| format!("with {workers}: {reason}");
             report.add_counts_of(step);
-            report.doubts.extend(step.doubts.iter().map(named));
+            report.doubts.extend(step.all_doubts().iter().map(named));
             report.busy.extend(step.busy_tool().iter().map(named));
             report.interrupted |= step.interrupted;
         }

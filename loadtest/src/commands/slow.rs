@@ -132,7 +132,12 @@ impl Mixed {
     fn look(&mut self, now: Nanos) -> Result<(), Failure> {
         if let Some(pid) = self.pid.filter(|_| now >= self.looked_at + LOOK && !matches!(self.state, State::ReadingOut(_))) {
             self.looked_at = now;
-            let memory = Memory::of_tree(pid)?;
+            // One that has died is told of by the stage; here its last figures stand.
+            let memory = match (Memory::of_tree(pid), self.state) {
+                (Ok(memory), _) => memory,
+                (Err(failure), State::Warm) => return Err(failure),
+                (Err(_), _) => return Ok(()),
+            };
             if self.state == State::Warm {
                 self.before = memory;
             }

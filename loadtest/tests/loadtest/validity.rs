@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
@@ -36,4 +37,29 @@ fn a_tool_that_others_keep_from_its_cpu_is_invalid() {
     });
     assert!(reasons(&json).contains("the load test waited for its CPU"), "{json:#}");
     assert!(json["own"]["wait_share"].as_f64().unwrap() > 0.1, "{json:#}");
+}
+
+/// A run in the middle of which its server is killed, after this long.
+fn killed_after(time: Duration, command: &[&str], path: &str) -> Value {
+    let server = Process::floor();
+    let (url, pid) = (format!("ws://{}{path}", server.address), server.pid());
+    thread::scope(|scope| {
+        let run = scope.spawn(|| measure(&[&command[..1], &[&url, "--pid", &pid], &command[1..]].concat()));
+        thread::sleep(time);
+        drop(server);
+        run.join().unwrap()
+    })
+}
+
+#[test]
+fn a_server_that_dies_is_what_the_report_says() {
+    let died = "the server's process ended before the measurement did";
+    for command in [
+        &["echo", "--connections", "3", "--duration", "2s", "--warmup", "0s"][..],
+        &["slow", "--connections", "4", "--slow", "2", "--timeout", "500ms", "--duration", "2s", "--warmup", "0s"],
+    ] {
+        let json = killed_after(Duration::from_secs(1), command, if command[0] == "echo" { "/echo" } else { "/topics/a" });
+        assert!(reasons(&json).contains(died), "{json:#}");
+        assert!(json["operations"].as_u64().unwrap() > 0 && json["server_cpu"].is_null(), "what was measured is told: {json:#}");
+    }
 }
