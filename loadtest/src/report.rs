@@ -192,7 +192,21 @@ impl Report {
         if self.measured.server_has_ended {
             doubts.push("the server's process ended before the measurement did".to_owned());
         }
+        // Where latencies are told, they are of operations.
+        if self.measured.operations == 0 && !self.latencies.is_empty() && !self.interrupted {
+            doubts.push(format!("nothing was measured: no {} was completed in the measured part", self.operation));
+        }
+        if self.has_lost_all() {
+            doubts.push("all connections were lost: see why the first was".to_owned());
+        }
         doubts
+    }
+
+    /// Whether none is left of the connections that were to stay.
+    fn has_lost_all(&self) -> bool {
+        let wanted = self.parameters.iter().find(|(name, _)| *name == "connections");
+        let lost = self.count("connections_lost").unwrap_or_default();
+        wanted.is_some_and(|&(_, wanted)| lost > 0 && lost >= wanted)
     }
 
     /// Why rates and latencies may be the tool's own. What the server used for each operation is right all the same.
@@ -445,6 +459,24 @@ mod tests {
         assert!(starved.invalid().is_empty());
         starved.measured.own_wait_share = 0.11;
         assert_eq!(starved.busy_tool(), ["the load test waited for its CPU 11 % of the time: others ran there"]);
+    }
+
+    #[test]
+    fn a_run_that_could_not_do_what_was_asked_is_invalid() {
+        let with = |operations, lost| {
+            let mut run = report(0.1, 10, 9_000);
+            run.measured.operations = operations;
+            run.parameters = vec![("connections", 3)];
+            run.fault("connections_lost", lost);
+            run
+        };
+        assert!(with(1, 2).invalid().is_empty(), "what is left can be measured");
+        assert_eq!(with(1, 3).all_doubts(), ["all connections were lost: see why the first was"]);
+        assert_eq!(with(0, 0).all_doubts(), ["nothing was measured: no message was completed in the measured part"]);
+        assert_eq!(with(0, 3).to_json()["doubts"].as_array().map(Vec::len), Some(2));
+        let idle = Report { latencies: Vec::new(), ..with(0, 0) };
+        assert!(idle.invalid().is_empty(), "idle connections complete nothing");
+        assert!(Report { interrupted: true, ..with(0, 0) }.invalid().is_empty(), "it had no time to");
     }
 
     #[test]

@@ -124,6 +124,9 @@ impl Publish {
         run.traffic.tell(&mut report, interrupted);
         report.notes.extend(run.first_refusal.map(|first| format!("the first publication refused: {first}")));
         report.notes.push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+        if run.all.iter().any(|publisher| publisher.is_gone) {
+            report.doubts.push("who published is gone: its connection ended, and nothing more was published".to_owned());
+        }
         report.latencies = vec![("answer", run.latency)];
         report.interrupted = interrupted;
         Ok(report)

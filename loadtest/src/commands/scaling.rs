@@ -98,7 +98,8 @@ impl Scaling {
         let feed = Feed::new(Pace::Window(self.window.into()), party.through, 1);
         let mut crowd = Crowd::new(common, "scaling", clock::now(), traffic, feed);
         let interrupted = engine.run(&mut crowd)?;
-        let report = crowd.report(&engine.net, interrupted)?;
+        let mut report = crowd.report(&engine.net, interrupted)?;
+        report.parameters = vec![("connections", self.connections.into())];
         server.stop();
         Ok(report)
     }

@@ -1,5 +1,6 @@
 //! What must not be believed says INVALID: a run that could not do what was asked, or measured the tool itself.
 
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
-use crate::support::{Process, SHORT, measure};
+use crate::faults::upgrade;
+use crate::support::{Process, SHORT, count, measure};
 
 /// Why the tool says that a run must not be believed.
 fn reasons(json: &Value) -> String {
@@ -62,4 +64,40 @@ fn a_server_that_dies_is_what_the_report_says() {
         assert!(reasons(&json).contains(died), "{json:#}");
         assert!(json["operations"].as_u64().unwrap() > 0 && json["server_cpu"].is_null(), "what was measured is told: {json:#}");
     }
+}
+
+#[test]
+fn a_run_whose_connections_are_all_lost_is_invalid_in_both_loops() {
+    for pace in [&[][..], &["--rate", "100"]] {
+        let flags = ["echo", "--connections", "3", "--duration", "2s", "--warmup", "0s"];
+        let json = killed_after(Duration::from_secs(1), &[&flags[..], pace].concat(), "/echo");
+        assert_eq!(count(&json, "connections_lost"), 3, "{json:#}");
+        assert!(reasons(&json).contains("all connections were lost"), "{json:#}");
+    }
+}
+
+#[test]
+fn a_run_in_which_nothing_came_back_is_invalid() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut silent = Vec::new();
+        for socket in listener.incoming().map_while(Result::ok) {
+            upgrade(&socket, false);
+            silent.push(socket);
+        }
+    });
+    for pace in [&[][..], &["--rate", "100"]] {
+        let flags = ["echo", &url, "--connections", "2", "--timeout", "300ms", "--duration", "500ms", "--warmup", "0s"];
+        let json = measure(&[&flags[..], pace].concat());
+        assert_eq!((count(&json, "returned"), count(&json, "connections_lost")), (0, 0), "{json:#}");
+        assert!(reasons(&json).contains("nothing was measured: no message"), "{json:#}");
+    }
+}
+
+#[test]
+fn a_run_whose_publisher_is_gone_is_invalid() {
+    let flags = ["publish", "--timeout", "300ms", "--duration", "2s", "--warmup", "0s"];
+    let json = killed_after(Duration::from_secs(1), &flags, "/topics/a");
+    assert!(reasons(&json).contains("who published is gone"), "{json:#}");
 }
