@@ -9,7 +9,7 @@ use crate::histogram::Histogram;
 use crate::kernel::TcpCounters;
 use crate::measured::Measured;
 use crate::net::Net;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 
 /// The stretch of time that is measured.
 #[derive(Debug)]
@@ -68,10 +68,10 @@ impl Stage {
         if self.ended.is_none() && now >= self.until {
             self.finish(net, operations);
         }
-        if let (Some(begun), None) = (&self.begun, &self.ended) {
-            self.progress.show(now, now - self.from, || {
-                format!("{}/s", rate(operations - begun.operations, now.saturating_sub(begun.at)))
-            });
+        if self.ended.is_none() {
+            let begun = self.begun.as_ref().map(|begun| (begun.at, begun.operations));
+            let text = || standing(begun, now, self.until, operations);
+            self.progress.show(now, now.saturating_sub(self.from), text);
         }
         Ok(())
     }
@@ -137,8 +137,13 @@ impl Stage {
     }
 }
 
-fn rate(count: u64, over: Nanos) -> u64 {
-    (count as f64 * SECOND as f64 / over.max(1) as f64) as u64
+/// What is shown at this time: how long it goes on and, once it has begun at a time with a count, how fast.
+fn standing(begun: Option<(Nanos, u64)>, now: Nanos, until: Nanos, operations: u64) -> String {
+    let to_go = until.saturating_sub(now);
+    match begun {
+        Some((at, before)) => progress::pace(operations - before, now.saturating_sub(at), to_go),
+        None => format!("warm-up, {}", progress::left(to_go)),
+    }
 }
 
 #[cfg(test)]
@@ -161,5 +166,12 @@ mod tests {
         stage.tick(&mut net, 30, 0).unwrap();
         stage.finish(&net, 0);
         assert_eq!((stage.lag().len(), stage.lag().quantile(1.0)), (2, 9), "neither the warm-up's nor what came behind the end");
+    }
+
+    #[test]
+    fn what_is_shown_counts_from_the_beginning_and_to_the_end() {
+        assert_eq!(standing(None, 1, 11 * SECOND, 7), "warm-up, 11s left");
+        assert_eq!(standing(Some((SECOND, 7)), SECOND, 11 * SECOND, 7), "0/s, 10s left");
+        assert_eq!(standing(Some((SECOND, 7)), 3 * SECOND, 11 * SECOND, 27), "10/s, 8s left");
     }
 }
