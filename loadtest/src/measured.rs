@@ -22,8 +22,8 @@ pub struct Measured {
     pub workers: Vec<f64>,
     /// What the whole machine spent in softirqs, in seconds.
     pub softirq_seconds: f64,
-    /// By the kernel's count.
-    pub tcp: TcpCounters,
+    /// By the kernel's count; None where that can't be read.
+    pub tcp: Option<TcpCounters>,
 }
 
 impl Measured {
@@ -40,7 +40,7 @@ impl Measured {
             server_has_ended: self.server_has_ended || other.server_has_ended,
             workers: Vec::new(),
             softirq_seconds: self.softirq_seconds + other.softirq_seconds,
-            tcp: self.tcp.and(other.tcp),
+            tcp: self.tcp.map_or(other.tcp, |tcp| other.tcp.map(|other| tcp.and(other))),
         }
     }
 

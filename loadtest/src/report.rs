@@ -28,6 +28,8 @@ pub struct Report {
     /// What one operation is.
     operation: &'static str,
     measured: Measured,
+    /// The stretch of the kernel's counts of connections: like the tool's own, or like its rates.
+    kernel_span: &'static str,
     /// How long events waited inside the tool.
     lag: Histogram,
     /// How late the tool was with what was due, in an open loop, and the name of the latency that counts from then.
@@ -89,6 +91,7 @@ impl Report {
             command,
             operation,
             measured,
+            kernel_span: "measured part",
             lag,
             lateness: None,
             parameters: Vec::new(),
@@ -111,6 +114,12 @@ impl Report {
     /// What was measured between the two ends.
     pub const fn measured(&self) -> &Measured {
         &self.measured
+    }
+
+    /// The kernel's counts of connections are of the whole run, as the tool's are to which they are compared.
+    pub const fn tell_kernel_of_whole_run(&mut self, tcp: Option<TcpCounters>) {
+        self.measured.tcp = tcp;
+        self.kernel_span = "whole run";
     }
 
     /// Tells what was counted.
@@ -269,10 +278,10 @@ impl Report {
             "own": {"cpu_share": measured.own_cpu_share, "wait_share": measured.own_wait_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
             "server_workers": {"cpu_seconds": measured.workers, "skew": measured.skew()},
             "softirq": {"seconds": measured.softirq_seconds, "us_per_operation": self.per_operation(measured.softirq_seconds)},
-            "tcp": {
-                "listen_overflows": measured.tcp.listen_overflows, "syn_retransmits": measured.tcp.syn_retransmits,
-                "active_opens": measured.tcp.active_opens, "failed_opens": measured.tcp.failed_opens,
-            },
+            "tcp": measured.tcp.map(|tcp| json!({
+                "span": self.kernel_span, "listen_overflows": tcp.listen_overflows, "syn_retransmits": tcp.syn_retransmits,
+                "active_opens": tcp.active_opens, "failed_opens": tcp.failed_opens,
+            })),
             "counts": self.counts.iter().map(|count| (count.name.to_owned(), count.value.into())).collect::<serde_json::Map<_, _>>(),
             "figures": figures.collect::<serde_json::Map<_, _>>(),
             "series": self.series.iter().map(|series| json!({"name": series.name, "unit": series.unit, "points": series.points})).collect::<Vec<_>>(),
@@ -365,9 +374,11 @@ impl fmt::Display for Report {
         for Count { name, value, .. } in &self.counts {
             writeln!(f, "  {:<22} {value}", name.replace('_', " "))?;
         }
-        let TcpCounters { listen_overflows, syn_retransmits, active_opens, failed_opens } = self.measured.tcp;
-        write!(f, "  {:<22} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits", "kernel")?;
-        writeln!(f, ", {active_opens} opens, {failed_opens} of them failed")?;
+        if let Some(TcpCounters { listen_overflows, syn_retransmits, active_opens, failed_opens }) = self.measured.tcp {
+            let name = format!("kernel, {}", self.kernel_span);
+            write!(f, "  {name:<22} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits")?;
+            writeln!(f, ", {active_opens} opens, {failed_opens} of them failed")?;
+        }
         let [used, waited] = [self.measured.own_cpu_share, self.measured.own_wait_share].map(|share| 100.0 * share);
         write!(f, "  {:<22} {used:.0} % of a CPU, {waited:.1} % waiting for it", "load test itself")?;
         write!(f, ", lag p99 {}", time(self.lag.quantile(0.99)))?;
@@ -485,6 +496,16 @@ mod tests {
         assert!(report.to_json()["server_cpu"].is_null());
         report.measured.server = Some(CpuTime { user: 0.001, system: 0.002, ..CpuTime::default() });
         assert!(report.to_string().contains("300.00 µs a message (100.00 user, 200.00 system)"), "{report}");
+    }
+
+    #[test]
+    fn the_kernel_s_counts_say_what_they_are_of_and_are_no_zeros_where_there_are_none() {
+        let mut report = report(0.1, 1, 1_000_000);
+        assert!(report.to_json()["tcp"].is_null() && !report.to_string().contains("kernel"), "{report}");
+        report.measured.tcp = Some(TcpCounters { active_opens: 5, ..TcpCounters::default() });
+        assert!(report.to_string().contains("kernel, measured part"), "{report}");
+        report.tell_kernel_of_whole_run(Some(TcpCounters { active_opens: 7, ..TcpCounters::default() }));
+        assert!(report.to_string().contains("kernel, whole run      0 listen overflows, 0 SYN retransmits, 7 opens"), "{report}");
     }
 
     #[test]

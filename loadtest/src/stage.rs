@@ -36,7 +36,7 @@ struct Sample {
     server: Option<CpuTime>,
     threads: BTreeMap<u32, Thread>,
     softirq: f64,
-    tcp: TcpCounters,
+    tcp: Option<TcpCounters>,
 }
 
 impl Stage {
@@ -125,7 +125,7 @@ impl Stage {
             server_has_ended: begun.server.is_some() && ended.server.is_none(),
             workers: cpu::workers(&begun.threads, &ended.threads),
             softirq_seconds: ended.softirq - begun.softirq,
-            tcp: ended.tcp.since(begun.tcp),
+            tcp: ended.tcp.zip(begun.tcp).map(|(end, begin)| end.since(begin)),
         }
     }
 
