@@ -21,6 +21,8 @@ pub struct Report {
     /// What one operation is.
     operation: &'static str,
     measured: Measured,
+    /// What all processes of the tool used, as a share of one processor.
+    own_cpu_sum: f64,
     /// The stretch of the kernel's counts of connections: like the tool's own, or like its rates.
     kernel_span: &'static str,
     /// How long events waited inside the tool.
@@ -83,6 +85,7 @@ impl Report {
         Self {
             command,
             operation,
+            own_cpu_sum: measured.own_cpu_share,
             measured,
             kernel_span: "measured part",
             lag,
@@ -172,9 +175,11 @@ impl Report {
         self.measured.operations += more;
     }
 
-    /// Takes another process's use of a CPU into account: added where both share one, else the larger counts.
+    /// Takes another process's use of a CPU into account: added where both share one, else the larger counts, and the sum against
+    /// all CPUs.
     pub const fn add_own_cpu(&mut self, share: f64, is_shared: bool) {
         let own = self.measured.own_cpu_share;
+        self.own_cpu_sum += share;
         self.measured.own_cpu_share = if is_shared { own + share } else { own.max(share) };
     }
 
@@ -217,7 +222,7 @@ impl Report {
                 "user_us_per_operation": user, "system_us_per_operation": system, "us_per_operation": user + system,
             })),
             "server_cpu_seconds": measured.server.map(|cpu| json!({"user": cpu.user, "system": cpu.system})),
-            "own": {"cpu_share": measured.own_cpu_share, "wait_share": measured.own_wait_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
+            "own": {"cpu_share": measured.own_cpu_share, "cpu_sum": self.own_cpu_sum, "wait_share": measured.own_wait_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
             "server_workers": {"cpu_seconds": measured.workers, "skew": measured.skew()},
             "softirq": {"seconds": measured.softirq_seconds, "us_per_operation": self.per_operation(measured.softirq_seconds)},
             "tcp": measured.tcp.map(|tcp| json!({

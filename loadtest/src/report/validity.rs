@@ -1,11 +1,13 @@
 //! Whether a report may be believed: doubts of the run, and what shows that the tool measured itself.
 
+use std::thread;
+
 use crate::clock::Nanos;
 use crate::histogram::Histogram;
 
 use super::{Report, time};
 
-/// Beyond this share of one processor the tool may have been the bottleneck.
+/// Beyond this share of one processor, or of all there are for its processes together, the tool may have been the bottleneck.
 const OWN_CPU_SHARE_MAX: f64 = 0.8;
 
 /// Beyond this share of the time in the queue for a CPU, others took the tool's. An event that comes at any time meets it waiting with
@@ -52,6 +54,10 @@ impl Report {
             let percent = 100.0 * self.measured.own_cpu_share;
             reasons.push(format!("the load test itself used {percent:.0} % of a CPU: it may have been the bottleneck"));
         }
+        // One process has said it of its CPU.
+        if self.own_cpu_sum > self.measured.own_cpu_share {
+            reasons.extend(crowded(self.own_cpu_sum, thread::available_parallelism().map_or(1, usize::from)));
+        }
         if self.measured.own_wait_share > OWN_WAIT_SHARE_MAX {
             let percent = 100.0 * self.measured.own_wait_share;
             reasons.push(format!("the load test waited for its CPU {percent:.0} % of the time: others ran there"));
@@ -72,6 +78,16 @@ impl Report {
 /// Why a latency that counts from when something was due must not be quoted, if the tool itself was late.
 pub fn late(name: &str, lateness: &Histogram, latency: &Histogram) -> Option<String> {
     beyond_tenth("the load test sent late", lateness.quantile(0.99), name, latency.quantile(0.99))
+}
+
+/// Why several processes on so many CPUs may have left too little to themselves and to the server.
+fn crowded(sum: f64, cpus: usize) -> Option<String> {
+    (sum > OWN_CPU_SHARE_MAX * cpus as f64).then(|| {
+        let percent = 100.0 * sum;
+        format!(
+            "the load test's processes used {percent:.0} % of a CPU together, and there are {cpus}: none was left for the server"
+        )
+    })
 }
 
 fn beyond_tenth(what: &str, lag: Nanos, name: &str, p99: Nanos) -> Option<String> {
@@ -121,5 +137,17 @@ mod tests {
         let idle = Report { latencies: Vec::new(), ..with(0, 0) };
         assert!(idle.invalid().is_empty(), "idle connections complete nothing");
         assert!(Report { interrupted: true, ..with(0, 0) }.invalid().is_empty(), "it had no time to");
+    }
+
+    #[test]
+    fn several_processes_are_weighed_against_all_cpus() {
+        assert_eq!((crowded(1.6, 2), crowded(2.4, 4)), (None, None));
+        assert!(crowded(2.37, 2).unwrap().contains("used 237 % of a CPU together, and there are 2"));
+        let mut run = report(0.79, 10, 9_000);
+        assert!(run.invalid().is_empty());
+        // However many CPUs this machine has, these are too many for it.
+        (0..2 * thread::available_parallelism().unwrap().get()).for_each(|_| run.add_own_cpu(0.79, false));
+        assert_eq!((run.busy_tool().len(), run.measured.own_cpu_share), (1, 0.79));
+        assert!(run.busy_tool()[0].contains("the load test's processes used"));
     }
 }
