@@ -149,3 +149,87 @@ impl Engine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+    use crate::client::Purpose;
+
+    const CONNECTIONS: usize = 100;
+    const WORK: Nanos = 20 * MILLISECOND;
+
+    /// Opens connections, and then is at work while an answer comes on each: it does the server's part itself.
+    struct Busy {
+        listener: TcpListener,
+        accepted: Vec<TcpStream>,
+        turns: u32,
+        closed: usize,
+    }
+
+    impl Load for Busy {
+        fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+            self.turns += 1;
+            match self.turns {
+                1 => {
+                    for _ in 0..CONNECTIONS {
+                        net.open(now, 0, Purpose::Visit).unwrap();
+                    }
+                }
+                2 => {
+                    self.accepted.extend((0..CONNECTIONS).map(|_| self.listener.accept().unwrap().0));
+                    self.accepted.iter_mut().for_each(|socket| socket.write_all(b"HTTP/1.1 404 No\r\n\r\n").unwrap());
+                    thread::sleep(Duration::from_nanos(WORK));
+                }
+                _ => {}
+            }
+            Ok(if self.closed == CONNECTIONS { Next::Done } else { Next::At(now + WAIT_MAX) })
+        }
+
+        fn closed(&mut self, _net: &mut Net, _id: usize, _ending: Ending, _at: Nanos) {
+            self.closed += 1;
+        }
+    }
+
+    #[test]
+    fn a_burst_that_came_while_the_tool_worked_counts_from_when_it_last_looked() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::resolve(&format!("ws://{}/", listener.local_addr().unwrap()), None, 1).unwrap();
+        let mut engine = Engine::new(target, SECOND, Arc::default()).unwrap();
+        engine.run(&mut Busy { listener, accepted: Vec::new(), turns: 0, closed: 0 }).unwrap();
+        let lag = &engine.net.lag;
+        assert!(lag.len() >= CONNECTIONS as u64 && lag.quantile(0.01) >= WORK / 100 * 99, "{} ns", lag.quantile(0.01));
+    }
+
+    /// Sleeps until times that are now nearer and now farther than the last.
+    struct Sleeper {
+        due: Vec<Nanos>,
+        late: Nanos,
+    }
+
+    impl Load for Sleeper {
+        fn turn(&mut self, _net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+            while let Some(due) = self.due.pop_if(|due| *due <= now) {
+                self.late = self.late.max(now - due);
+            }
+            Ok(self.due.last().map_or(Next::Done, |&due| Next::At(due)))
+        }
+
+        fn closed(&mut self, _net: &mut Net, _id: usize, _ending: Ending, _at: Nanos) {}
+    }
+
+    #[test]
+    fn every_time_is_kept_though_the_timer_is_not_set_for_each() {
+        let target = Target::resolve("ws://127.0.0.1:9/", None, 1).unwrap();
+        let mut engine = Engine::new(target, SECOND, Arc::default()).unwrap();
+        let start = clock::now();
+        let due = [350, 230, 220, 100, 99, 1].map(|after| start + after * MILLISECOND).to_vec();
+        let mut sleeper = Sleeper { due, late: 0 };
+        engine.run(&mut sleeper).unwrap();
+        assert!(sleeper.late < WAIT_MAX / 2, "{} ns late", sleeper.late);
+        assert!(clock::now() >= start + 350 * MILLISECOND, "nor is any passed over");
+    }
+}
