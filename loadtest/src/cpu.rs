@@ -1,4 +1,5 @@
-//! What a server costs: processor time and memory of a process and its descendants, as `/proc` has them.
+//! What a server costs: processor time and memory of a process and its descendants, as `/proc` has them; and how long the tool waited
+//! for a CPU.
 //!
 //! User and system stay apart, because they have different remedies. The kernel tells them apart in ticks of 10 ms; the sum it has
 //! in nanoseconds, so the ticks only say how the sum divides.
@@ -6,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::{fs, io};
 
-use crate::clock::Nanos;
+use crate::clock::{MICROSECOND, Nanos};
 use crate::failure::Failure;
 
 /// Processor time in seconds.
@@ -110,6 +111,17 @@ fn parse_softirq(stat: &str) -> f64 {
     line.and_then(|line| line.split_ascii_whitespace().nth(6)?.parse().ok()).unwrap_or_default()
 }
 
+/// How long a thread was ready to run and had no CPU, and how often it then got one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queueing {
+    waited: Nanos,
+    times: u64,
+}
+
+/// So long may it take until a thread that wakes runs on a CPU that is idle: that has to be roused first, which takes some
+/// microseconds and in a virtual machine more of them.
+const WAKING: Nanos = 10 * MICROSECOND;
+
 /// A thread of a server.
 #[derive(Clone, Debug)]
 pub struct Thread {
@@ -172,14 +184,23 @@ fn over_tree<T>(pid: u32, read: impl Fn(u32) -> io::Result<T>) -> Result<Vec<T>,
     Ok(all)
 }
 
-/// How long this thread was ready to run and had no CPU, since it started; 0 where the scheduler keeps no account.
-pub fn own_wait() -> Nanos {
-    parse_wait(&fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default())
-}
+impl Queueing {
+    /// This thread's, since it started; nothing where the scheduler keeps no account.
+    pub fn own() -> Self {
+        Self::parse(&fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default())
+    }
 
-/// Field 2 of three: time on a CPU, time in the queue for one, and how often it got one.
-fn parse_wait(schedstat: &str) -> Nanos {
-    schedstat.split_ascii_whitespace().nth(1).and_then(|wait| wait.parse().ok()).unwrap_or_default()
+    /// Time on a CPU, time in the queue for one, and how often it got one.
+    fn parse(schedstat: &str) -> Self {
+        let mut fields = schedstat.split_ascii_whitespace().skip(1).map(|field| field.parse().unwrap_or_default());
+        Self { waited: fields.next().unwrap_or_default(), times: fields.next().unwrap_or_default() }
+    }
+
+    /// How long others kept it from the CPU since `earlier`: what it waited beyond what it waits for an idle CPU, too.
+    pub const fn by_others_since(self, earlier: Self) -> Nanos {
+        let waking = (self.times - earlier.times) * WAKING;
+        (self.waited - earlier.waited).saturating_sub(waking)
+    }
 }
 
 /// The children of all threads of a process.
@@ -246,8 +267,16 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_the_second_field() {
-        assert_eq!((parse_wait("11 22 33\n"), parse_wait("")), (22, 0));
+    fn what_others_did_is_the_wait_beyond_that_for_an_idle_cpu() {
+        assert_eq!(
+            (Queueing::parse("11 22 33\n"), Queueing::parse("")),
+            (Queueing { waited: 22, times: 33 }, Queueing::default())
+        );
+        let begun = Queueing { waited: 500 * MICROSECOND, times: 7 };
+        let woken = Queueing { waited: 1400 * MICROSECOND, times: 107 };
+        assert_eq!(woken.by_others_since(begun), 0, "a hundred times 9 µs");
+        let starved = Queueing { waited: 4500 * MICROSECOND, times: 8 };
+        assert_eq!(starved.by_others_since(begun), 3990 * MICROSECOND);
     }
 
     #[test]

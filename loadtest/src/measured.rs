@@ -12,7 +12,7 @@ pub struct Measured {
     pub operations: u64,
     /// The tool's own processor time, as a share of one processor.
     pub own_cpu_share: f64,
-    /// How long the tool was ready to run and had no CPU, as a share of the time.
+    /// How long others kept the tool from its CPU when it was ready to run, as a share of the time.
     pub own_wait_share: f64,
     /// The server's processor time.
     pub server: Option<CpuTime>,

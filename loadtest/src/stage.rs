@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::{self, Nanos, SECOND};
-use crate::cpu::{self, CpuTime, Thread};
+use crate::cpu::{self, CpuTime, Queueing, Thread};
 use crate::failure::Failure;
 use crate::histogram::Histogram;
 use crate::kernel::TcpCounters;
@@ -32,7 +32,7 @@ struct Sample {
     at: Nanos,
     operations: u64,
     own_cpu: Nanos,
-    own_wait: Nanos,
+    own_queueing: Queueing,
     server: Option<CpuTime>,
     threads: BTreeMap<u32, Thread>,
     softirq: f64,
@@ -120,7 +120,7 @@ impl Stage {
             seconds: wall as f64 / SECOND as f64,
             operations: ended.operations - begun.operations,
             own_cpu_share: (ended.own_cpu - begun.own_cpu) as f64 / wall as f64,
-            own_wait_share: (ended.own_wait - begun.own_wait) as f64 / wall as f64,
+            own_wait_share: ended.own_queueing.by_others_since(begun.own_queueing) as f64 / wall as f64,
             server: ended.server.zip(begun.server).map(|(end, begin)| end.since(begin)),
             server_has_ended: begun.server.is_some() && ended.server.is_none(),
             workers: cpu::workers(&begun.threads, &ended.threads),
@@ -132,8 +132,8 @@ impl Stage {
     fn sample(&self, server: Option<CpuTime>, operations: u64) -> Sample {
         let threads = self.pid.map(cpu::threads_of_tree).unwrap_or_default();
         let (softirq, tcp) = (cpu::softirq_seconds(), TcpCounters::read());
-        let (own_cpu, own_wait) = (clock::own_cpu(), cpu::own_wait());
-        Sample { at: clock::now(), operations, own_cpu, own_wait, server, threads, softirq, tcp }
+        let (own_cpu, own_queueing) = (clock::own_cpu(), Queueing::own());
+        Sample { at: clock::now(), operations, own_cpu, own_queueing, server, threads, softirq, tcp }
     }
 }
 

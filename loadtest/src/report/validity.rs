@@ -10,9 +10,8 @@ use super::{Report, time};
 /// Beyond this share of one processor, or of all there are for its processes together, the tool may have been the bottleneck.
 const OWN_CPU_SHARE_MAX: f64 = 0.8;
 
-/// Beyond this share of the time in the queue for a CPU, others took the tool's. An event that comes at any time meets it waiting with
-/// this probability, so it is in one latency out of ten, and every p99 is made of it. Alone on a CPU the tool waits for
-/// microseconds, when it wakes.
+/// Beyond this share of the time others kept the tool from its CPU. An event that comes at any time meets it waiting with this
+/// probability, so the wait is in one latency out of ten, and every p99 is made of it.
 const OWN_WAIT_SHARE_MAX: f64 = 0.1;
 
 /// The tool's own lag may be this share of what it reports.
