@@ -1,4 +1,5 @@
-//! What a server costs: processor time and memory of a process and its descendants, as `/proc` has them.
+//! What a server costs: processor time and memory of a process and its descendants, as `/proc` has them; and how long the tool waited
+//! for a CPU.
 //!
 //! User and system stay apart, because they have different remedies. The kernel tells them apart in ticks of 10 ms; the sum it has
 //! in nanoseconds, so the ticks only say how the sum divides.
@@ -6,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::{fs, io};
 
+use crate::clock::{MICROSECOND, Nanos};
 use crate::failure::Failure;
 
 /// Processor time in seconds.
@@ -32,11 +34,14 @@ pub struct Memory {
 }
 
 impl CpuTime {
-    /// What `pid`, its descendants and those it has waited for have used since they started.
-    pub fn of_tree(pid: u32) -> Result<Self, Failure> {
+    /// What `root`, its descendants and those it has waited for have used since they started.
+    pub fn of_tree(root: u32) -> Result<Self, Failure> {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
-        let all = over_tree(pid, |pid| {
+        let all = over_tree(root, |pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            if root == pid && has_ended(&stat) {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "it has ended"));
+            }
             let times = parse_stat(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its stat cannot be read"))?;
             Ok((times, scheduled_seconds(pid)))
         })?;
@@ -78,6 +83,23 @@ impl Memory {
     }
 }
 
+/// Resident memory of `pid` and its descendants, in bytes: the kernel's own running count, which costs the process nothing. For
+/// [`Memory`] the kernel walks all of its pages under the lock of its memory, tens of milliseconds for a gibibyte. On several CPUs the
+/// count is some pages behind on each.
+pub fn rss_of_tree(pid: u32) -> Result<u64, Failure> {
+    let page = rustix::param::page_size() as u64;
+    let all = over_tree(pid, |pid| {
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+        parse_resident(&statm).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its statm cannot be read"))
+    })?;
+    Ok(all.iter().sum::<u64>() * page)
+}
+
+/// Field 2, in pages.
+fn parse_resident(statm: &str) -> Option<u64> {
+    statm.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// What the whole machine has spent in softirqs, which is where the kernel receives; 0 where `/proc/stat` isn't there.
 pub fn softirq_seconds() -> f64 {
     parse_softirq(&fs::read_to_string("/proc/stat").unwrap_or_default()) / rustix::param::clock_ticks_per_second() as f64
@@ -88,6 +110,17 @@ fn parse_softirq(stat: &str) -> f64 {
     let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
     line.and_then(|line| line.split_ascii_whitespace().nth(6)?.parse().ok()).unwrap_or_default()
 }
+
+/// How long a thread was ready to run and had no CPU, and how often it then got one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queueing {
+    waited: Nanos,
+    times: u64,
+}
+
+/// So long may it take until a thread that wakes runs on a CPU that is idle: that has to be roused first, which takes some
+/// microseconds and in a virtual machine more of them.
+const WAKING: Nanos = 10 * MICROSECOND;
 
 /// A thread of a server.
 #[derive(Clone, Debug)]
@@ -151,6 +184,25 @@ fn over_tree<T>(pid: u32, read: impl Fn(u32) -> io::Result<T>) -> Result<Vec<T>,
     Ok(all)
 }
 
+impl Queueing {
+    /// This thread's, since it started; nothing where the scheduler keeps no account.
+    pub fn own() -> Self {
+        Self::parse(&fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default())
+    }
+
+    /// Time on a CPU, time in the queue for one, and how often it got one.
+    fn parse(schedstat: &str) -> Self {
+        let mut fields = schedstat.split_ascii_whitespace().skip(1).map(|field| field.parse().unwrap_or_default());
+        Self { waited: fields.next().unwrap_or_default(), times: fields.next().unwrap_or_default() }
+    }
+
+    /// How long others kept it from the CPU since `earlier`: what it waited beyond what it waits for an idle CPU, too.
+    pub const fn by_others_since(self, earlier: Self) -> Nanos {
+        let waking = (self.times - earlier.times) * WAKING;
+        (self.waited - earlier.waited).saturating_sub(waking)
+    }
+}
+
 /// The children of all threads of a process.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -158,6 +210,12 @@ fn children(pid: u32) -> Vec<u32> {
         .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
         .flat_map(|line| line.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
         .collect()
+}
+
+/// Whether a process is but an entry that its parent has not read yet: state Z, field 3, or X.
+fn has_ended(stat: &str) -> bool {
+    let state = stat.rfind(')').and_then(|at| stat[at + 1..].split_ascii_whitespace().next());
+    matches!(state, Some("Z" | "X"))
 }
 
 /// utime, stime, cutime and cstime: fields 14 to 17. The name before them may contain anything, so the last `)` ends it.
@@ -183,6 +241,7 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 11 12 13 14 20 0";
         assert_eq!(parse_stat(stat), Some([11, 12, 13, 14]));
         assert_eq!(parse_stat("7 (a"), None);
+        assert!(!has_ended(stat) && !has_ended("7 (a") && has_ended("7 (a ) S) Z 1 7 7 0"));
     }
 
     #[test]
@@ -208,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn what_others_did_is_the_wait_beyond_that_for_an_idle_cpu() {
+        assert_eq!(
+            (Queueing::parse("11 22 33\n"), Queueing::parse("")),
+            (Queueing { waited: 22, times: 33 }, Queueing::default())
+        );
+        let begun = Queueing { waited: 500 * MICROSECOND, times: 7 };
+        let woken = Queueing { waited: 1400 * MICROSECOND, times: 107 };
+        assert_eq!(woken.by_others_since(begun), 0, "a hundred times 9 µs");
+        let starved = Queueing { waited: 4500 * MICROSECOND, times: 8 };
+        assert_eq!(starved.by_others_since(begun), 3990 * MICROSECOND);
+    }
+
+    #[test]
     fn softirq_is_the_seventh_field() {
         assert_eq!(parse_softirq("cpu  1 2 3 4 5 6 700 8\ncpu0 1 1 1 1 1 1 1\n"), 700.0);
         assert_eq!(parse_softirq(""), 0.0);
@@ -227,9 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_ended_is_none_also_before_its_parent_knows() {
+        let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+        io::Read::read_to_end(&mut child.stdout.take().unwrap(), &mut Vec::new()).unwrap();
+        // Its output ends a moment before it does.
+        let is_there = |_: &u32| CpuTime::of_tree(child.id()).is_ok();
+        let looks = (0..1000).inspect(|_| std::thread::sleep(std::time::Duration::from_millis(1)));
+        assert!(looks.take_while(is_there).count() < 1000);
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn own_memory_is_some_and_a_process_that_is_gone_is_an_error() {
         let own = Memory::of_tree(std::process::id()).unwrap();
         assert!(own.rss >= own.pss && own.pss > 100_000, "{own:?}");
-        assert!(CpuTime::of_tree(u32::MAX).is_err());
+        let counted = rss_of_tree(std::process::id()).unwrap();
+        assert!(counted.abs_diff(own.rss) < own.rss / 2 + (4 << 20), "{counted} {own:?}");
+        assert_eq!((parse_resident("9 7 5 3 0 1 0"), parse_resident("9")), (Some(7), None));
+        assert!(CpuTime::of_tree(u32::MAX).is_err() && rss_of_tree(u32::MAX).is_err());
     }
 }

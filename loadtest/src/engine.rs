@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -21,9 +22,6 @@ use crate::target::Target;
 
 /// The longest wait, so that Ctrl-C, time-outs and the progress bar have their turn.
 pub const WAIT_MAX: Nanos = 100 * MILLISECOND;
-
-/// A wait shorter than this was no sleep: it takes a system call's time alone.
-const AWAKE: Nanos = 3_000;
 
 /// Room for what one read brings, in bytes: larger than any socket's default buffer.
 const RECEIVE_BYTES: usize = 256 * 1024;
@@ -64,6 +62,8 @@ pub struct Engine {
     poll: Poll,
     events: Events,
     timer: OwnedFd,
+    /// When the timer fires, or has.
+    fires_at: Nanos,
     receive: Box<[u8]>,
     interrupted: Arc<AtomicBool>,
     /// The connections.
@@ -82,7 +82,7 @@ impl Engine {
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let net = Net::new(poll.registry().try_clone()?, target, timeout);
         let receive = vec![0; RECEIVE_BYTES].into_boxed_slice();
-        Ok(Self { poll, events: Events::with_capacity(EVENTS_MAX), timer, receive, interrupted, net })
+        Ok(Self { poll, events: Events::with_capacity(EVENTS_MAX), timer, fires_at: 0, receive, interrupted, net })
     }
 
     /// Runs until the load is done, or somebody pressed Ctrl-C: then true.
@@ -98,16 +98,12 @@ impl Engine {
                 Next::At(_) if self.is_interrupted() => return Ok(true),
                 Next::At(at) => at.min(now + WAIT_MAX),
             };
-            let asleep_at = clock::now();
-            self.wait(at).map_err(|error| Failure::System("waiting for events", error))?;
+            let came_after = self.wait(at, looked_at).map_err(|error| Failure::System("waiting for events", error))?;
             let now = clock::now();
-            // What was there without a sleep came while the tool was at work: since when it lay there is not known, so it counts
-            // from when the tool last looked.
-            let woke_at = if now - asleep_at < AWAKE { looked_at } else { now };
             looked_at = now;
             for event in &self.events {
                 if event.token() != TIMER {
-                    self.net.handle(event.token().0, event.is_read_closed(), &mut self.receive, woke_at, load);
+                    self.net.handle(event.token().0, event.is_read_closed(), &mut self.receive, came_after.unwrap_or(now), load);
                 }
             }
             self.net.expire(now, load);
@@ -119,18 +115,121 @@ impl Engine {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    fn wait(&mut self, until: Nanos) -> io::Result<()> {
-        // A time of zero would disarm the timer; one that has passed fires at once.
-        let until = until.max(1);
-        let at = Timespec { tv_sec: (until / SECOND) as i64, tv_nsec: (until % SECOND) as i64 };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
-        match self.poll.poll(&mut self.events, None) {
+    /// Waits for events until this time at the latest. What is there without a sleep came while the tool was at work: since when it
+    /// lay there is not known, so it counts from when the tool last looked, which is returned then.
+    fn wait(&mut self, until: Nanos, looked_at: Nanos) -> io::Result<Option<Nanos>> {
+        self.poll(Some(Duration::ZERO))?;
+        let now = clock::now();
+        if !self.events.is_empty() || until <= now {
+            return Ok(Some(looked_at));
+        }
+        // A timer that is set already will do if it fires no later: the loop comes round once more, and a system call is saved
+        // for each sleep before.
+        if !(now + 1..=until).contains(&self.fires_at) {
+            self.set_timer(until)?;
+        }
+        self.poll(None).map(|()| None)
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
                 Ok(())
             }
             result => result,
         }
+    }
+
+    fn set_timer(&mut self, at: Nanos) -> io::Result<()> {
+        let time = Timespec { tv_sec: (at / SECOND) as i64, tv_nsec: (at % SECOND) as i64 };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: time };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
+        self.fires_at = at;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+    use crate::client::Purpose;
+
+    const CONNECTIONS: usize = 100;
+    const WORK: Nanos = 20 * MILLISECOND;
+
+    /// Opens connections, and then is at work while an answer comes on each: it does the server's part itself.
+    struct Busy {
+        listener: TcpListener,
+        accepted: Vec<TcpStream>,
+        turns: u32,
+        closed: usize,
+    }
+
+    impl Load for Busy {
+        fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+            self.turns += 1;
+            match self.turns {
+                1 => {
+                    for _ in 0..CONNECTIONS {
+                        net.open(now, 0, Purpose::Visit).unwrap();
+                    }
+                }
+                2 => {
+                    self.accepted.extend((0..CONNECTIONS).map(|_| self.listener.accept().unwrap().0));
+                    self.accepted.iter_mut().for_each(|socket| socket.write_all(b"HTTP/1.1 404 No\r\n\r\n").unwrap());
+                    thread::sleep(Duration::from_nanos(WORK));
+                }
+                _ => {}
+            }
+            Ok(if self.closed == CONNECTIONS { Next::Done } else { Next::At(now + WAIT_MAX) })
+        }
+
+        fn closed(&mut self, _net: &mut Net, _id: usize, _ending: Ending, _at: Nanos) {
+            self.closed += 1;
+        }
+    }
+
+    #[test]
+    fn a_burst_that_came_while_the_tool_worked_counts_from_when_it_last_looked() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::resolve(&format!("ws://{}/", listener.local_addr().unwrap()), None, 1).unwrap();
+        let mut engine = Engine::new(target, SECOND, Arc::default()).unwrap();
+        engine.run(&mut Busy { listener, accepted: Vec::new(), turns: 0, closed: 0 }).unwrap();
+        let lag = &engine.net.lag;
+        assert!(lag.len() >= CONNECTIONS as u64 && lag.quantile(0.01) >= WORK / 100 * 99, "{} ns", lag.quantile(0.01));
+    }
+
+    /// Sleeps until times that are now nearer and now farther than the last.
+    struct Sleeper {
+        due: Vec<Nanos>,
+        late: Nanos,
+    }
+
+    impl Load for Sleeper {
+        fn turn(&mut self, _net: &mut Net, now: Nanos) -> Result<Next, Failure> {
+            while let Some(due) = self.due.pop_if(|due| *due <= now) {
+                self.late = self.late.max(now - due);
+            }
+            Ok(self.due.last().map_or(Next::Done, |&due| Next::At(due)))
+        }
+
+        fn closed(&mut self, _net: &mut Net, _id: usize, _ending: Ending, _at: Nanos) {}
+    }
+
+    #[test]
+    fn every_time_is_kept_though_the_timer_is_not_set_for_each() {
+        let target = Target::resolve("ws://127.0.0.1:9/", None, 1).unwrap();
+        let mut engine = Engine::new(target, SECOND, Arc::default()).unwrap();
+        let start = clock::now();
+        let due = [350, 230, 220, 100, 99, 1].map(|after| start + after * MILLISECOND).to_vec();
+        let mut sleeper = Sleeper { due, late: 0 };
+        engine.run(&mut sleeper).unwrap();
+        assert!(sleeper.late < WAIT_MAX / 2, "{} ns late", sleeper.late);
+        assert!(clock::now() >= start + 350 * MILLISECOND, "nor is any passed over");
     }
 }

@@ -23,16 +23,30 @@ pub struct TcpCounters {
 }
 
 impl TcpCounters {
-    /// Now; 0 where `/proc/net` isn't there.
-    pub fn read() -> Self {
-        let extended = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
-        let basic = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
-        Self {
-            listen_overflows: named(&extended, "ListenOverflows"),
-            syn_retransmits: named(&extended, "TCPSynRetrans"),
-            active_opens: named(&basic, "ActiveOpens"),
-            failed_opens: named(&basic, "AttemptFails"),
-        }
+    /// Now; None where `/proc/net` can't be read or has them not.
+    pub fn read() -> Option<Self> {
+        let extended = fs::read_to_string("/proc/net/netstat").ok()?;
+        Self::parse(&extended, &fs::read_to_string("/proc/net/snmp").ok()?)
+    }
+
+    fn parse(extended: &str, basic: &str) -> Option<Self> {
+        Some(Self {
+            listen_overflows: named(extended, "ListenOverflows")?,
+            syn_retransmits: named(extended, "TCPSynRetrans")?,
+            active_opens: named(basic, "ActiveOpens")?,
+            failed_opens: named(basic, "AttemptFails")?,
+        })
+    }
+
+    /// Why a tool must not be believed that began to open so many connections and was refused so many, where these are of the same
+    /// stretch of time. Others may open connections, too; but fewer than the tool's own there can't be.
+    pub fn doubt(self, opened: u64, refused: u64) -> Option<String> {
+        let Self { active_opens, failed_opens, .. } = self;
+        let are_fewer = active_opens < opened || failed_opens < refused;
+        are_fewer.then(|| {
+            let kernel = format!("the kernel counted {active_opens} opens, {failed_opens} of them failed");
+            format!("{kernel}: fewer than the load test's {opened} and {refused} refused")
+        })
     }
 
     /// Both together.
@@ -65,14 +79,14 @@ pub fn memory_bytes() -> u64 {
 }
 
 /// A line of names is followed by a line of their values.
-fn named(text: &str, name: &str) -> u64 {
+fn named(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines();
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
         if let Some(at) = names.split_ascii_whitespace().position(|other| other == name) {
-            return values.split_ascii_whitespace().nth(at).and_then(|value| value.parse().ok()).unwrap_or_default();
+            return values.split_ascii_whitespace().nth(at)?.parse().ok();
         }
     }
-    0
+    None
 }
 
 /// How many connections one process may have.
@@ -113,20 +127,35 @@ mod tests {
     #[test]
     fn counters_are_found_by_name() {
         let text = "TcpExt: A ListenOverflows B\nTcpExt: 1 42 3\nIpExt: X TCPSynRetrans\nIpExt: 4 5\n";
-        assert_eq!(named(text, "ListenOverflows"), 42);
-        assert_eq!(named(text, "TCPSynRetrans"), 5);
-        assert_eq!(named(text, "Missing"), 0);
+        assert_eq!(named(text, "ListenOverflows"), Some(42));
+        assert_eq!(named(text, "TCPSynRetrans"), Some(5));
+        assert_eq!(named(text, "Missing"), None);
+        let basic = "Tcp: ActiveOpens AttemptFails\nTcp: 7 1\n";
+        let all = TcpCounters { listen_overflows: 42, syn_retransmits: 5, active_opens: 7, failed_opens: 1 };
+        assert_eq!(TcpCounters::parse(text, basic), Some(all));
+        for (extended, basic) in [("", basic), (text, ""), ("", "")] {
+            assert_eq!(TcpCounters::parse(extended, basic), None, "what is not there is no zero");
+        }
+    }
+
+    #[test]
+    fn fewer_than_the_tool_s_own_is_a_doubt() {
+        let kernel = TcpCounters { active_opens: 10, failed_opens: 2, ..TcpCounters::default() };
+        assert_eq!((kernel.doubt(10, 2), kernel.doubt(9, 0)), (None, None));
+        let fewer = "the kernel counted 10 opens, 2 of them failed: fewer than the load test's 11 and 0 refused";
+        assert_eq!(kernel.doubt(11, 0).unwrap(), fewer);
+        assert!(kernel.doubt(10, 3).is_some());
     }
 
     #[test]
     fn the_kernel_counts_what_is_opened_and_what_it_takes() {
-        let before = TcpCounters::read();
+        let before = TcpCounters::read().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(std::net::TcpStream::connect(address).unwrap());
         drop(listener);
         std::net::TcpStream::connect(address).unwrap_err();
-        let since = TcpCounters::read().since(before);
+        let since = TcpCounters::read().unwrap().since(before);
         assert!(since.active_opens >= 2 && since.failed_opens >= 1, "{since:?}");
         assert!(memory_bytes() > 1 << 20);
     }

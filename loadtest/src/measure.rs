@@ -202,7 +202,8 @@ mod tests {
 
     use super::*;
     use crate::histogram::Histogram;
-    use crate::report::{Measured, Report};
+    use crate::measured::Measured;
+    use crate::report::Report;
 
     #[test]
     fn a_run_is_taken_apart() {

@@ -13,7 +13,7 @@ use crate::report::Report;
 const HEAD: [&str; 7] = ["ended", "command_line", "command", "parameters", "name", "value", "unit"];
 
 /// Numbers of a report's JSON beside figures, counts, series and latencies: where they stand there, their name and unit.
-const NUMBERS: [(&str, &str, &str); 16] = [
+const NUMBERS: [(&str, &str, &str); 17] = [
     ("/seconds", "seconds", "s"),
     ("/operations", "operations", ""),
     ("/operations_per_second", "rate", "1/s"),
@@ -27,6 +27,7 @@ const NUMBERS: [(&str, &str, &str); 16] = [
     ("/tcp/active_opens", "active_opens", ""),
     ("/tcp/failed_opens", "failed_opens", ""),
     ("/own/cpu_share", "own_cpu_share", ""),
+    ("/own/wait_share", "own_wait_share", ""),
     ("/own/lag/quantiles/p99", "own_lag p99", "ns"),
     ("/own/lag/quantiles/max", "own_lag max", "ns"),
     ("/own/lateness/quantiles/p99", "own_lateness p99", "ns"),

@@ -130,15 +130,15 @@ impl Measure for Connect {
         let mut slots = Slots::new(self, concurrency, idle, clock::now());
         let before = TcpCounters::read();
         let interrupted = engine.run(&mut slots)?;
-        let by_kernel = TcpCounters::read().since(before);
-        slots.stage.finish(slots.done)?;
+        let by_kernel = TcpCounters::read().zip(before).map(|(now, before)| now.since(before));
+        slots.stage.finish(&engine.net, slots.done);
         let first = slots.failures.first();
         if slots.done == 0
             && let Some(first) = first
         {
             return Err(Failure::Usage(format!("{}: no connection was opened: {first}", engine.net.target(0).address)));
         }
-        self.report(slots, by_kernel, &engine.net, interrupted).map(|report| vec![report])
+        self.report(slots, by_kernel, interrupted).map(|report| vec![report])
     }
 }
 
@@ -162,16 +162,15 @@ impl Connect {
     }
 
     /// `by_kernel` is what that counted over the whole run, as the tool did.
-    fn report(&self, slots: Slots, by_kernel: TcpCounters, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        let mut report = Report::new("connect", "connection", slots.stage.measured(), net.lag.clone());
+    fn report(&self, slots: Slots, by_kernel: Option<TcpCounters>, interrupted: bool) -> Result<Report, Failure> {
+        let mut report = Report::new("connect", "connection", slots.stage.measured(), slots.stage.lag().clone());
         report.parameters = vec![("concurrency", slots.concurrency as u64), ("idle", self.idle.into())];
-        // Others may open connections, too; but fewer than ours there can't be.
         let (opened, refused) = (slots.opened, slots.failures.refused());
-        if by_kernel.active_opens < opened || by_kernel.failed_opens < refused {
-            let TcpCounters { active_opens, failed_opens, .. } = by_kernel;
-            let kernel = format!("the kernel counted {active_opens} opens, {failed_opens} of them failed");
-            report.doubts.push(format!("{kernel}: fewer than the load test's {opened} and {refused} refused"));
+        match by_kernel {
+            Some(counters) => report.doubts.extend(counters.doubt(opened, refused)),
+            None => report.notes.push("/proc/net cannot be read: what was opened is checked against nothing".to_owned()),
         }
+        report.tell_kernel_of_whole_run(by_kernel);
         report.tell("opened", opened);
         slots.failures.tell(&mut report);
         if self.rate.is_some() {

@@ -70,8 +70,8 @@ impl Crowd {
 
     /// Ends the measurement and tells what there was.
     pub fn report(mut self, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        self.stage.finish(self.traffic.counts.delivered)?;
-        let mut report = Report::new(self.command, "delivery", self.stage.measured(), net.lag.clone());
+        self.stage.finish(net, self.traffic.counts.delivered);
+        let mut report = Report::new(self.command, "delivery", self.stage.measured(), self.stage.lag().clone());
         self.traffic.tell(&mut report, interrupted);
         report.notes.extend(self.feed.first_refusal.take().map(|first| format!("the first publication refused: {first}")));
         if !self.feed.is_open_loop() {

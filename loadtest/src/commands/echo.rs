@@ -98,14 +98,14 @@ impl Measure for Echo {
             lateness: Histogram::new(),
         };
         let interrupted = engine.run(&mut pairs)?;
-        pairs.stage.finish(pairs.returned)?;
-        self.report(pairs, &engine.net, interrupted).map(|report| vec![report])
+        pairs.stage.finish(&engine.net, pairs.returned);
+        self.report(pairs, interrupted).map(|report| vec![report])
     }
 }
 
 impl Echo {
-    fn report(&self, pairs: Pairs, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        let mut report = Report::new("echo", "message", pairs.stage.measured(), net.lag.clone());
+    fn report(&self, pairs: Pairs, interrupted: bool) -> Result<Report, Failure> {
+        let mut report = Report::new("echo", "message", pairs.stage.measured(), pairs.stage.lag().clone());
         let pending = pairs.under_way.iter().map(|queue| queue.len() as u64).sum::<u64>();
         report.parameters = vec![
             ("connections", self.connections.into()),

@@ -21,7 +21,6 @@ use crate::ending::Ending;
 use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
 use crate::net::Net;
-use crate::report::Measured;
 use crate::stage::Stage;
 use crate::traffic::Traffic;
 
@@ -67,6 +66,8 @@ pub struct Account {
     pub operations: u64,
     /// Processor time within it, as a share of one processor.
     pub own_cpu_share: f64,
+    /// Time in the queue for a CPU within it, as a share of it.
+    pub own_wait_share: f64,
     pub lag: String,
     pub latency: String,
     pub last: String,
@@ -124,7 +125,7 @@ pub fn run(options: &Follow) -> Result<(), Failure> {
                 follower.state = State::Listening;
                 say(&answer)?;
             }
-            State::Ending(_) => return say(&account(&follower.traffic, &follower.stage.measured(), &engine)?),
+            State::Ending(_) => return say(&account(&follower.traffic, &follower.stage, &engine)?),
             State::Listening | State::Orphaned => return Ok(()),
         }
         if interrupted {
@@ -137,8 +138,8 @@ fn say(line: &str) -> Result<(), Failure> {
     writeln!(stdout(), "{line}").map_err(|error| Failure::System("answering", error))
 }
 
-fn account(traffic: &Traffic, measured: &Measured, engine: &Engine) -> Result<String, Failure> {
-    let counts = traffic.counts;
+fn account(traffic: &Traffic, stage: &Stage, engine: &Engine) -> Result<String, Failure> {
+    let (counts, measured) = (traffic.counts, stage.measured());
     let account = Account {
         delivered: counts.delivered,
         lost: traffic.lost(false),
@@ -150,7 +151,8 @@ fn account(traffic: &Traffic, measured: &Measured, engine: &Engine) -> Result<St
         pings: engine.net.pings,
         operations: measured.operations,
         own_cpu_share: measured.own_cpu_share,
-        lag: engine.net.lag.to_base64(),
+        own_wait_share: measured.own_wait_share,
+        lag: stage.lag().to_base64(),
         latency: traffic.latency.to_base64(),
         last: traffic.last.to_base64(),
         completions: traffic.completions().to_vec(),

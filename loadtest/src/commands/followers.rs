@@ -151,6 +151,7 @@ pub fn merge(report: &mut Report, accounts: &[Account], pinned: bool) -> Result<
         report.add_latency("last_subscriber", &Histogram::from_base64(&account.last)?);
         report.add_operations(account.operations);
         report.add_own_cpu(account.own_cpu_share, pinned);
+        report.add_own_wait(account.own_wait_share);
         report
             .notes
             .extend(account.first_ending.iter().map(|first| format!("the first connection another process lost: {first}")));

@@ -78,11 +78,11 @@ impl Measure for Hold {
 
         let mut idle = Idle { stage: self.common.stage_at_once("idle", clock::now()), lost: 0, first_ending: None };
         let was_interrupted = engine.run(&mut idle)?;
-        idle.stage.finish(0)?;
+        idle.stage.finish(&engine.net, 0);
         let measured = idle.stage.measured();
         let slope = |many: u64, few: u64| (many as f64 - few as f64) / f64::from(self.connections - self.from);
         let share = measured.server.map(|server| 100.0 * (server.user + server.system) / measured.seconds);
-        let mut report = Report::new("hold", "connection", measured, engine.net.lag.clone());
+        let mut report = Report::new("hold", "connection", measured, idle.stage.lag().clone());
         report.parameters = vec![("from", few.into()), ("connections", many.into()), ("processes", shares.len() as u64)];
         report.fault("connections_lost", idle.lost);
         report.tell("pings_answered", engine.net.pings);

@@ -111,8 +111,8 @@ impl Publish {
     }
 
     fn report(&self, mut run: Publishers, engine: &Engine, subscribers: u32, interrupted: bool) -> Result<Report, Failure> {
-        run.stage.finish(run.answered)?;
-        let mut report = Report::new("publish", "publication", run.stage.measured(), engine.net.lag.clone());
+        run.stage.finish(&engine.net, run.answered);
+        let mut report = Report::new("publish", "publication", run.stage.measured(), run.stage.lag().clone());
         report.parameters = vec![
             ("subscribers", subscribers.into()),
             ("publishers", self.publishing.publishers.into()),
@@ -124,6 +124,9 @@ impl Publish {
         run.traffic.tell(&mut report, interrupted);
         report.notes.extend(run.first_refusal.map(|first| format!("the first publication refused: {first}")));
         report.notes.push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+        if run.all.iter().any(|publisher| publisher.is_gone) {
+            report.doubts.push("who published is gone: its connection ended, and nothing more was published".to_owned());
+        }
         report.latencies = vec![("answer", run.latency)];
         report.interrupted = interrupted;
         Ok(report)

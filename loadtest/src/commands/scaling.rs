@@ -14,7 +14,8 @@ use crate::failure::Failure;
 use crate::feed::{Feed, Pace};
 use crate::interrupt::{self, Second};
 use crate::launch::{Launch, free_port};
-use crate::report::{Measured, Report, Series};
+use crate::measured::Measured;
+use crate::report::{Report, Series};
 use crate::target::{Target, Topics};
 
 use super::common::{Common, Measure};
@@ -97,7 +98,8 @@ impl Scaling {
         let feed = Feed::new(Pace::Window(self.window.into()), party.through, 1);
         let mut crowd = Crowd::new(common, "scaling", clock::now(), traffic, feed);
         let interrupted = engine.run(&mut crowd)?;
-        let report = crowd.report(&engine.net, interrupted)?;
+        let mut report = crowd.report(&engine.net, interrupted)?;
+        report.parameters = vec![("connections", self.connections.into())];
         server.stop();
         Ok(report)
     }
@@ -115,7 +117,7 @@ impl Scaling {
         for (workers, step) in steps {
             let named = |reason: &String| format!("with {workers}: {reason}");
             report.add_counts_of(step);
-            report.doubts.extend(step.doubts.iter().map(named));
+            report.doubts.extend(step.all_doubts().iter().map(named));
             report.busy.extend(step.busy_tool().iter().map(named));
             report.interrupted |= step.interrupted;
         }
@@ -123,8 +125,7 @@ impl Scaling {
             steps.iter().filter_map(|(workers, step)| Some(((*workers).into(), figure(step)?))).collect()
         };
         let per_cpu = points(Report::per_cpu_second);
-        let base = per_cpu.first().map_or(1.0, |&(_, value)| value);
-        let efficiency = per_cpu.iter().map(|&(workers, value)| (workers, value / base)).collect();
+        let efficiency = efficiency(steps[0].0.into(), &per_cpu);
         report.series = vec![
             Series { name: "deliveries_per_second", unit: "/s", points: points(|step| Some(step.rate())) },
             Series { name: "deliveries_per_cpu_second", unit: "/s", points: per_cpu },
@@ -133,5 +134,23 @@ impl Scaling {
         ];
         report.notes.push("efficiency: deliveries per CPU-second, divided by those of the first number of workers".to_owned());
         report
+    }
+}
+
+/// Each figure divided by that of the `first` number of workers; none where that has none, as of which they would be is not told.
+fn efficiency(first: u64, per_cpu: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    let base = per_cpu.first().filter(|&&(workers, _)| workers == first).map(|&(_, value)| value);
+    base.map_or_else(Vec::new, |base| per_cpu.iter().map(|&(workers, value)| (workers, value / base)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn efficiency_is_to_the_first_number_of_workers_or_to_none() {
+        assert_eq!(efficiency(1, &[(1, 4.0), (2, 3.0)]), [(1, 1.0), (2, 0.75)]);
+        assert_eq!(efficiency(1, &[(2, 3.0), (4, 1.5)]), [], "the first has no figure");
+        assert_eq!(efficiency(1, &[]), []);
     }
 }

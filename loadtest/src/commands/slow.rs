@@ -7,7 +7,7 @@ use clap::Args;
 use fantail::config::ByteSize;
 
 use crate::clock::{self, MILLISECOND, Nanos, SECOND};
-use crate::cpu::Memory;
+use crate::cpu;
 use crate::ending::Ending;
 use crate::engine::{Load, Next};
 use crate::failure::Failure;
@@ -48,7 +48,7 @@ struct Mixed {
     slow: Vec<usize>,
     state: State,
     looked_at: Nanos,
-    before: Memory,
+    rss_before: u64,
     most_rss: u64,
     ended: u64,
     first_ending: Option<String>,
@@ -88,7 +88,7 @@ impl Measure for Slow {
             slow,
             state: State::Warm,
             looked_at: 0,
-            before: Memory::default(),
+            rss_before: 0,
             most_rss: 0,
             ended: 0,
             first_ending: None,
@@ -114,11 +114,11 @@ impl Slow {
         if self.common().pid.is_some() {
             let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
             report.figures.extend([
-                Figure { name: "rss_before", value: mebibytes(mixed.before.rss), unit: "MiB" },
+                Figure { name: "rss_before", value: mebibytes(mixed.rss_before), unit: "MiB" },
                 Figure { name: "rss_at_most", value: mebibytes(mixed.most_rss), unit: "MiB" },
                 Figure {
                     name: "rss_per_slow",
-                    value: (mixed.most_rss as f64 - mixed.before.rss as f64) / 1024.0 / f64::from(self.slow),
+                    value: (mixed.most_rss as f64 - mixed.rss_before as f64) / 1024.0 / f64::from(self.slow),
                     unit: "KiB",
                 },
             ]);
@@ -132,11 +132,16 @@ impl Mixed {
     fn look(&mut self, now: Nanos) -> Result<(), Failure> {
         if let Some(pid) = self.pid.filter(|_| now >= self.looked_at + LOOK && !matches!(self.state, State::ReadingOut(_))) {
             self.looked_at = now;
-            let memory = Memory::of_tree(pid)?;
+            // One that has died is told of by the stage; here its last figures stand.
+            let rss = match (cpu::rss_of_tree(pid), self.state) {
+                (Ok(rss), _) => rss,
+                (Err(failure), State::Warm) => return Err(failure),
+                (Err(_), _) => return Ok(()),
+            };
             if self.state == State::Warm {
-                self.before = memory;
+                self.rss_before = rss;
             }
-            self.most_rss = self.most_rss.max(memory.rss);
+            self.most_rss = self.most_rss.max(rss);
         }
         Ok(())
     }

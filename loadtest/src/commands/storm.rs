@@ -94,8 +94,8 @@ impl Measure for Storm {
 
 impl Storm {
     fn report(&self, mut run: Returning, engine: &Engine, interrupted: bool) -> Result<Report, Failure> {
-        run.stage.finish(run.returned)?;
-        let mut report = Report::new("storm", "connection", run.stage.measured(), engine.net.lag.clone());
+        run.stage.finish(&engine.net, run.returned);
+        let mut report = Report::new("storm", "connection", run.stage.measured(), run.stage.lag().clone());
         report.parameters = vec![("connections", self.connections.into())];
         report.tell("back", run.returned);
         report.fault("missing", (run.wanted as u64).saturating_sub(run.returned - run.lost_again));
@@ -154,7 +154,7 @@ impl Load for Returning {
             return Ok(Next::At(now));
         }
         if self.returned - self.lost_again >= self.wanted as u64 || self.stage.is_over() {
-            self.stage.finish(self.returned)?;
+            self.stage.finish(net, self.returned);
             return Ok(Next::Done);
         }
         let all = self.wanted as u64;

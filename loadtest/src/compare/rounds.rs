@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::failure::Failure;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 
 use super::child::{self, Outcome};
 use super::file::{Comparison, Server, Test};
@@ -21,6 +21,8 @@ pub struct Rounds<'a> {
     interrupted: &'a AtomicBool,
     fleet: Fleet<'a>,
     progress: Progress,
+    /// Time that was reckoned for all.
+    estimated: Duration,
     /// Time that was reckoned for what is done.
     reckoned: Duration,
     /// Where a server's figures go.
@@ -36,7 +38,15 @@ impl<'a> Rounds<'a> {
     /// Ready to run.
     pub fn new(file: &'a Comparison, results: &'a mut Results, interrupted: &'a AtomicBool) -> Self {
         let fleet = Fleet::new(file.server_cpus.clone(), interrupted);
-        Self { file, interrupted, fleet, progress: Progress::new("comparing", 0), reckoned: Duration::ZERO, results }
+        Self {
+            file,
+            interrupted,
+            fleet,
+            progress: Progress::new("comparing", 0),
+            estimated: Duration::ZERO,
+            reckoned: Duration::ZERO,
+            results,
+        }
     }
 
     /// Runs all rounds. `after_round` sees the results so far, so that a long comparison can be kept.
@@ -55,7 +65,8 @@ impl<'a> Rounds<'a> {
         if steps.is_empty() {
             return Err(Failure::Usage("no server is left to be compared".to_owned()));
         }
-        self.progress = Progress::new("comparing", clock::length(estimate(&steps)));
+        self.estimated = estimate(&steps);
+        self.progress = Progress::new("comparing", clock::length(self.estimated));
         let mut was_fresh = false;
         for (at, step) in steps.iter().enumerate() {
             if step.test.wants_fresh_server() && !was_fresh {
@@ -150,9 +161,11 @@ impl<'a> Rounds<'a> {
 
     fn measure(&mut self, words: &[String]) -> Result<Outcome, Failure> {
         let started = Instant::now();
-        let (progress, reckoned) = (&mut self.progress, self.reckoned);
+        let (progress, reckoned, estimated) = (&mut self.progress, self.reckoned, self.estimated);
         child::run(words, self.interrupted, || {
-            progress.show(clock::now(), clock::length(reckoned + started.elapsed()), || words[..2].join(" "));
+            let done = reckoned + started.elapsed();
+            let left = progress::left(clock::length(estimated.saturating_sub(done)));
+            progress.show(clock::now(), clock::length(done), || format!("{}, {left}", words[..2].join(" ")));
         })
     }
 

@@ -54,7 +54,8 @@ fn serve(plan: Plan) -> String {
     url
 }
 
-fn upgrade(mut socket: &TcpStream, cut: bool) {
+/// Answers the upgrade, with every byte alone if `cut`.
+pub fn upgrade(mut socket: &TcpStream, cut: bool) {
     socket.set_nodelay(true).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -192,6 +193,48 @@ fn a_stall_of_a_second_shows_in_the_open_loop() {
     let quantiles = &json["latencies"]["delivery"]["quantiles"];
     assert!(quantiles["max"].as_u64().unwrap() >= 950_000_000, "{quantiles}");
     assert!(quantiles["p90"].as_u64().unwrap() >= 500_000_000, "{quantiles}");
+}
+
+/// 100 messages in two seconds on one connection, to which alone the server sends what comes on it.
+fn echo(plan: Plan) -> serde_json::Value {
+    let url = serve(plan);
+    let flags = ["--connections", "1", "--rate", "50", "--duration", "2s", "--warmup", "0s", "--timeout", "2s", "--size", "64"];
+    let json = measure(&[&["echo", &url], &flags[..]].concat());
+    assert_eq!((count(&json, "sent"), count(&json, "connections_lost")), (100, 0), "{json:#}");
+    json
+}
+
+#[test]
+fn an_echo_that_drops_and_duplicates_is_counted_exactly() {
+    let fault = |_, index| match index {
+        _ if index % 10 == 9 => Fault::Drop,
+        _ if index % 33 == 0 => Fault::Twice,
+        _ => Fault::None,
+    };
+    let json = echo(Plan { fault, ..GOOD });
+    // The last message is among the dropped; 0, 33 and 66 come twice, 99 not at all.
+    assert_eq!(["returned", "lost", "foreign"].map(|name| count(&json, name)), [90, 10, 3], "{json:#}");
+    assert_eq!(json["latencies"]["round_trip"]["count"], 90);
+}
+
+#[test]
+fn an_echo_that_stalls_for_a_second_shows_it_in_the_open_loop() {
+    let json = echo(Plan { stall: Duration::from_secs(1), ..GOOD });
+    assert_eq!(["returned", "lost", "foreign"].map(|name| count(&json, name)), [100, 0, 0], "{json:#}");
+    // As in the fan-out: a quarter of the messages was due in the stall's first half.
+    let quantiles = &json["latencies"]["round_trip"]["quantiles"];
+    assert!(quantiles["max"].as_u64().unwrap() >= 950_000_000, "{quantiles}");
+    assert!(quantiles["p90"].as_u64().unwrap() >= 500_000_000, "{quantiles}");
+}
+
+#[test]
+fn a_light_run_on_a_good_server_is_valid() {
+    // It takes a fifth of a second for each message, so that a tool that is late by milliseconds, because tests run beside it, is not
+    // late beside that.
+    let url = serve(Plan { fault: |_, _| Fault::Late, ..GOOD });
+    let flags = ["--connections", "1", "--rate", "3", "--duration", "2s", "--warmup", "0s"];
+    let is_valid = |_| measure(&[&["echo", &url], &flags[..]].concat())["valid"] == true;
+    assert!((0..5).any(is_valid), "none of five runs is valid");
 }
 
 #[test]

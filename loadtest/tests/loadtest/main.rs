@@ -8,3 +8,4 @@ mod floor;
 mod messages;
 mod real;
 mod support;
+mod validity;

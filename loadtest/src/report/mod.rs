@@ -5,16 +5,14 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::clock::Nanos;
-use crate::cpu::CpuTime;
 use crate::histogram::{Histogram, QUANTILES};
 use crate::kernel::TcpCounters;
 use crate::machine::{self, Commit, Machine};
+use crate::measured::Measured;
 
-/// Beyond this share of one processor the tool may have been the bottleneck.
-const OWN_CPU_SHARE_MAX: f64 = 0.8;
+mod validity;
 
-/// The tool's own lag may be this share of what it reports.
-const LAG_SHARE_MAX: f64 = 0.1;
+pub use validity::late;
 
 /// One run.
 #[derive(Debug)]
@@ -23,13 +21,17 @@ pub struct Report {
     /// What one operation is.
     operation: &'static str,
     measured: Measured,
+    /// What all processes of the tool used, as a share of one processor.
+    own_cpu_sum: f64,
+    /// The stretch of the kernel's counts of connections: like the tool's own, or like its rates.
+    kernel_span: &'static str,
     /// How long events waited inside the tool.
     lag: Histogram,
     /// How late the tool was with what was due, in an open loop, and the name of the latency that counts from then.
     pub lateness: Option<(&'static str, Histogram)>,
     /// What the run was asked for.
     pub parameters: Vec<(&'static str, u64)>,
-    /// Why none of the figures must be quoted.
+    /// Why none of the figures must be quoted, beside what holds for all commands.
     pub doubts: Vec<String>,
     /// Why rates and latencies must not be quoted, beside the tool's load and lag in this report: what the tool itself did wrong.
     pub busy: Vec<String>,
@@ -45,25 +47,6 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Somebody pressed Ctrl-C.
     pub interrupted: bool,
-}
-
-/// What there was between the two ends of the measurement.
-#[derive(Clone, Debug, Default)]
-pub struct Measured {
-    /// How long it took.
-    pub seconds: f64,
-    /// Operations that were completed.
-    pub operations: u64,
-    /// The tool's own processor time, as a share of one processor.
-    pub own_cpu_share: f64,
-    /// The server's processor time.
-    pub server: Option<CpuTime>,
-    /// Processor time of each of the server's workers, in seconds, the idle ones included.
-    pub workers: Vec<f64>,
-    /// What the whole machine spent in softirqs, in seconds.
-    pub softirq_seconds: f64,
-    /// By the kernel's count.
-    pub tcp: TcpCounters,
 }
 
 #[derive(Debug)]
@@ -96,37 +79,15 @@ pub struct Series {
     pub points: Vec<(u64, f64)>,
 }
 
-impl Measured {
-    /// Two stretches one after the other, as if they were one. What workers did is told of each alone.
-    pub fn and(self, other: &Self) -> Self {
-        let seconds = self.seconds + other.seconds;
-        let own_seconds = self.own_cpu_share * self.seconds + other.own_cpu_share * other.seconds;
-        Self {
-            seconds,
-            operations: self.operations + other.operations,
-            own_cpu_share: if seconds > 0.0 { own_seconds / seconds } else { 0.0 },
-            server: self.server.map_or(other.server, |server| other.server.map(|other| server.and(other))),
-            workers: Vec::new(),
-            softirq_seconds: self.softirq_seconds + other.softirq_seconds,
-            tcp: self.tcp.and(other.tcp),
-        }
-    }
-
-    /// How much busier the busiest worker was than the mean of them: 1 is even. None of a server with one worker.
-    pub fn skew(&self) -> Option<f64> {
-        let busiest = self.workers.iter().copied().fold(0.0, f64::max);
-        let mean = self.workers.iter().sum::<f64>() / self.workers.len() as f64;
-        (self.workers.len() > 1 && mean > 0.0).then_some(busiest / mean)
-    }
-}
-
 impl Report {
     /// A report without latencies and counts.
     pub fn new(command: &'static str, operation: &'static str, measured: Measured, lag: Histogram) -> Self {
         Self {
             command,
             operation,
+            own_cpu_sum: measured.own_cpu_share,
             measured,
+            kernel_span: "measured part",
             lag,
             lateness: None,
             parameters: Vec::new(),
@@ -149,6 +110,12 @@ impl Report {
     /// What was measured between the two ends.
     pub const fn measured(&self) -> &Measured {
         &self.measured
+    }
+
+    /// The kernel's counts of connections are of the whole run, as the tool's are to which they are compared.
+    pub const fn tell_kernel_of_whole_run(&mut self, tcp: Option<TcpCounters>) {
+        self.measured.tcp = tcp;
+        self.kernel_span = "whole run";
     }
 
     /// Tells what was counted.
@@ -208,34 +175,17 @@ impl Report {
         self.measured.operations += more;
     }
 
-    /// Takes another process's use of a CPU into account: added where both share one, else the larger counts.
+    /// Takes another process's use of a CPU into account: added where both share one, else the larger counts, and the sum against
+    /// all CPUs.
     pub const fn add_own_cpu(&mut self, share: f64, is_shared: bool) {
         let own = self.measured.own_cpu_share;
+        self.own_cpu_sum += share;
         self.measured.own_cpu_share = if is_shared { own + share } else { own.max(share) };
     }
 
-    /// Why the figures must not be quoted; empty if they may.
-    pub fn invalid(&self) -> Vec<String> {
-        [self.doubts.clone(), self.busy_tool()].concat()
-    }
-
-    /// Why rates and latencies may be the tool's own. What the server used for each operation is right all the same.
-    pub fn busy_tool(&self) -> Vec<String> {
-        let mut reasons = self.busy.clone();
-        if self.measured.own_cpu_share > OWN_CPU_SHARE_MAX {
-            let percent = 100.0 * self.measured.own_cpu_share;
-            reasons.push(format!("the load test itself used {percent:.0} % of a CPU: it may have been the bottleneck"));
-        }
-        let reported =
-            self.latencies.iter().filter(|(_, latency)| latency.len() > 0).min_by_key(|(_, latency)| latency.quantile(0.99));
-        let Some((name, p99)) = reported.map(|(name, latency)| (name, latency.quantile(0.99))) else { return reasons };
-        reasons.extend(beyond_tenth("events waited inside the load test", self.lag.quantile(0.99), name, p99));
-        if let Some((name, lateness)) = &self.lateness
-            && let Some((_, latency)) = self.latencies.iter().find(|(other, _)| other == name)
-        {
-            reasons.extend(late(name, lateness, latency));
-        }
-        reasons
+    /// Takes another process's wait for a CPU into account: the longest counts.
+    pub const fn add_own_wait(&mut self, share: f64) {
+        self.measured.own_wait_share = self.measured.own_wait_share.max(share);
     }
 
     /// All of it.
@@ -259,7 +209,7 @@ impl Report {
             "valid": self.invalid().is_empty() && !self.interrupted,
             "invalid_because": self.invalid(),
             "busy_tool": self.busy_tool(),
-            "doubts": self.doubts,
+            "doubts": self.all_doubts(),
             "faults": self.counts.iter().filter(|count| count.is_fault).map(|count| count.name).collect::<Vec<_>>(),
             "interrupted": self.interrupted,
             "parameters": self.parameters.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),
@@ -272,13 +222,13 @@ impl Report {
                 "user_us_per_operation": user, "system_us_per_operation": system, "us_per_operation": user + system,
             })),
             "server_cpu_seconds": measured.server.map(|cpu| json!({"user": cpu.user, "system": cpu.system})),
-            "own": {"cpu_share": measured.own_cpu_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
+            "own": {"cpu_share": measured.own_cpu_share, "cpu_sum": self.own_cpu_sum, "wait_share": measured.own_wait_share, "lag": self.lag.to_json(), "lateness": self.lateness.as_ref().map(|(_, lateness)| lateness.to_json())},
             "server_workers": {"cpu_seconds": measured.workers, "skew": measured.skew()},
             "softirq": {"seconds": measured.softirq_seconds, "us_per_operation": self.per_operation(measured.softirq_seconds)},
-            "tcp": {
-                "listen_overflows": measured.tcp.listen_overflows, "syn_retransmits": measured.tcp.syn_retransmits,
-                "active_opens": measured.tcp.active_opens, "failed_opens": measured.tcp.failed_opens,
-            },
+            "tcp": measured.tcp.map(|tcp| json!({
+                "span": self.kernel_span, "listen_overflows": tcp.listen_overflows, "syn_retransmits": tcp.syn_retransmits,
+                "active_opens": tcp.active_opens, "failed_opens": tcp.failed_opens,
+            })),
             "counts": self.counts.iter().map(|count| (count.name.to_owned(), count.value.into())).collect::<serde_json::Map<_, _>>(),
             "figures": figures.collect::<serde_json::Map<_, _>>(),
             "series": self.series.iter().map(|series| json!({"name": series.name, "unit": series.unit, "points": series.points})).collect::<Vec<_>>(),
@@ -349,11 +299,14 @@ impl fmt::Display for Report {
         for Count { name, value, .. } in &self.counts {
             writeln!(f, "  {:<22} {value}", name.replace('_', " "))?;
         }
-        let TcpCounters { listen_overflows, syn_retransmits, active_opens, failed_opens } = self.measured.tcp;
-        write!(f, "  {:<22} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits", "kernel")?;
-        writeln!(f, ", {active_opens} opens, {failed_opens} of them failed")?;
-        let (percent, lag) = (100.0 * self.measured.own_cpu_share, self.lag.quantile(0.99));
-        write!(f, "  {:<22} {percent:.0} % of a CPU, lag p99 {}", "load test itself", time(lag))?;
+        if let Some(TcpCounters { listen_overflows, syn_retransmits, active_opens, failed_opens }) = self.measured.tcp {
+            let name = format!("kernel, {}", self.kernel_span);
+            write!(f, "  {name:<22} {listen_overflows} listen overflows, {syn_retransmits} SYN retransmits")?;
+            writeln!(f, ", {active_opens} opens, {failed_opens} of them failed")?;
+        }
+        let [used, waited] = [self.measured.own_cpu_share, self.measured.own_wait_share].map(|share| 100.0 * share);
+        write!(f, "  {:<22} {used:.0} % of a CPU, {waited:.1} % waiting for it", "load test itself")?;
+        write!(f, ", lag p99 {}", time(self.lag.quantile(0.99)))?;
         match &self.lateness {
             Some((_, lateness)) => writeln!(f, ", sent late p99 {}", time(lateness.quantile(0.99)))?,
             None => writeln!(f)?,
@@ -380,16 +333,6 @@ impl Report {
     }
 }
 
-/// Why a latency that counts from when something was due must not be quoted, if the tool itself was late.
-pub fn late(name: &str, lateness: &Histogram, latency: &Histogram) -> Option<String> {
-    beyond_tenth("the load test sent late", lateness.quantile(0.99), name, latency.quantile(0.99))
-}
-
-fn beyond_tenth(what: &str, lag: Nanos, name: &str, p99: Nanos) -> Option<String> {
-    let is_beyond = lag as f64 > LAG_SHARE_MAX * p99 as f64;
-    is_beyond.then(|| format!("{what} by {} at p99: more than a tenth of the {} of {name}", time(lag), time(p99)))
-}
-
 /// Three digits and the unit they suit.
 fn time(nanos: Nanos) -> String {
     let (value, unit) = match nanos {
@@ -409,8 +352,10 @@ fn plural(operation: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::CpuTime;
 
-    fn report(own_cpu_share: f64, lag: Nanos, latency: Nanos) -> Report {
+    /// A run with one event of this lag and one message of this latency.
+    pub fn report(own_cpu_share: f64, lag: Nanos, latency: Nanos) -> Report {
         let filled = |value| {
             let mut histogram = Histogram::new();
             histogram.record(value);
@@ -423,18 +368,6 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_measured_itself_is_invalid_and_says_why() {
-        assert_eq!(report(0.8, 1_000, 20_000).invalid(), Vec::<String>::new());
-        assert!(report(0.81, 1_000, 20_000).to_string().contains("INVALID: the load test itself used 81 %"));
-        let lagging = report(0.1, 1_000, 9_000);
-        assert!(lagging.to_string().contains("INVALID: events waited inside the load test by 1.00 µs at p99"));
-        assert_eq!(lagging.to_json()["valid"], false);
-        let mut late = report(0.1, 10, 9_000);
-        late.lateness = Some(("round_trip", report(0.0, 5_000, 1).lag));
-        assert_eq!(late.invalid().len(), 1);
-    }
-
-    #[test]
     fn cost_is_per_operation_and_absent_without_a_process() {
         let mut report = report(0.1, 1, 1_000_000);
         assert!(report.to_json()["server_cpu"].is_null());
@@ -443,10 +376,13 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_told_of_several_workers_the_starved_included() {
-        let skew = |workers: &[f64]| Measured { workers: workers.to_vec(), ..Measured::default() }.skew();
-        assert_eq!((skew(&[3.0, 1.0]), skew(&[3.0, 0.0, 0.0])), (Some(1.5), Some(3.0)));
-        assert_eq!((skew(&[3.0]), skew(&[]), skew(&[0.0, 0.0])), (None, None, None));
+    fn the_kernel_s_counts_say_what_they_are_of_and_are_no_zeros_where_there_are_none() {
+        let mut report = report(0.1, 1, 1_000_000);
+        assert!(report.to_json()["tcp"].is_null() && !report.to_string().contains("kernel"), "{report}");
+        report.measured.tcp = Some(TcpCounters { active_opens: 5, ..TcpCounters::default() });
+        assert!(report.to_string().contains("kernel, measured part"), "{report}");
+        report.tell_kernel_of_whole_run(Some(TcpCounters { active_opens: 7, ..TcpCounters::default() }));
+        assert!(report.to_string().contains("kernel, whole run      0 listen overflows, 0 SYN retransmits, 7 opens"), "{report}");
     }
 
     #[test]
