@@ -221,7 +221,9 @@ impl Net {
 
     /// Reads nothing more of a connection, so that the server's writes to it run full.
     pub fn pause(&mut self, id: usize) {
-        self.connections[id].is_paused = true;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.is_paused = true;
+        }
     }
 
     /// Reads it again, beginning with what waits.

@@ -54,7 +54,8 @@ fn serve(plan: Plan) -> String {
     url
 }
 
-fn upgrade(mut socket: &TcpStream, cut: bool) {
+/// Reads a request and answers it with a 101.
+pub fn upgrade(mut socket: &TcpStream, cut: bool) {
     socket.set_nodelay(true).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -70,7 +71,8 @@ fn upgrade(mut socket: &TcpStream, cut: bool) {
     send(socket, answer.as_bytes(), cut);
 }
 
-fn send(mut socket: &TcpStream, bytes: &[u8], cut: bool) {
+/// Writes all of it, byte by byte if it is to be cut.
+pub fn send(mut socket: &TcpStream, bytes: &[u8], cut: bool) {
     for piece in bytes.chunks(if cut { 1 } else { bytes.len() }) {
         // The tool leaves when it has seen enough.
         let _ = socket.write_all(piece);

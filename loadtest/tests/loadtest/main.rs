@@ -5,6 +5,7 @@ mod compare;
 mod errors;
 mod faults;
 mod floor;
+mod hostile;
 mod messages;
 mod real;
 mod support;

@@ -1,0 +1,42 @@
+//! Against servers that end, refuse, or say nothing: the run ends, and tells what there was.
+
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::faults::upgrade;
+use crate::support::{count, measure};
+
+/// Starts a server that does `with` each connection, on a thread of its own, by its number; returns its URL.
+fn serve(with: impl Fn(usize, TcpStream) + Copy + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/topic", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for (number, socket) in listener.incoming().map_while(Result::ok).enumerate() {
+            thread::spawn(move || with(number, socket));
+        }
+    });
+    url
+}
+
+/// Reads until the tool leaves.
+fn read_to_end(mut socket: &TcpStream) {
+    let _ = socket.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
+    let url = serve(|number, socket| {
+        upgrade(&socket, false);
+        match number {
+            5 => thread::sleep(Duration::from_millis(400)),
+            _ => read_to_end(&socket),
+        }
+    });
+    let flags =
+        ["--connections", "6", "--slow", "2", "--warmup", "1s", "--duration", "300ms", "--rate", "1", "--timeout", "500ms"];
+    let json = measure(&[&["slow", &url], &flags[..]].concat());
+    assert_eq!((count(&json, "slow_ended_early"), count(&json, "slow_ended_by_server")), (1, 0), "{json:#}");
+    assert!(json["notes"].to_string().contains("the first slow one ended"), "{json:#}");
+}
