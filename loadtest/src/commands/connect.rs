@@ -132,9 +132,10 @@ impl Measure for Connect {
         let interrupted = engine.run(&mut slots)?;
         let by_kernel = TcpCounters::read().since(before);
         slots.stage.finish(slots.done)?;
-        let first = slots.failures.first();
+        // What was answered by silence is a finding about the server, and told in a report.
         if slots.done == 0
-            && let Some(first) = first
+            && slots.failures.timed_out() == 0
+            && let Some(first) = slots.failures.first()
         {
             return Err(Failure::Usage(format!("{}: no connection was opened: {first}", engine.net.target(0).address)));
         }
@@ -164,6 +165,9 @@ impl Connect {
     /// `by_kernel` is what that counted over the whole run, as the tool did.
     fn report(&self, slots: Slots, by_kernel: TcpCounters, net: &Net, interrupted: bool) -> Result<Report, Failure> {
         let mut report = Report::new("connect", "connection", slots.stage.measured(), net.lag.clone());
+        if report.measured().operations == 0 && !interrupted {
+            report.doubts.push("no connection was completed while it was measured".to_owned());
+        }
         report.parameters = vec![("concurrency", slots.concurrency as u64), ("idle", self.idle.into())];
         // Others may open connections, too; but fewer than ours there can't be.
         let (opened, refused) = (slots.opened, slots.failures.refused());
@@ -288,9 +292,10 @@ impl Slots {
     }
 
     fn is_over(&self) -> bool {
-        // In an open loop all that was due is waited for, else the slowest would be missing.
-        let is_done = |schedule: Schedule| schedule.next_at() >= self.stage.until && self.under_way == 0;
-        self.stage.is_over() && self.idle_is_over && self.schedule.is_none_or(is_done)
+        // What is under way is waited for, at most for --timeout, else the slowest and all that hang would be missing; in an open
+        // loop so is all that was due.
+        let is_done = |schedule: Schedule| schedule.next_at() >= self.stage.until;
+        self.stage.is_over() && self.idle_is_over && self.under_way == 0 && self.schedule.is_none_or(is_done)
     }
 }
 

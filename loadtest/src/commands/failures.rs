@@ -42,6 +42,11 @@ impl Failures {
         report.notes.extend(self.first().map(|first| format!("the first failure to connect: {first}")));
     }
 
+    /// How many waited for longer than `--timeout`.
+    pub const fn timed_out(&self) -> u64 {
+        self.timed_out
+    }
+
     /// How many were refused by the kernel: nothing listened.
     pub const fn refused(&self) -> u64 {
         self.refused

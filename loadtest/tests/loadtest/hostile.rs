@@ -40,3 +40,14 @@ fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
     assert_eq!((count(&json, "slow_ended_early"), count(&json, "slow_ended_by_server")), (1, 0), "{json:#}");
     assert!(json["notes"].to_string().contains("the first slow one ended"), "{json:#}");
 }
+
+#[test]
+fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_valid_run() {
+    let url = serve(|_, socket| read_to_end(&socket));
+    for (flags, hung) in [(["--concurrency", "4"], 4), (["--rate", "20"], 10)] {
+        let common = ["--duration", "500ms", "--warmup", "0s", "--timeout", "1s"];
+        let json = measure(&[&["connect", &url], &flags[..], &common].concat());
+        assert_eq!((count(&json, "opened"), count(&json, "timed_out")), (hung, hung), "{json:#}");
+        assert!(json["doubts"].to_string().contains("no connection was completed"), "{json:#}");
+    }
+}
