@@ -137,13 +137,14 @@ impl Traffic {
         self.completions.as_deref().unwrap_or_default()
     }
 
-    /// So many were published in all, on the topics in turn, says the process that did.
-    pub fn end(&mut self, published: u64) {
+    /// So many were published in all, on the topics in turn, and these of them were refused, says the process that did.
+    pub fn end(&mut self, published: u64, refused: impl Iterator<Item = (u32, u64)>) {
         let topics = self.topics.len() as u64;
         for topic in 0..topics {
             self.follow_to(topic as usize, published / topics + u64::from(topic < published % topics));
         }
         self.is_following = false;
+        refused.filter(|&(topic, _)| u64::from(topic) < topics).for_each(|(topic, number)| self.refuse(topic, number));
     }
 
     /// How many topics there are.
@@ -223,11 +224,16 @@ impl Traffic {
     pub fn refuse(&mut self, topic: u32, number: u64) {
         self.counts.refused += 1;
         let entry = &mut self.topics[topic as usize];
-        if let Some(remaining) = entry.remaining_of(number) {
-            self.refused.insert((topic, number), u64::from(std::mem::take(remaining)));
-            self.under_way -= 1;
-            entry.forget_done();
-        }
+        let remaining = entry.remaining_of(number).map(std::mem::take);
+        self.under_way -= u64::from(remaining.is_some());
+        entry.forget_done();
+        // Also where nobody waits for it here: in another process somebody may.
+        self.refused.insert((topic, number), remaining.unwrap_or_default().into());
+    }
+
+    /// Topic and number of what was refused.
+    pub fn refused(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.refused.keys().copied()
     }
 
     /// Enters what a connection got. None for what was counted as a fault instead.
@@ -442,8 +448,8 @@ mod tests {
             follower.message(&stage, id, &messages[number], clock::now());
         }
         assert_eq!((follower.under_way(), follower.completions().len(), follower.counts.reordered), (2, 1, 1));
-        follower.end(4);
-        assert_eq!((follower.lost(false), follower.under_way()), (5, 3));
+        follower.end(4, [(0, 3)].into_iter());
+        assert_eq!((follower.lost(false), follower.under_way()), (3, 2), "0 and 1, and nobody waits for what was refused");
     }
 
     #[test]

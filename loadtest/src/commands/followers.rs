@@ -96,9 +96,10 @@ impl Followers {
         self.0.iter_mut().try_for_each(|follower| follower.answer().map(|_| ()))
     }
 
-    /// Ends them after `published` publications, and returns what they tell.
-    pub fn end(mut self, published: u64) -> Result<Vec<Account>, Failure> {
-        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("end {published}")))?;
+    /// Ends them after `published` publications, of which these were `refused`, by topic and number; returns what they tell.
+    pub fn end(mut self, published: u64, refused: impl Iterator<Item = (u32, u64)>) -> Result<Vec<Account>, Failure> {
+        let refused: String = refused.map(|(topic, number)| format!(" {topic}:{number}")).collect();
+        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("end {published}{refused}")))?;
         let read = |follower: &mut Follower| {
             let line = follower.answer()?;
             serde_json::from_str(&line).map_err(|error| Failure::System("another process' account", error.into()))

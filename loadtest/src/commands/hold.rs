@@ -87,7 +87,7 @@ impl Measure for Hold {
         report.fault("connections_lost", idle.lost);
         report.tell("pings_answered", engine.net.pings);
         if !was_interrupted {
-            followers::merge(&mut report, &followers.end(0)?, self.common.cpu.is_some())?;
+            followers::merge(&mut report, &followers.end(0, std::iter::empty())?, self.common.cpu.is_some())?;
         }
         let lost = report.count("connections_lost").unwrap_or_default();
         report.tell("held", u64::from(many).saturating_sub(lost));

@@ -87,13 +87,15 @@ fn against_each_list(command: &str, path: &str, flags: &[&str], check: impl Fn(&
 
 #[test]
 fn a_refused_publication_is_told_in_the_servers_words_and_is_not_lost() {
-    let flags = ["--connections", "3", "--publish", "post"];
     let url =
         |address: &str| vec![format!("ws://{address}/topics/a"), "--post".to_owned(), format!("http://{address}/topics/meta/a")];
-    let json = against_fantail("fanout", url, &flags);
-    assert_eq!(count(&json, "refused_publications"), count(&json, "published"), "{json:#}");
-    assert_eq!((count(&json, "lost"), count(&json, "delivered")), (0, 0), "{json:#}");
-    assert!(json["notes"].to_string().contains("refused: 403: "), "{json:#}");
+    for processes in ["1", "3"] {
+        let flags = ["--connections", "9", "--publish", "post", "--processes", processes];
+        let json = against_fantail("fanout", url, &flags);
+        assert_eq!(count(&json, "refused_publications"), count(&json, "published"), "{json:#}");
+        assert_eq!((count(&json, "lost"), count(&json, "delivered")), (0, 0), "{json:#}");
+        assert!(json["notes"].to_string().contains("refused: 403: "), "{json:#}");
+    }
 }
 
 #[test]
