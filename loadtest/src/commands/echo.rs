@@ -177,7 +177,7 @@ impl Load for Pairs {
     }
 
     fn message(&mut self, net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
-        let number = self.payload.stamp_of(payload, at).map(|stamp| stamp.number);
+        let number = self.payload.stamp_of(payload, at).map(|stamp| stamp.near(self.sent).number);
         let place = self.under_way[id].iter().position(|&(sent, _)| Some(sent) == number);
         let Some(place) = place else {
             self.foreign += 1;
