@@ -82,7 +82,7 @@ pub fn connections_max() -> u64 {
 
 /// Makes room for so many connections, or says what number is needed.
 pub fn make_room(connections: usize) -> Result<(), Failure> {
-    let needed = connections as u64 + DESCRIPTORS_BESIDE;
+    let needed = (connections as u64).saturating_add(DESCRIPTORS_BESIDE);
     let limits = getrlimit(Resource::Nofile);
     if limits.maximum.is_some_and(|limit| limit < needed) {
         return Err(Failure::Descriptors { needed, limit: limits.maximum.unwrap_or_default() });

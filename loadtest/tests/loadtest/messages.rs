@@ -137,15 +137,23 @@ fn rooms_have_as_many_clients_each_on_one_socket_or_several() {
 
 #[test]
 fn rooms_are_saturated_step_by_step() {
-    let flags = ["--clients", "10", "--rooms", "5", "--rooms-per-client", "2", "--saturate", "--p99-max", "1ms"];
+    let flags = ["--clients", "10", "--rooms", "5", "--rooms-per-client", "2", "--saturate", "--p99-max", "50ms"];
     let json = against_fantail("rooms", |address| vec![format!("ws://{address}/topics/{{topic}}")], &flags);
     let reports = reports(&json);
-    let intervals: Vec<f64> = reports.iter().map(|report| report["figures"]["interval"]["value"].as_f64().unwrap()).collect();
+    let figure = |report: &Value, name: &str| report["figures"][name]["value"].as_f64();
+    let intervals: Vec<f64> = reports.iter().map(|report| figure(report, "interval").unwrap()).collect();
     assert!(intervals[0] == 10.0 && intervals.windows(2).all(|pair| (pair[0] / pair[1] - 1.5).abs() < 0.01), "{intervals:?}");
+    assert!(intervals.len() >= 3, "2,250 publications a second are little: {intervals:?}");
     let p99 = |report: &Value| report["latencies"]["delivery"]["quantiles"]["p99"].as_u64().unwrap();
     let (last, before) = reports.split_last().unwrap();
-    let is_broken = |report: &Value| p99(report) > 1_000_000 || report["valid"] == false;
-    assert!(!before.iter().any(is_broken) && (is_broken(last) || reports.len() == 15));
+    for report in before {
+        assert!(p99(report) <= 50_000_000 && report["doubts"] == serde_json::json!([]), "{report:#}");
+        assert_eq!((count(report, "lost"), figure(report, "interval_held")), (0, None), "{report:#}");
+    }
+    let held = figure(last, "interval_held").unwrap();
+    assert!(last["notes"].to_string().contains(&format!("saturate: {held:.3} ms held; it ended as ")), "{last:#}");
+    let expected = if p99(last) <= 50_000_000 && reports.len() == 15 { intervals.len() - 1 } else { intervals.len() - 2 };
+    assert_eq!(held, intervals[expected], "{intervals:?}");
 }
 
 #[test]
