@@ -83,6 +83,8 @@ struct Slots {
     was_full_at: Nanos,
     /// How many were opened late because no slot was vacant: the server's doing, not the tool's.
     slots_full: u64,
+    /// How many were due and not begun when `--timeout` was over after the end.
+    never_opened: u64,
     slots: Vec<Slot>,
     first_echo: Option<Payload>,
     stage: Stage,
@@ -180,6 +182,7 @@ impl Connect {
         slots.failures.tell(&mut report);
         if self.rate.is_some() {
             report.tell("slots_full", slots.slots_full);
+            report.fault("never_opened", slots.never_opened);
         } else {
             report
                 .notes
@@ -215,6 +218,7 @@ impl Slots {
             under_way: 0,
             was_full_at: 0,
             slots_full: 0,
+            never_opened: 0,
             slots: Vec::new(),
             first_echo: options.first_echo.then(|| Payload::new(MESSAGE_BYTES, fastrand::u64(..))),
             stage: options.common.stage("connect", start),
@@ -302,6 +306,12 @@ impl Slots {
 impl Load for Slots {
     fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
         self.stage.tick(net, now, self.done)?;
+        if let Some(schedule) = &mut self.schedule
+            && net.is_past(now, self.stage.until)
+        {
+            // A server that can't keep up would hold the run for as long as it likes.
+            self.never_opened += schedule.take_all(now, self.stage.until);
+        }
         if self.is_over() {
             return Ok(Next::Done);
         }

@@ -73,6 +73,9 @@ impl Crowd {
         self.stage.finish(self.traffic.counts.delivered)?;
         let mut report = Report::new(self.command, "delivery", self.stage.measured(), net.lag.clone());
         self.traffic.tell(&mut report, interrupted);
+        if self.feed.is_open_loop() {
+            report.fault("not_sent", self.feed.not_sent);
+        }
         report.notes.extend(self.feed.first_refusal.take().map(|first| format!("the first publication refused: {first}")));
         if !self.feed.is_open_loop() {
             report.notes.push("flat out: latency is what the window makes of it; compare the rate".to_owned());

@@ -57,6 +57,7 @@ struct Pairs {
     sent: u64,
     returned: u64,
     skipped: u64,
+    not_sent: u64,
     foreign: u64,
     /// Connections that ended: nothing more is sent on them.
     gone: Vec<bool>,
@@ -90,6 +91,7 @@ impl Measure for Echo {
             sent: 0,
             returned: 0,
             skipped: 0,
+            not_sent: 0,
             foreign: 0,
             gone: vec![false; connections],
             lost_connections: 0,
@@ -118,7 +120,9 @@ impl Echo {
         report.fault("foreign", pairs.foreign);
         report.fault("connections_lost", pairs.lost_connections);
         report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
-        if self.rate.is_none() {
+        if self.rate.is_some() {
+            report.fault("not_sent", pairs.not_sent);
+        } else {
             report
                 .notes
                 .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
@@ -164,8 +168,14 @@ impl Load for Pairs {
             self.start(net);
         }
         while let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.take(now, self.stage.until)) {
+            let at = clock::now();
             if self.stage.is_measured(due) {
-                self.lateness.record(clock::now() - due);
+                self.lateness.record(at - due);
+            }
+            if net.is_overrun(at, self.stage.until) {
+                let rest = self.schedule.as_mut().map_or(0, |schedule| schedule.take_all(now, self.stage.until));
+                self.not_sent += 1 + rest;
+                break;
             }
             let all = self.under_way.len();
             let Some(id) = (0..all).map(|at| (self.turn_of + at) % all).find(|&id| !self.gone[id]) else { return Ok(Next::Done) };

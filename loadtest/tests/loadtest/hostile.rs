@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::faults::upgrade;
 use crate::support::{count, measure};
@@ -50,4 +50,33 @@ fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_val
         assert_eq!((count(&json, "opened"), count(&json, "timed_out")), (hung, hung), "{json:#}");
         assert!(json["doubts"].to_string().contains("no connection was completed"), "{json:#}");
     }
+}
+
+#[test]
+fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
+    let url = serve(|_, socket| {
+        upgrade(&socket, false);
+        thread::sleep(Duration::from_secs(60));
+    });
+    let flags = ["--connections", "2", "--rate", "200000", "--size", "1KiB", "--duration", "1s", "--warmup", "0s"];
+    for command in ["echo", "fanout"] {
+        let json = measure(&[&[command, &url, "--timeout", "500ms"], &flags[..]].concat());
+        let sent = count(&json, if command == "echo" { "sent" } else { "published" });
+        assert_eq!(sent + count(&json, "not_sent"), 200_000, "{json:#}");
+        assert!((50_000..100_000).contains(&sent), "64 MiB, and what the kernel's buffers took: {json:#}");
+    }
+}
+
+#[test]
+fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
+    let url = serve(|_, socket| {
+        thread::sleep(Duration::from_millis(100));
+        upgrade(&socket, false);
+    });
+    let started = Instant::now();
+    let flags = ["--rate", "100000", "--concurrency", "2", "--duration", "1s", "--warmup", "0s", "--timeout", "500ms"];
+    let json = measure(&[&["connect", &url], &flags[..]].concat());
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(count(&json, "opened") + count(&json, "never_opened"), 100_000, "{json:#}");
+    assert!((10..40).contains(&count(&json, "opened")), "{json:#}");
 }
