@@ -1,7 +1,8 @@
 //! The kernel's own counters, which the tool's must agree with, and its limits.
 
-use std::fs;
+use std::{fs, io};
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::failure::Failure;
@@ -98,6 +99,13 @@ pub fn make_room_up_to(connections: usize) -> Result<usize, Failure> {
     Ok(room as usize)
 }
 
+/// The failure to say where the kernel had no descriptor left for something that needs so many `more`; None of another error.
+pub fn out_of_descriptors(error: &io::Error, more: u64) -> Option<Failure> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let is_out = error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
+    is_out.then(|| Failure::Descriptors { needed: limit.saturating_add(more), limit })
+}
+
 fn raise_to(needed: u64, limits: Rlimit) -> Result<(), Failure> {
     if limits.current.is_some_and(|limit| limit < needed) {
         let raised = Rlimit { current: Some(needed), maximum: limits.maximum };
@@ -129,6 +137,14 @@ mod tests {
         let since = TcpCounters::read().since(before);
         assert!(since.active_opens >= 2 && since.failed_opens >= 1, "{since:?}");
         assert!(memory_bytes() > 1 << 20);
+    }
+
+    #[test]
+    fn a_process_without_a_free_descriptor_says_how_many_it_needs() {
+        let none_left = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        let Some(Failure::Descriptors { needed, limit }) = out_of_descriptors(&none_left, 7) else { panic!("it is that error") };
+        assert_eq!(needed, limit + 7);
+        assert!(out_of_descriptors(&io::ErrorKind::NotFound.into(), 7).is_none());
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub struct Common {
     /// How subscribers are spoken to; the URL's scheme says it where this doesn't
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub sub: Option<Dialect>,
-    /// The address to connect from; `fanout`, `notify` and `hold` give each further process one of its own on loopback
+    /// The address to connect from [default: the kernel's choice; on loopback each further process of `fanout`, `notify` and
+    /// `hold` has one of its own]
     #[arg(long, value_name = "ADDRESS")]
     pub source: Option<IpAddr>,
     /// How long to measure

@@ -80,7 +80,7 @@ impl<'a> Spread<'a> {
             let why = "--window needs to know when a message has come to all, which of several processes none does";
             return Err(Failure::Usage(format!("{why}: use --rate, or fewer connections")));
         }
-        let mut engine = publishing.prepare(shares[0] as usize, layout.topics)?;
+        let mut engine = publishing.prepare(followers::room(&shares, 0), layout.topics)?;
         let party = publishing.gather(&mut engine, &layout.of(0, shares[0]))?;
         Ok(party.map(|party| Self { paced, command, layout, shares, engine, party }))
     }

@@ -2,11 +2,12 @@
 
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::faults::upgrade;
-use crate::support::{count, measure};
+use crate::support::{Process, TOOL, count, measure};
 
 /// Starts a server that does `with` each connection, on a thread of its own, by its number; returns its URL.
 fn serve(with: impl Fn(usize, TcpStream) + Copy + Send + 'static) -> String {
@@ -79,4 +80,25 @@ fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
     assert!(started.elapsed() < Duration::from_secs(20));
     assert_eq!(count(&json, "opened") + count(&json, "never_opened"), 100_000, "{json:#}");
     assert!((10..40).contains(&count(&json, "opened")), "{json:#}");
+}
+
+#[test]
+fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed() {
+    let server = Process::floor();
+    let url = format!("ws://{}/topics/idle", server.address);
+    let hold = |connections: &str| {
+        let tool = format!("ulimit -n 128; exec {TOOL} hold {url} --pid {} --from 10 --connections {connections}", server.pid());
+        let flags = "--duration 100ms --warmup 100ms --json -";
+        Command::new("sh").args(["-c", &format!("{tool} {flags}")]).output().unwrap()
+    };
+    let output = hold("1344");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert_eq!((&json["counts"]["held"], &json["parameters"]["processes"]), (&1344.into(), &15.into()), "{output:?}");
+    let output = hold("9000");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), line.contains("9032 descriptors are needed and the limit is 128")),
+        (Some(1), true),
+        "{line}"
+    );
 }
