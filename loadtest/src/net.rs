@@ -76,6 +76,7 @@ struct Connection {
     /// The server's close, while its end of the stream is awaited.
     said: Option<Ending>,
     is_dirty: bool,
+    is_reset: bool,
     is_paused: bool,
     awaits_end: bool,
 }
@@ -138,6 +139,7 @@ impl Net {
             deadline: 0,
             said: None,
             is_dirty: false,
+            is_reset: false,
             is_paused: false,
             awaits_end: false,
         });
@@ -205,7 +207,8 @@ impl Net {
 
     /// Ends a connection with RST: nothing stays behind, neither here nor there.
     pub fn reset(&mut self, id: usize) {
-        if let Some(connection) = self.connections.get(id) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.is_reset = true;
             // Where it can't be set, the connection ends with FIN instead.
             let _ = socket2::SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
         }
@@ -407,7 +410,10 @@ impl Net {
                 let mut connection = self.connections.remove(id);
                 // The descriptor is closed right after, which removes it from epoll in any case.
                 let _ = self.registry.deregister(&mut connection.socket);
-                let _ = connection.socket.shutdown(Shutdown::Write);
+                // A FIN before the RST would be the end of the stream to a server that is quick.
+                if !connection.is_reset {
+                    let _ = connection.socket.shutdown(Shutdown::Write);
+                }
             } else if let Err(error) = written {
                 self.end(id, error.into(), load);
             }

@@ -9,3 +9,4 @@ mod hostile;
 mod messages;
 mod real;
 mod support;
+mod witness;
