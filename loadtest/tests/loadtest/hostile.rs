@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::faults::upgrade;
+use crate::faults::{send, upgrade};
 use crate::support::{Process, TOOL, count, measure};
 
 /// Starts a server that does `with` each connection, on a thread of its own, by its number; returns its URL.
@@ -101,4 +101,50 @@ fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed
         (Some(1), true),
         "{line}"
     );
+}
+
+/// A storm of 20, whose first openings are answered with a 101; `then` does those that come back, by their number.
+fn storm(then: impl Fn(usize, &TcpStream) + Copy + Send + 'static, flags: &[&str]) -> serde_json::Value {
+    let url = serve(move |number, socket| match number.checked_sub(20) {
+        Some(number) => then(number, &socket),
+        None => {
+            upgrade(&socket, false);
+            read_to_end(&socket);
+        }
+    });
+    measure(&[&["storm", &url, "--connections", "20", "--warmup", "100ms"], flags].concat())
+}
+
+const BUSY: &[u8] = b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nno\n";
+
+#[test]
+fn a_storm_is_over_when_all_are_back_whom_the_server_refused_and_lost_again() {
+    let then = |number, socket: &TcpStream| match number {
+        0..30 => {
+            send(socket, BUSY, false);
+            read_to_end(socket);
+        }
+        // Opened and lost: the first that came in.
+        30 => upgrade(socket, false),
+        _ => {
+            upgrade(socket, false);
+            read_to_end(socket);
+        }
+    };
+    let json = storm(then, &["--duration", "20s", "--retry", "300ms"]);
+    let counts = ["back", "missing", "rejected", "lost_again", "retried"].map(|name| count(&json, name));
+    assert_eq!(counts, [21, 0, 30, 1, 31], "{json:#}");
+    assert!(json["figures"]["until_all_are_back"]["value"].as_f64().unwrap() >= 300.0, "two pauses of 150 ms at least: {json:#}");
+}
+
+#[test]
+fn who_fails_in_a_storm_and_is_not_tried_again_is_no_retry() {
+    let then = |_, socket: &TcpStream| {
+        send(socket, BUSY, false);
+        read_to_end(socket);
+    };
+    let json = storm(then, &["--duration", "500ms", "--retry", "10s"]);
+    let counts = ["back", "missing", "rejected", "lost_again", "retried"].map(|name| count(&json, name));
+    assert_eq!(counts, [0, 20, 20, 0, 0], "{json:#}");
+    assert!(json["doubts"].to_string().contains("not all are back"), "{json:#}");
 }
