@@ -1,9 +1,9 @@
 //! What all commands have in common: flags, and the way from flags to a loop.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Arg, Args};
 use fantail::config::TimeSpan;
 
 use crate::clock::{self, Nanos};
@@ -22,6 +22,11 @@ pub trait Measure {
     fn common(&self) -> &Common;
     /// Measures. More than one report where a flag takes several values.
     fn run(&self) -> Result<Vec<Report>, Failure>;
+}
+
+/// The URL's help where a command speaks WebSocket only.
+pub fn websocket_only(url: Arg) -> Arg {
+    url.help("Where to connect: ws://HOST[:PORT]/PATH")
 }
 
 /// Flags of every command that measures.
@@ -64,6 +69,11 @@ impl Common {
     pub fn prepare(&self, connections: usize, topics: u32) -> Result<Engine, Failure> {
         self.cpu.map_or(Ok(()), |cpu| Cpus::one(cpu).pin())?;
         kernel::make_room(connections)?;
+        if let Some(source) = self.source {
+            // Said before the run: of a connection that fails it can not be told apart from a lack of ports.
+            UdpSocket::bind((source, 0))
+                .map_err(|error| Failure::Usage(format!("--source {source}: {error}; give an address of this machine")))?;
+        }
         let mut target = Target::resolve(&self.url, self.sub, topics)?;
         target.source = self.source;
         Engine::new(target, self.timeout_ns(), interrupt::watch(Second::Ends)?)

@@ -33,8 +33,12 @@ use super::gather::gather;
 /// Bytes of a message: of the first echo, and of what idle connections get.
 const MESSAGE_BYTES: usize = 64;
 
+/// So many refusals before anything was opened say that nothing will be.
+const REFUSALS_MAX: u64 = 100;
+
 /// Flags of `connect`.
 #[derive(Args, Debug)]
+#[command(mut_arg("url", super::common::websocket_only), mut_arg("sub", |arg| arg.hide(true)))]
 pub struct Connect {
     #[command(flatten)]
     common: Common,
@@ -312,7 +316,7 @@ impl Load for Slots {
             // A server that can't keep up would hold the run for as long as it likes.
             self.never_opened += schedule.take_all(now, self.stage.until);
         }
-        if self.is_over() {
+        if self.is_over() || (self.done == 0 && self.failures.are_all_refused(REFUSALS_MAX)) {
             return Ok(Next::Done);
         }
         // With all slots taken, the next connection's time is when one becomes vacant.

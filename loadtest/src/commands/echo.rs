@@ -27,6 +27,7 @@ use super::party::parse_size;
 
 /// Flags of `echo`.
 #[derive(Args, Debug)]
+#[command(mut_arg("url", super::common::websocket_only), mut_arg("sub", |arg| arg.hide(true)))]
 pub struct Echo {
     #[command(flatten)]
     common: Common,
