@@ -137,23 +137,25 @@ fn rooms_have_as_many_clients_each_on_one_socket_or_several() {
 
 #[test]
 fn rooms_are_saturated_step_by_step() {
-    let flags = ["--clients", "10", "--rooms", "5", "--rooms-per-client", "2", "--saturate", "--p99-max", "50ms"];
+    // So little, with so much patience, that a machine busy with other tests holds it for some steps.
+    let rooms = ["--clients", "10", "--rooms", "5", "--rooms-per-client", "2", "--batch", "1"];
+    let flags = [&rooms[..], &["--saturate", "--p99-max", "300ms"]].concat();
     let json = against_fantail("rooms", |address| vec![format!("ws://{address}/topics/{{topic}}")], &flags);
     let reports = reports(&json);
     let figure = |report: &Value, name: &str| report["figures"][name]["value"].as_f64();
     let intervals: Vec<f64> = reports.iter().map(|report| figure(report, "interval").unwrap()).collect();
     assert!(intervals[0] == 10.0 && intervals.windows(2).all(|pair| (pair[0] / pair[1] - 1.5).abs() < 0.01), "{intervals:?}");
-    assert!(intervals.len() >= 3, "2,250 publications a second are little: {intervals:?}");
     let p99 = |report: &Value| report["latencies"]["delivery"]["quantiles"]["p99"].as_u64().unwrap();
     let (last, before) = reports.split_last().unwrap();
+    assert!(intervals.len() >= 3, "225 publications a second are little: {last:#}");
     for report in before {
-        assert!(p99(report) <= 50_000_000 && report["doubts"] == serde_json::json!([]), "{report:#}");
+        assert!(p99(report) <= 300_000_000 && report["doubts"] == serde_json::json!([]), "{report:#}");
         assert_eq!((count(report, "lost"), figure(report, "interval_held")), (0, None), "{report:#}");
     }
     let held = figure(last, "interval_held").unwrap();
     assert!(last["notes"].to_string().contains(&format!("saturate: {held:.3} ms held; it ended as ")), "{last:#}");
-    let expected = if p99(last) <= 50_000_000 && reports.len() == 15 { intervals.len() - 1 } else { intervals.len() - 2 };
-    assert_eq!(held, intervals[expected], "{intervals:?}");
+    let is_last = last["notes"].to_string().contains("there are but 15 runs");
+    assert_eq!(held, intervals[intervals.len() - if is_last { 1 } else { 2 }], "{intervals:?}");
 }
 
 #[test]
