@@ -148,7 +148,7 @@ impl Feed {
     }
 
     /// Sends none of what is due by now, nor the `left` of a batch: else they would queue without limit.
-    fn leave_out(&mut self, left: u32, stage: &Stage, now: Nanos) {
+    pub fn leave_out(&mut self, left: u32, stage: &Stage, now: Nanos) {
         if let Pace::Schedule(schedule) = &mut self.pace {
             self.not_sent += u64::from(left) + schedule.take_all(now, stage.until) * u64::from(self.batch);
         }

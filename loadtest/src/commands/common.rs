@@ -29,6 +29,14 @@ pub fn websocket_only(url: Arg) -> Arg {
     url.help("Where to connect: ws://HOST[:PORT]/PATH")
 }
 
+/// Tells how much of what was due an open loop left out: the slowest, so no rate and no latency of it may be quoted.
+pub fn tell_left_out(report: &mut Report, name: &'static str, count: u64) {
+    report.fault(name, count);
+    if count > 0 {
+        report.busy.push(format!("{} {count}: what was due and left out is in no rate and no latency", name.replace('_', " ")));
+    }
+}
+
 /// Flags of every command that measures.
 #[derive(Args, Clone, Debug)]
 pub struct Common {

@@ -24,7 +24,7 @@ use crate::stage::Stage;
 use crate::target::Target;
 use crate::traffic::Traffic;
 
-use super::common::{Common, Measure};
+use super::common::{Common, Measure, tell_left_out};
 use super::crowd::Crowd;
 use super::failures::Failures;
 use super::fanout::TOPIC;
@@ -186,7 +186,7 @@ impl Connect {
         slots.failures.tell(&mut report);
         if self.rate.is_some() {
             report.tell("slots_full", slots.slots_full);
-            report.fault("never_opened", slots.never_opened);
+            tell_left_out(&mut report, "never_opened", slots.never_opened);
         } else {
             report
                 .notes

@@ -21,7 +21,7 @@ use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::stage::Stage;
 
-use super::common::{Common, Measure};
+use super::common::{Common, Measure, tell_left_out};
 use super::gather::gather;
 use super::party::parse_size;
 
@@ -122,7 +122,7 @@ impl Echo {
         report.fault("connections_lost", pairs.lost_connections);
         report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
         if self.rate.is_some() {
-            report.fault("not_sent", pairs.not_sent);
+            tell_left_out(&mut report, "not_sent", pairs.not_sent);
         } else {
             report
                 .notes
@@ -150,6 +150,11 @@ impl Pairs {
         }
     }
 
+    /// Sends nothing of what is due by now: else it would queue without limit.
+    fn leave_out(&mut self, now: Nanos) {
+        self.not_sent += self.schedule.as_mut().map_or(0, |schedule| schedule.take_all(now, self.stage.until));
+    }
+
     fn is_settled(&self) -> bool {
         self.under_way.iter().all(VecDeque::is_empty)
     }
@@ -159,6 +164,7 @@ impl Load for Pairs {
     fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
         self.stage.tick(net, now, self.returned)?;
         if self.stage.is_over() && (self.is_settled() || now >= self.stage.until + self.timeout) {
+            self.leave_out(now);
             return Ok(Next::Done);
         }
         let mut next = self.stage.next_edge(now);
@@ -174,8 +180,8 @@ impl Load for Pairs {
                 self.lateness.record(at - due);
             }
             if net.is_overrun(at, self.stage.until) {
-                let rest = self.schedule.as_mut().map_or(0, |schedule| schedule.take_all(now, self.stage.until));
-                self.not_sent += 1 + rest;
+                self.not_sent += 1;
+                self.leave_out(now);
                 break;
             }
             let all = self.under_way.len();

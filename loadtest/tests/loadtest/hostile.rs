@@ -64,6 +64,7 @@ fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
         let json = measure(&[&[command, &url, "--timeout", "500ms"], &flags[..]].concat());
         let sent = count(&json, if command == "echo" { "sent" } else { "published" });
         assert_eq!(sent + count(&json, "not_sent"), 200_000, "{json:#}");
+        assert!(json["busy_tool"].to_string().contains("not sent"), "{json:#}");
         assert!((50_000..100_000).contains(&sent), "64 MiB, and what the kernel's buffers took: {json:#}");
     }
 }
