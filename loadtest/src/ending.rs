@@ -30,6 +30,9 @@ pub enum Ending {
         /// The start of its body, or its reason where there is none.
         text: String,
     },
+    /// A refusal that is no HTTP, in the server's words.
+    #[error("the server refused: {0}")]
+    Denied(String),
     /// Bytes that are not HTTP, or a 101 that isn't one.
     #[error("the server's answer is wrong: {0}")]
     Answer(&'static str),

@@ -47,6 +47,8 @@ pub struct Feed {
     taken: u64,
     /// Who published is gone: nothing more is published.
     is_broken: bool,
+    /// What was due and not sent: more than the server takes, or the tool can send.
+    pub not_sent: u64,
     /// How late the tool was with what was due.
     pub lateness: Histogram,
     /// The first refusal, in the server's words.
@@ -73,7 +75,7 @@ impl Publisher {
 impl Feed {
     /// `batch` publications at a time, on the topics in turn.
     pub fn new(pace: Pace, through: Through, batch: u32) -> Self {
-        Self { pace, through, batch, taken: 0, is_broken: false, lateness: Histogram::new(), first_refusal: None }
+        Self { pace, through, batch, taken: 0, is_broken: false, not_sent: 0, lateness: Histogram::new(), first_refusal: None }
     }
 
     /// Whether its times are fixed before the run.
@@ -84,11 +86,18 @@ impl Feed {
     /// Publishes what is due, and says when the next is. After the stage's end nothing is.
     pub fn turn(&mut self, net: &mut Net, traffic: &mut Traffic, stage: &Stage, now: Nanos) -> Nanos {
         while let Some(due) = self.take_due(traffic, stage, now) {
+            let at = clock::now();
             if stage.is_measured(due) {
-                self.lateness.record(clock::now() - due);
+                self.lateness.record(at - due);
             }
-            for _ in 0..self.batch {
+            let mut left = self.batch;
+            while left > 0 && !net.is_overrun(at, stage.until) {
+                left -= 1;
                 self.publish(net, traffic, due);
+            }
+            if left > 0 {
+                self.leave_out(left, stage, now);
+                break;
             }
         }
         match &self.pace {
@@ -135,6 +144,13 @@ impl Feed {
             Pace::Schedule(schedule) => schedule.take(now, stage.until),
             Pace::Window(window) => (traffic.under_way() < *window && now < stage.until).then(clock::now),
             Pace::Never => None,
+        }
+    }
+
+    /// Sends none of what is due by now, nor the `left` of a batch: else they would queue without limit.
+    pub fn leave_out(&mut self, left: u32, stage: &Stage, now: Nanos) {
+        if let Pace::Schedule(schedule) = &mut self.pace {
+            self.not_sent += u64::from(left) + schedule.take_all(now, stage.until) * u64::from(self.batch);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The kernel's own counters, which the tool's must agree with, and its limits.
 
-use std::fs;
+use std::{fs, io};
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::failure::Failure;
@@ -96,7 +97,7 @@ pub fn connections_max() -> u64 {
 
 /// Makes room for so many connections, or says what number is needed.
 pub fn make_room(connections: usize) -> Result<(), Failure> {
-    let needed = connections as u64 + DESCRIPTORS_BESIDE;
+    let needed = (connections as u64).saturating_add(DESCRIPTORS_BESIDE);
     let limits = getrlimit(Resource::Nofile);
     if limits.maximum.is_some_and(|limit| limit < needed) {
         return Err(Failure::Descriptors { needed, limit: limits.maximum.unwrap_or_default() });
@@ -110,6 +111,13 @@ pub fn make_room_up_to(connections: usize) -> Result<usize, Failure> {
     let room = limits.maximum.map_or(connections as u64, |limit| limit.min(connections as u64));
     raise_to(room, limits)?;
     Ok(room as usize)
+}
+
+/// The failure to say where the kernel had no descriptor left for something that needs so many `more`; None of another error.
+pub fn out_of_descriptors(error: &io::Error, more: u64) -> Option<Failure> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let is_out = error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
+    is_out.then(|| Failure::Descriptors { needed: limit.saturating_add(more), limit })
 }
 
 fn raise_to(needed: u64, limits: Rlimit) -> Result<(), Failure> {
@@ -158,6 +166,14 @@ mod tests {
         let since = TcpCounters::read().unwrap().since(before);
         assert!(since.active_opens >= 2 && since.failed_opens >= 1, "{since:?}");
         assert!(memory_bytes() > 1 << 20);
+    }
+
+    #[test]
+    fn a_process_without_a_free_descriptor_says_how_many_it_needs() {
+        let none_left = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        let Some(Failure::Descriptors { needed, limit }) = out_of_descriptors(&none_left, 7) else { panic!("it is that error") };
+        assert_eq!(needed, limit + 7);
+        assert!(out_of_descriptors(&io::ErrorKind::NotFound.into(), 7).is_none());
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod schedule;
 mod stage;
 mod statistics;
 mod target;
+mod topic;
 mod traffic;
 mod wire;
 

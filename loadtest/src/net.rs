@@ -20,6 +20,10 @@ use crate::histogram::Histogram;
 use crate::target::Target;
 use crate::wire;
 
+/// The most that may be queued in the tool before an open loop leaves out what is due, in bytes: seconds of any rate that can be
+/// kept, and less than any machine has.
+const QUEUED_BYTES_MAX: usize = 64 << 20;
+
 /// The connections.
 #[derive(Debug)]
 pub struct Net {
@@ -33,6 +37,8 @@ pub struct Net {
     /// What a protocol obliges a client to say, while its bytes are read.
     replies: Vec<u8>,
     timeout: Nanos,
+    /// Bytes that the kernel has not taken, of all connections.
+    queued: usize,
     /// How many connections something is awaited of.
     awaited: usize,
     expired_at: Nanos,
@@ -63,11 +69,14 @@ struct Connection {
     /// None until TCP stands, and while it is lent.
     client: Option<Box<Client>>,
     out: Vec<u8>,
+    /// How much of `out` is in the sum of all.
+    counted: usize,
     /// When something must have come that is awaited; 0 if nothing is.
     deadline: Nanos,
     /// The server's close, while its end of the stream is awaited.
     said: Option<Ending>,
     is_dirty: bool,
+    is_reset: bool,
     is_paused: bool,
     awaits_end: bool,
 }
@@ -92,6 +101,7 @@ impl Net {
             resumed: Vec::new(),
             replies: Vec::new(),
             timeout,
+            queued: 0,
             awaited: 0,
             expired_at: 0,
             lag: Histogram::new(),
@@ -125,9 +135,11 @@ impl Net {
             times: Times { started: now, ..Times::default() },
             client: None,
             out: Vec::new(),
+            counted: 0,
             deadline: 0,
             said: None,
             is_dirty: false,
+            is_reset: false,
             is_paused: false,
             awaits_end: false,
         });
@@ -182,9 +194,21 @@ impl Net {
         self.connections.get(id).is_some_and(|connection| self.targets[connection.target].answers(confirm))
     }
 
+    /// Whether what is due at `now` can't be sent any more: too much waits for the kernel, or the time was over at `until` for longer
+    /// than `--timeout`.
+    pub const fn is_overrun(&self, now: Nanos, until: Nanos) -> bool {
+        self.queued >= QUEUED_BYTES_MAX || self.is_past(now, until)
+    }
+
+    /// Whether the time was over at `until` for longer than `--timeout`.
+    pub const fn is_past(&self, now: Nanos, until: Nanos) -> bool {
+        now >= until.saturating_add(self.timeout)
+    }
+
     /// Ends a connection with RST: nothing stays behind, neither here nor there.
     pub fn reset(&mut self, id: usize) {
-        if let Some(connection) = self.connections.get(id) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.is_reset = true;
             // Where it can't be set, the connection ends with FIN instead.
             let _ = socket2::SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
         }
@@ -221,7 +245,9 @@ impl Net {
 
     /// Reads nothing more of a connection, so that the server's writes to it run full.
     pub fn pause(&mut self, id: usize) {
-        self.connections[id].is_paused = true;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.is_paused = true;
+        }
     }
 
     /// Reads it again, beginning with what waits.
@@ -366,6 +392,7 @@ impl Net {
 
     fn mark(&mut self, id: usize) {
         let connection = &mut self.connections[id];
+        connection.count_queued(&mut self.queued);
         if !mem::replace(&mut connection.is_dirty, true) {
             self.dirty.push(id);
         }
@@ -377,11 +404,16 @@ impl Net {
             let connection = &mut self.connections[id];
             connection.is_dirty = false;
             let written = write_out(connection);
+            connection.count_queued(&mut self.queued);
             if connection.phase == Phase::Dropped {
+                self.queued -= connection.counted;
                 let mut connection = self.connections.remove(id);
                 // The descriptor is closed right after, which removes it from epoll in any case.
                 let _ = self.registry.deregister(&mut connection.socket);
-                let _ = connection.socket.shutdown(Shutdown::Write);
+                // A FIN before the RST would be the end of the stream to a server that is quick.
+                if !connection.is_reset {
+                    let _ = connection.socket.shutdown(Shutdown::Write);
+                }
             } else if let Err(error) = written {
                 self.end(id, error.into(), load);
             }
@@ -401,6 +433,14 @@ impl Net {
             self.end(id, Ending::TimedOut, load);
         }
         self.settle(load);
+    }
+}
+
+impl Connection {
+    /// Brings the sum of all that is queued up to date.
+    fn count_queued(&mut self, queued: &mut usize) {
+        *queued = *queued - self.counted + self.out.len();
+        self.counted = self.out.len();
     }
 }
 

@@ -31,6 +31,9 @@ const CHECK_AT: usize = 1 + RUN_DIGITS + TOPIC_DIGITS + NUMBER_DIGITS + DUE_DIGI
 /// The due time keeps its low 48 bits: three days of nanoseconds.
 const DUE_MASK: u64 = (1 << (6 * DUE_DIGITS)) - 1;
 
+/// The number keeps its low 30 bits, which are the digits' own: six minutes of three million a second.
+const NUMBER_BITS: u32 = 6 * NUMBER_DIGITS as u32;
+
 const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-";
 const NO_DIGIT: u8 = 0xFF;
 const VALUES: [u8; 256] = values();
@@ -40,10 +43,20 @@ const VALUES: [u8; 256] = values();
 pub struct Stamp {
     /// The topic's index.
     pub topic: u32,
-    /// Which of the topic's publications, from 0.
+    /// Which of the topic's publications, from 0; of one that was read its low bits, until [`Stamp::near`] completes it.
     pub number: u64,
     /// When it was due.
     pub due: Nanos,
+}
+
+impl Stamp {
+    /// The same with its number completed: of those that have its low bits the one nearest to `expected`.
+    pub fn near(self, expected: u64) -> Self {
+        const UNUSED: u32 = u64::BITS - NUMBER_BITS;
+        let away = (self.number.wrapping_sub(expected) << UNUSED).cast_signed() >> UNUSED;
+        // None lies before the first; then it is one that was never published.
+        Self { number: expected.checked_add_signed(away).unwrap_or(self.number), ..self }
+    }
 }
 
 /// A buffer that becomes one message after another, and the way back.
@@ -159,6 +172,21 @@ mod tests {
             assert_eq!(payload.stamp_of(&message, NOW), Some(stamp));
             assert_eq!(payload.stamp_of(&wrapped, NOW), Some(stamp));
         }
+    }
+
+    #[test]
+    fn numbers_go_on_behind_what_their_digits_hold() {
+        let mut payload = Payload::new(40, 7);
+        for number in [0, 1, (1 << 30) - 1, 1 << 30, (1 << 30) + 1, (3 << 30) + 77] {
+            let stamp = Stamp { topic: 5, number, due: NOW };
+            let message = payload.stamped(stamp).to_vec();
+            let read = payload.stamp_of(&message, NOW).unwrap();
+            for expected in [number.saturating_sub(1000), number, number + 1, number + (1 << 28)] {
+                assert_eq!(read.near(expected), stamp, "near {expected}");
+            }
+        }
+        let last = Stamp { topic: 5, number: (1 << 30) - 1, due: NOW };
+        assert_eq!(last.near(3), last, "nothing lies before the first");
     }
 
     #[test]

@@ -21,7 +21,11 @@ impl Schedule {
 
     /// When the next one is due. Computed from the start each time, so that rounding doesn't add up.
     pub fn next_at(&self) -> Nanos {
-        self.start + (self.taken as f64 * SECOND as f64 / self.per_second) as Nanos
+        self.at(self.taken)
+    }
+
+    fn at(&self, number: u64) -> Nanos {
+        self.start + (number as f64 * SECOND as f64 / self.per_second) as Nanos
     }
 
     /// How many were taken.
@@ -37,6 +41,22 @@ impl Schedule {
             at
         })
     }
+
+    /// Takes all that [`Self::take`] would, and returns how many.
+    pub fn take_all(&mut self, now: Nanos, until: Nanos) -> u64 {
+        let end = until.min(now.saturating_add(1));
+        // Rounding makes this wrong by a few at most.
+        let mut all = (end.saturating_sub(self.start) as f64 * self.per_second / SECOND as f64) as u64;
+        while all > 0 && self.at(all - 1) >= end {
+            all -= 1;
+        }
+        while self.at(all) < end {
+            all += 1;
+        }
+        let before = self.taken;
+        self.taken = before.max(all);
+        self.taken - before
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +71,24 @@ mod tests {
         let taken: Vec<Nanos> = std::iter::from_fn(|| schedule.take(9 * SECOND, until)).collect();
         assert_eq!(taken, [5_000_000_000, 5_333_333_333, 5_666_666_666]);
         assert_eq!(schedule.next_at(), until);
+    }
+
+    #[test]
+    fn all_at_once_are_as_many_as_one_by_one() {
+        for rate in [0.3, 3.0, 7.0, 999.9, 1e6] {
+            for (now, until) in [(5, 9), (7, 6), (6, 7), (6, 6), (4, 9)] {
+                let (now, until) = (now * SECOND, until * SECOND);
+                let mut one_by_one = Schedule::new(5 * SECOND, rate);
+                let mut at_once = one_by_one;
+                one_by_one.take(now, until);
+                at_once.take(now, until);
+                let rest = std::iter::from_fn(|| one_by_one.take(now, until)).count() as u64;
+                assert_eq!(at_once.take_all(now, until), rest, "{rate} {now} {until}");
+                assert_eq!(at_once.next_at(), one_by_one.next_at());
+            }
+        }
+        let mut endless = Schedule::new(0, 1e9);
+        assert_eq!(endless.take_all(Nanos::MAX, 3600 * SECOND), 3600 * SECOND, "and that in no time");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! `{topic}` in the URL stands for a topic's name. Where it stands in a query, its parameter is repeated for each topic of a
 //! connection that has several: `/topics?topic={topic}&envelope`.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use clap::ValueEnum;
@@ -72,6 +73,9 @@ impl Target {
     /// for its name.
     pub fn resolve(url: &str, dialect: Option<Dialect>, topics: u32) -> Result<Self, Failure> {
         let (of_scheme, authority, path) = split(url).ok_or_else(|| Failure::Url(url.to_owned()))?;
+        if authority.contains('@') {
+            return Err(Failure::Usage(format!("{url}: a user and a password in the URL are not supported")));
+        }
         let dialect = dialect.unwrap_or(of_scheme);
         let is_http = |dialect| matches!(dialect, Dialect::Raw | Dialect::Socketio | Dialect::Post);
         if is_http(dialect) != is_http(of_scheme) || (dialect != of_scheme && !is_http(dialect)) {
@@ -89,7 +93,7 @@ impl Target {
             addresses.next().ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
         });
         let address = resolved.map_err(|error| Failure::Resolve { host: authority.to_owned(), error })?;
-        Ok(Self { address, dialect, authority: authority.to_owned(), path: path.to_owned(), topics, source: None })
+        Ok(Self { address, dialect, authority: authority.to_owned(), path: path.into_owned(), topics, source: None })
     }
 
     /// The same address and path, for POST. A URL of many topics is none that could be posted to.
@@ -193,13 +197,15 @@ const fn default_port(dialect: Dialect) -> u16 {
 }
 
 /// The dialect of the scheme, authority and path; a control character or a space would end the request line early.
-fn split(url: &str) -> Option<(Dialect, &str, &str)> {
+/// A query may follow the host at once (RFC 3986 section 3.3): its path is the root then.
+fn split(url: &str) -> Option<(Dialect, &str, Cow<'_, str>)> {
     let schemes = [("ws://", Dialect::Raw), ("http://", Dialect::Raw), ("redis://", Dialect::Redis), ("nats://", Dialect::Nats)];
     let (dialect, rest) = schemes.iter().find_map(|&(scheme, dialect)| Some((dialect, url.strip_prefix(scheme)?)))?;
-    let end = rest.find('/').unwrap_or(rest.len());
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    let path = if path.starts_with('/') { Cow::Borrowed(path) } else { Cow::Owned(format!("/{path}")) };
     let printable = url.bytes().all(|byte| byte.is_ascii_graphic());
-    (printable && !authority.is_empty()).then_some((dialect, authority, if path.is_empty() { "/" } else { path }))
+    (printable && !authority.is_empty()).then_some((dialect, authority, path))
 }
 
 #[cfg(test)]
@@ -208,9 +214,10 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        assert_eq!(split("ws://h:1/a?b"), Some((Dialect::Raw, "h:1", "/a?b")));
-        assert_eq!(split("http://[::1]:9"), Some((Dialect::Raw, "[::1]:9", "/")));
-        assert_eq!(split("redis://h/{topic}"), Some((Dialect::Redis, "h", "/{topic}")));
+        assert_eq!(split("ws://h:1/a?b"), Some((Dialect::Raw, "h:1", "/a?b".into())));
+        assert_eq!(split("ws://h:1?topic=a/b"), Some((Dialect::Raw, "h:1", "/?topic=a/b".into())));
+        assert_eq!(split("http://[::1]:9"), Some((Dialect::Raw, "[::1]:9", "/".into())));
+        assert_eq!(split("redis://h/{topic}"), Some((Dialect::Redis, "h", "/{topic}".into())));
         for wrong in ["wss://h/", "ws:///a", "h:1", "ws://h/a b"] {
             assert_eq!(split(wrong), None, "{wrong}");
         }

@@ -4,7 +4,7 @@
 //! publication to after the last, and a publication is done when all of them have it. Passing ones come, go or stop reading; of
 //! them only holes count.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use crate::clock::Nanos;
 use crate::ending::Ending;
@@ -14,6 +14,7 @@ use crate::payload::{Payload, Stamp};
 use crate::report::Report;
 use crate::stage::Stage;
 use crate::target::Topics;
+use crate::topic::Topic;
 
 /// The account of a run.
 #[derive(Debug)]
@@ -44,19 +45,6 @@ pub struct Traffic {
     pub latency: Histogram,
     /// From when it was due to the last steady subscriber.
     pub last: Histogram,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Topic {
-    /// The next publication's number.
-    next: u64,
-    /// How many steady subscribers it has.
-    steady: u32,
-    /// Of each publication from `first_open` on, how many steady subscribers have not got it.
-    open: VecDeque<u32>,
-    first_open: u64,
-    /// Who is subscribed to this topic alone and so can publish on it: the connections' numbers.
-    members: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,13 +125,14 @@ impl Traffic {
         self.completions.as_deref().unwrap_or_default()
     }
 
-    /// So many were published in all, on the topics in turn, says the process that did.
-    pub fn end(&mut self, published: u64) {
+    /// So many were published in all, on the topics in turn, and these of them were refused, says the process that did.
+    pub fn end(&mut self, published: u64, refused: impl Iterator<Item = (u32, u64)>) {
         let topics = self.topics.len() as u64;
         for topic in 0..topics {
             self.follow_to(topic as usize, published / topics + u64::from(topic < published % topics));
         }
         self.is_following = false;
+        refused.filter(|&(topic, _)| u64::from(topic) < topics).for_each(|(topic, number)| self.refuse(topic, number));
     }
 
     /// How many topics there are.
@@ -205,12 +194,9 @@ impl Traffic {
     /// Numbers the topic's next publication and returns the message.
     pub fn publication(&mut self, topic: u32, due: Nanos) -> &[u8] {
         let entry = &mut self.topics[topic as usize];
-        let number = entry.next;
-        entry.next += 1;
-        entry.open.push_back(entry.steady);
+        let number = entry.publish();
         self.counts.published += 1;
         self.under_way += u64::from(entry.steady > 0);
-        entry.forget_done();
         self.payload.stamped(Stamp { topic, number, due })
     }
 
@@ -223,17 +209,23 @@ impl Traffic {
     pub fn refuse(&mut self, topic: u32, number: u64) {
         self.counts.refused += 1;
         let entry = &mut self.topics[topic as usize];
-        if let Some(remaining) = entry.remaining_of(number) {
-            self.refused.insert((topic, number), u64::from(std::mem::take(remaining)));
-            self.under_way -= 1;
-            entry.forget_done();
-        }
+        let remaining = entry.remaining_of(number).map(std::mem::take);
+        self.under_way -= u64::from(remaining.is_some());
+        entry.forget_done();
+        // Also where nobody waits for it here: in another process somebody may.
+        self.refused.insert((topic, number), remaining.unwrap_or_default().into());
+    }
+
+    /// Topic and number of what was refused.
+    pub fn refused(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.refused.keys().copied()
     }
 
     /// Enters what a connection got. None for what was counted as a fault instead.
     pub fn message(&mut self, stage: &Stage, id: usize, message: &[u8], at: Nanos) -> Option<Delivery> {
-        let stamp = self.payload.stamp_of(message, at);
-        if let Some(stamp) = stamp.filter(|stamp| self.is_following && stamp.topic < self.topics()) {
+        let stamp = self.payload.stamp_of(message, at).filter(|stamp| stamp.topic < self.topics());
+        let stamp = stamp.map(|stamp| stamp.near(self.next_of(stamp.topic)));
+        if let Some(stamp) = stamp.filter(|_| self.is_following) {
             self.follow_to(stamp.topic as usize, stamp.number + 1);
         }
         let known = stamp.and_then(|stamp| Some((stamp, self.place_of(id, stamp)?)));
@@ -337,11 +329,9 @@ impl Traffic {
     fn follow_to(&mut self, topic: usize, next: u64) {
         let entry = &mut self.topics[topic];
         while entry.next < next {
-            entry.next += 1;
-            entry.open.push_back(entry.steady);
+            entry.publish();
             self.under_way += u64::from(entry.steady > 0);
         }
-        entry.forget_done();
     }
 
     fn indices(&self, topics: Topics) -> impl Iterator<Item = usize> + use<> {
@@ -353,7 +343,7 @@ impl Traffic {
     fn place_of(&self, id: usize, stamp: Stamp) -> Option<(usize, bool)> {
         let member = self.members.get(id)?.as_ref()?;
         let all = self.topics.len() as u32;
-        if stamp.topic >= all || stamp.number >= self.topics[stamp.topic as usize].next {
+        if stamp.number >= self.topics[stamp.topic as usize].next {
             return None;
         }
         let at = (stamp.topic + all - member.topics.first) % all;
@@ -371,21 +361,6 @@ impl Traffic {
             entry.forget_done();
         }
         is_complete
-    }
-}
-
-impl Topic {
-    /// How many still wait for a publication, if any do.
-    fn remaining_of(&mut self, number: u64) -> Option<&mut u32> {
-        let at = number.checked_sub(self.first_open)?;
-        self.open.get_mut(usize::try_from(at).ok()?).filter(|remaining| **remaining > 0)
-    }
-
-    fn forget_done(&mut self) {
-        while self.open.front() == Some(&0) {
-            self.open.pop_front();
-            self.first_open += 1;
-        }
     }
 }
 
@@ -422,6 +397,20 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_has_more_publications_than_the_digits_of_a_message_can_number() {
+        let (stage, mut traffic, mut follower) = (Stage::endless(), traffic(1), Traffic::following(1, 64, 1, 0));
+        for side in [&mut traffic, &mut follower] {
+            side.topics[0] = Topic::from_number((1 << 30) - 2);
+            side.subscribe(0, ALL);
+        }
+        let messages: Vec<Vec<u8>> = (0..4).map(|_| publish(&mut traffic, 0)).collect();
+        for side in [&mut traffic, &mut follower] {
+            let came = messages.iter().filter(|message| side.message(&stage, 0, message, clock::now()).is_some());
+            assert_eq!((came.count(), side.counts.foreign, side.lost(false), side.under_way()), (4, 0, 0, 0));
+        }
+    }
+
+    #[test]
     fn topics_of_one_connection_have_their_own_numbers_and_others_are_foreign() {
         let (stage, mut traffic) = (Stage::endless(), traffic(5));
         traffic.subscribe(7, Topics { first: 4, count: 2 });
@@ -442,8 +431,8 @@ mod tests {
             follower.message(&stage, id, &messages[number], clock::now());
         }
         assert_eq!((follower.under_way(), follower.completions().len(), follower.counts.reordered), (2, 1, 1));
-        follower.end(4);
-        assert_eq!((follower.lost(false), follower.under_way()), (5, 3));
+        follower.end(4, [(0, 3)].into_iter());
+        assert_eq!((follower.lost(false), follower.under_way()), (3, 2), "0 and 1, and nobody waits for what was refused");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Socket.IO 5 over Engine.IO 4 over a WebSocket, as far as a broadcast needs it (the two protocols' specifications).
 //!
 //! The server opens with `0{...}`; the client connects to the default namespace with `40` and is open when `40{...}` comes back;
-//! `2` is a ping, `3` its pong; an event is `42["message","payload"]`, as text.
+//! `44{...}` refuses that and says why; `2` is a ping, `3` its pong; an event is `42["message","payload"]`, as text.
 
 use fantail::frame::OpCode;
 
@@ -9,7 +9,7 @@ use crate::ending::Ending;
 use crate::target::Target;
 use crate::wire;
 
-use super::{Event, Purpose, websocket};
+use super::{Event, Purpose, websocket, words};
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -24,12 +24,14 @@ impl Reader {
     /// Takes whole frames and returns how many bytes they had.
     pub fn consume(&mut self, bytes: &[u8], replies: &mut Vec<u8>, sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
         let mut packets = Vec::new();
+        let mut refusal = None;
         let used = self.0.consume(bytes, replies, &mut |event| match event {
             // The WebSocket is open, which to Socket.IO is only the beginning.
             Event::Opened => {}
             Event::Message(packet) => match packet {
                 [b'0', ..] => wire::write_masked(OpCode::Text, b"40", &mut packets),
                 [b'4', b'0', ..] => sink(Event::Opened),
+                [b'4', b'4', why @ ..] => refusal = Some(words(why)),
                 b"2" => {
                     wire::write_masked(OpCode::Text, b"3", &mut packets);
                     sink(Event::Pinged);
@@ -39,7 +41,7 @@ impl Reader {
             event => sink(event),
         })?;
         replies.append(&mut packets);
-        Ok(used)
+        refusal.map_or(Ok(used), |why| Err(Ending::Denied(why)))
     }
 }
 
@@ -99,6 +101,19 @@ mod tests {
             assert_eq!(texts(&replies), ["40", "3"], "cut at {cut}");
         }
         assert!(read(&target, Purpose::Visit, &[b"HTTP/1.1 400 No\r\nContent-Length: 1\r\n\r\nx"]).unwrap_err().contains("400"));
+    }
+
+    #[test]
+    fn a_refused_namespace_ends_the_opening_with_the_servers_words() {
+        let target = Target::resolve("ws://127.0.0.1/socket.io/", Some(crate::target::Dialect::Socketio), 1).unwrap();
+        let mut out = Vec::new();
+        let mut client = super::super::Client::greet(&target, Purpose::Visit, &mut out);
+        let request = String::from_utf8(out).unwrap();
+        let key = request.split("Sec-WebSocket-Key: ").nth(1).unwrap().lines().next().unwrap();
+        let stream = stream(key.as_bytes(), &[b"0{\"sid\":\"a\"}", b"44{\"message\":\"not you\"}"]);
+        let mut seen = Vec::new();
+        let ending = client.handle_input(&stream, &mut Vec::new(), |event| seen.push(format!("{event:?}"))).unwrap_err();
+        assert_eq!((ending.to_string(), seen.len()), ("the server refused: {\"message\":\"not you\"}".to_owned(), 0));
     }
 
     #[test]

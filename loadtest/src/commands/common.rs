@@ -1,9 +1,9 @@
 //! What all commands have in common: flags, and the way from flags to a loop.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Arg, Args};
 use fantail::config::TimeSpan;
 
 use crate::clock::{self, Nanos};
@@ -24,6 +24,19 @@ pub trait Measure {
     fn run(&self) -> Result<Vec<Report>, Failure>;
 }
 
+/// The URL's help where a command speaks WebSocket only.
+pub fn websocket_only(url: Arg) -> Arg {
+    url.help("Where to connect: ws://HOST[:PORT]/PATH")
+}
+
+/// Tells how much of what was due an open loop left out: the slowest, so no rate and no latency of it may be quoted.
+pub fn tell_left_out(report: &mut Report, name: &'static str, count: u64) {
+    report.fault(name, count);
+    if count > 0 {
+        report.busy.push(format!("{} {count}: what was due and left out is in no rate and no latency", name.replace('_', " ")));
+    }
+}
+
 /// Flags of every command that measures.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
@@ -32,7 +45,8 @@ pub struct Common {
     /// How subscribers are spoken to; the URL's scheme says it where this doesn't
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub sub: Option<Dialect>,
-    /// The address to connect from; `fanout`, `notify` and `hold` give each further process one of its own on loopback
+    /// The address to connect from [default: the kernel's choice; on loopback each further process of `fanout`, `notify` and
+    /// `hold` has one of its own]
     #[arg(long, value_name = "ADDRESS")]
     pub source: Option<IpAddr>,
     /// How long to measure
@@ -63,6 +77,11 @@ impl Common {
     pub fn prepare(&self, connections: usize, topics: u32) -> Result<Engine, Failure> {
         self.cpu.map_or(Ok(()), |cpu| Cpus::one(cpu).pin())?;
         kernel::make_room(connections)?;
+        if let Some(source) = self.source {
+            // Said before the run: of a connection that fails it can not be told apart from a lack of ports.
+            UdpSocket::bind((source, 0))
+                .map_err(|error| Failure::Usage(format!("--source {source}: {error}; give an address of this machine")))?;
+        }
         let mut target = Target::resolve(&self.url, self.sub, topics)?;
         target.source = self.source;
         Engine::new(target, self.timeout_ns(), interrupt::watch(Second::Ends)?)

@@ -24,7 +24,7 @@ use crate::stage::Stage;
 use crate::target::Target;
 use crate::traffic::Traffic;
 
-use super::common::{Common, Measure};
+use super::common::{Common, Measure, tell_left_out};
 use super::crowd::Crowd;
 use super::failures::Failures;
 use super::fanout::TOPIC;
@@ -33,8 +33,12 @@ use super::gather::gather;
 /// Bytes of a message: of the first echo, and of what idle connections get.
 const MESSAGE_BYTES: usize = 64;
 
+/// So many refusals before anything was opened say that nothing will be.
+const REFUSALS_MAX: u64 = 100;
+
 /// Flags of `connect`.
 #[derive(Args, Debug)]
+#[command(mut_arg("url", super::common::websocket_only), mut_arg("sub", |arg| arg.hide(true)))]
 pub struct Connect {
     #[command(flatten)]
     common: Common,
@@ -83,6 +87,8 @@ struct Slots {
     was_full_at: Nanos,
     /// How many were opened late because no slot was vacant: the server's doing, not the tool's.
     slots_full: u64,
+    /// How many were due and not begun when `--timeout` was over after the end.
+    never_opened: u64,
     slots: Vec<Slot>,
     first_echo: Option<Payload>,
     stage: Stage,
@@ -132,9 +138,10 @@ impl Measure for Connect {
         let interrupted = engine.run(&mut slots)?;
         let by_kernel = TcpCounters::read().zip(before).map(|(now, before)| now.since(before));
         slots.stage.finish(&engine.net, slots.done);
-        let first = slots.failures.first();
+        // What was answered by silence is a finding about the server, and told in a report.
         if slots.done == 0
-            && let Some(first) = first
+            && slots.failures.timed_out() == 0
+            && let Some(first) = slots.failures.first()
         {
             return Err(Failure::Usage(format!("{}: no connection was opened: {first}", engine.net.target(0).address)));
         }
@@ -175,6 +182,7 @@ impl Connect {
         slots.failures.tell(&mut report);
         if self.rate.is_some() {
             report.tell("slots_full", slots.slots_full);
+            tell_left_out(&mut report, "never_opened", slots.never_opened);
         } else {
             report
                 .notes
@@ -210,6 +218,7 @@ impl Slots {
             under_way: 0,
             was_full_at: 0,
             slots_full: 0,
+            never_opened: 0,
             slots: Vec::new(),
             first_echo: options.first_echo.then(|| Payload::new(MESSAGE_BYTES, fastrand::u64(..))),
             stage: options.common.stage("connect", start),
@@ -287,16 +296,23 @@ impl Slots {
     }
 
     fn is_over(&self) -> bool {
-        // In an open loop all that was due is waited for, else the slowest would be missing.
-        let is_done = |schedule: Schedule| schedule.next_at() >= self.stage.until && self.under_way == 0;
-        self.stage.is_over() && self.idle_is_over && self.schedule.is_none_or(is_done)
+        // What is under way is waited for, at most for --timeout, else the slowest and all that hang would be missing; in an open
+        // loop so is all that was due.
+        let is_done = |schedule: Schedule| schedule.next_at() >= self.stage.until;
+        self.stage.is_over() && self.idle_is_over && self.under_way == 0 && self.schedule.is_none_or(is_done)
     }
 }
 
 impl Load for Slots {
     fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
         self.stage.tick(net, now, self.done)?;
-        if self.is_over() {
+        if let Some(schedule) = &mut self.schedule
+            && net.is_past(now, self.stage.until)
+        {
+            // A server that can't keep up would hold the run for as long as it likes.
+            self.never_opened += schedule.take_all(now, self.stage.until);
+        }
+        if self.is_over() || (self.done == 0 && self.failures.are_all_refused(REFUSALS_MAX)) {
             return Ok(Next::Done);
         }
         // With all slots taken, the next connection's time is when one becomes vacant.

@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::stage::Stage;
 use crate::traffic::{Delivery, Traffic};
 
-use super::common::Common;
+use super::common::{Common, tell_left_out};
 
 /// How long to listen on when all has come: what comes now was sent twice.
 pub const LINGER: Nanos = 200 * MILLISECOND;
@@ -73,6 +73,13 @@ impl Crowd {
         self.stage.finish(net, self.traffic.counts.delivered);
         let mut report = Report::new(self.command, "delivery", self.stage.measured(), self.stage.lag().clone());
         self.traffic.tell(&mut report, interrupted);
+        if self.feed.is_open_loop() {
+            if !interrupted && !self.feed.is_broken() {
+                // The end may have come before the tool came round to it.
+                self.feed.leave_out(0, &self.stage, self.stage.until);
+            }
+            tell_left_out(&mut report, "not_sent", self.feed.not_sent);
+        }
         report.notes.extend(self.feed.first_refusal.take().map(|first| format!("the first publication refused: {first}")));
         if !self.feed.is_open_loop() {
             report.notes.push("flat out: latency is what the window makes of it; compare the rate".to_owned());

@@ -21,12 +21,13 @@ use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::stage::Stage;
 
-use super::common::{Common, Measure};
+use super::common::{Common, Measure, tell_left_out};
 use super::gather::gather;
 use super::party::parse_size;
 
 /// Flags of `echo`.
 #[derive(Args, Debug)]
+#[command(mut_arg("url", super::common::websocket_only), mut_arg("sub", |arg| arg.hide(true)))]
 pub struct Echo {
     #[command(flatten)]
     common: Common,
@@ -57,6 +58,7 @@ struct Pairs {
     sent: u64,
     returned: u64,
     skipped: u64,
+    not_sent: u64,
     foreign: u64,
     /// Connections that ended: nothing more is sent on them.
     gone: Vec<bool>,
@@ -90,6 +92,7 @@ impl Measure for Echo {
             sent: 0,
             returned: 0,
             skipped: 0,
+            not_sent: 0,
             foreign: 0,
             gone: vec![false; connections],
             lost_connections: 0,
@@ -118,7 +121,9 @@ impl Echo {
         report.fault("foreign", pairs.foreign);
         report.fault("connections_lost", pairs.lost_connections);
         report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
-        if self.rate.is_none() {
+        if self.rate.is_some() {
+            tell_left_out(&mut report, "not_sent", pairs.not_sent);
+        } else {
             report
                 .notes
                 .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
@@ -145,6 +150,11 @@ impl Pairs {
         }
     }
 
+    /// Sends nothing of what is due by now: else it would queue without limit.
+    fn leave_out(&mut self, now: Nanos) {
+        self.not_sent += self.schedule.as_mut().map_or(0, |schedule| schedule.take_all(now, self.stage.until));
+    }
+
     fn is_settled(&self) -> bool {
         self.under_way.iter().all(VecDeque::is_empty)
     }
@@ -154,6 +164,7 @@ impl Load for Pairs {
     fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
         self.stage.tick(net, now, self.returned)?;
         if self.stage.is_over() && (self.is_settled() || now >= self.stage.until + self.timeout) {
+            self.leave_out(now);
             return Ok(Next::Done);
         }
         let mut next = self.stage.next_edge(now);
@@ -164,8 +175,14 @@ impl Load for Pairs {
             self.start(net);
         }
         while let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.take(now, self.stage.until)) {
+            let at = clock::now();
             if self.stage.is_measured(due) {
-                self.lateness.record(clock::now() - due);
+                self.lateness.record(at - due);
+            }
+            if net.is_overrun(at, self.stage.until) {
+                self.not_sent += 1;
+                self.leave_out(now);
+                break;
             }
             let all = self.under_way.len();
             let Some(id) = (0..all).map(|at| (self.turn_of + at) % all).find(|&id| !self.gone[id]) else { return Ok(Next::Done) };
@@ -177,7 +194,7 @@ impl Load for Pairs {
     }
 
     fn message(&mut self, net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
-        let number = self.payload.stamp_of(payload, at).map(|stamp| stamp.number);
+        let number = self.payload.stamp_of(payload, at).map(|stamp| stamp.near(self.sent).number);
         let place = self.under_way[id].iter().position(|&(sent, _)| Some(sent) == number);
         let Some(place) = place else {
             self.foreign += 1;

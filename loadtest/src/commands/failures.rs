@@ -22,7 +22,7 @@ impl Failures {
             Ending::Refused => &mut self.refused,
             Ending::Reset => &mut self.reset,
             Ending::TimedOut => &mut self.timed_out,
-            Ending::Rejected { .. } => &mut self.rejected,
+            Ending::Rejected { .. } | Ending::Denied(_) => &mut self.rejected,
             _ => &mut self.other,
         } += 1;
     }
@@ -40,6 +40,16 @@ impl Failures {
         report.fault("rejected", self.rejected);
         report.fault("other_failures", self.other);
         report.notes.extend(self.first().map(|first| format!("the first failure to connect: {first}")));
+    }
+
+    /// Whether there are so many, and nothing listened each time.
+    pub const fn are_all_refused(&self, number: u64) -> bool {
+        self.refused >= number && self.reset + self.timed_out + self.rejected + self.other == 0
+    }
+
+    /// How many waited for longer than `--timeout`.
+    pub const fn timed_out(&self) -> u64 {
+        self.timed_out
     }
 
     /// How many were refused by the kernel: nothing listened.

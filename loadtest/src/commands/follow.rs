@@ -3,9 +3,10 @@
 //! It is told what to do in lines on standard input, answers in lines on standard output, and ends with its input:
 //!
 //! ```text
-//! open FROM TO         opens those connections           -> opened | failed WHY
-//! measure FROM UNTIL   what is due between counts    -> measuring
-//! end PUBLISHED        waits for what is still to come   -> its account, as JSON
+//! open FROM TO                      opens those connections           -> opened | failed WHY
+//! measure FROM UNTIL                what is due between counts        -> measuring
+//! end PUBLISHED TOPIC:NUMBER...     waits for what is still to come, but not for what was refused: its topic and number
+//!                                                                     -> its account, as JSON
 //! ```
 
 use std::io::{Write as _, stdin, stdout};
@@ -174,8 +175,12 @@ impl Follower<'_> {
                 self.stage = Stage::unseen(from, until);
                 say("measuring")?;
             }
-            ["end", published] => {
-                self.traffic.end(number(published).unwrap_or_default());
+            ["end", published, ref refused @ ..] => {
+                let refused = refused.iter().filter_map(|word| {
+                    let (topic, place) = word.split_once(':')?;
+                    Some((topic.parse().ok()?, number(place)?))
+                });
+                self.traffic.end(number(published).unwrap_or_default(), refused);
                 self.state = State::Ending(now);
             }
             _ => return Err(Failure::Usage(format!("{order:?} is no order for a follower"))),

@@ -31,19 +31,47 @@ struct Follower {
 /// The most processes of one run.
 pub const PROCESSES_MAX: u32 = 64;
 
+/// Descriptors that starting a process takes for a moment: the other ends of its pipes, and one more pipe for its error.
+const SPAWNING: u64 = 4;
+
+/// Descriptors by which this process speaks to another: its orders and its answers.
+const PIPES: u64 = 2;
+
 /// How many connections each process has: `processes` of them, or as few as the descriptor limit allows. The first share is this
-/// process's own, which has so many `others` beside them.
+/// process's own, which has so many `others` beside them, and the pipes to the other processes.
 pub fn shares(connections: u32, others: u32, processes: Option<u32>) -> Result<Vec<u32>, Failure> {
-    let all = u64::from(connections) + u64::from(others);
-    let needed = all.div_ceil(kernel::connections_max().max(1)).max(1);
-    if needed > PROCESSES_MAX.into() {
-        // What one process would need; with a higher limit fewer processes do.
-        kernel::make_room(usize::try_from(all).unwrap_or(usize::MAX))?;
+    let Some(processes) = processes else { return fewest_shares(connections, others, kernel::connections_max()) };
+    let processes = processes.clamp(1, connections.max(1));
+    let shares = even_shares(connections, processes);
+    kernel::make_room(room(&shares, others))?;
+    Ok(shares)
+}
+
+/// How many descriptors the first of these processes needs for connections and pipes.
+pub fn room(shares: &[u32], others: u32) -> usize {
+    let needed = u64::from(shares[0]) + u64::from(others) + PIPES * (shares.len() as u64 - 1);
+    usize::try_from(needed).unwrap_or(usize::MAX)
+}
+
+/// As few shares as there can be where one process may have `most` connections: the first has fewer, as it has the pipes.
+fn fewest_shares(connections: u32, others: u32, most: u64) -> Result<Vec<u32>, Failure> {
+    for more in 0..PROCESSES_MAX.min(connections.max(1)) {
+        let room = most.saturating_sub(u64::from(others) + PIPES * u64::from(more));
+        let first = room.min(connections.div_ceil(more + 1).into()) as u32;
+        let all = [vec![first], even_shares(connections - first, more)].concat();
+        // Who publishes may be a subscriber, so the first process has one.
+        let is_whole = all.iter().sum::<u32>() == connections && first >= connections.min(1);
+        if is_whole && all.iter().all(|&share| u64::from(share) <= most) {
+            return Ok(all);
+        }
     }
-    // Where the others don't fit beside the first share, one more process makes all shares smaller.
-    let needed = needed + u64::from(needed > 1 && others > 0);
-    let processes = processes.unwrap_or(needed as u32).clamp(1, connections.max(1));
-    Ok((0..processes).map(|at| connections / processes + u32::from(at < connections % processes)).collect())
+    // What one process would need; with a higher limit fewer processes do.
+    let needed = usize::try_from(u64::from(connections) + u64::from(others)).unwrap_or(usize::MAX);
+    kernel::make_room(needed).map(|()| vec![connections])
+}
+
+fn even_shares(connections: u32, processes: u32) -> Vec<u32> {
+    (0..processes).map(|at| connections / processes + u32::from(at < connections % processes)).collect()
 }
 
 impl Followers {
@@ -55,7 +83,8 @@ impl Followers {
         let start = |(at, share): (usize, &u32)| {
             let mut command = Command::new(&program);
             command.args(["follow", &common.url, "--topics", &layout.topics.to_string(), "--each", &layout.each.to_string()]);
-            command.args(target.source_of(at).iter().flat_map(|source| ["--source".to_owned(), source.to_string()]));
+            let source = common.source.or_else(|| target.source_of(at));
+            command.args(source.iter().flat_map(|source| ["--source".to_owned(), source.to_string()]));
             command.args(["--connections", &share.to_string(), "--size", &size.to_string()]);
             command.args(["--run", &run.to_string(), "--timeout", &format!("{}ms", common.timeout_ns() / 1_000_000)]);
             if let Some(dialect) = common.sub {
@@ -63,7 +92,9 @@ impl Followers {
             }
             // A group of its own, so that Ctrl-C reaches this process alone; the end of its orders ends it.
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-            let mut child = command.spawn().map_err(starting)?;
+            let needed = (shares.len() - at) as u64 * PIPES + SPAWNING;
+            let mut child =
+                command.spawn().map_err(|error| kernel::out_of_descriptors(&error, needed).unwrap_or(starting(error)))?;
             let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
                 return Err(starting(std::io::ErrorKind::BrokenPipe.into()));
             };
@@ -96,9 +127,10 @@ impl Followers {
         self.0.iter_mut().try_for_each(|follower| follower.answer().map(|_| ()))
     }
 
-    /// Ends them after `published` publications, and returns what they tell.
-    pub fn end(mut self, published: u64) -> Result<Vec<Account>, Failure> {
-        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("end {published}")))?;
+    /// Ends them after `published` publications, of which these were `refused`, by topic and number; returns what they tell.
+    pub fn end(mut self, published: u64, refused: impl Iterator<Item = (u32, u64)>) -> Result<Vec<Account>, Failure> {
+        let refused: String = refused.map(|(topic, number)| format!(" {topic}:{number}")).collect();
+        self.0.iter_mut().try_for_each(|follower| follower.order(&format!("end {published}{refused}")))?;
         let read = |follower: &mut Follower| {
             let line = follower.answer()?;
             serde_json::from_str(&line).map_err(|error| Failure::System("another process' account", error.into()))
@@ -187,6 +219,20 @@ mod tests {
             assert!(all.len() <= 4 && all.iter().all(|&share| share <= most) && all[0] + others <= most, "{all:?}");
         }
         assert_eq!(shares(most, 0, None).unwrap(), [most]);
+    }
+
+    #[test]
+    fn pipes_to_other_processes_take_room_of_the_first_share() {
+        for (connections, others, most) in
+            [(1344, 0, 96), (1344, 5, 96), (97, 0, 96), (96, 0, 96), (96, 1, 96), (1, 0, 1), (0, 0, 9)]
+        {
+            let all = fewest_shares(connections, others, most).unwrap();
+            assert_eq!(all.iter().sum::<u32>(), connections, "{all:?}");
+            assert!(room(&all, others) as u64 <= most && all.iter().all(|&share| u64::from(share) <= most), "{all:?}");
+        }
+        assert_eq!(fewest_shares(96, 0, 96).unwrap(), [96]);
+        assert_eq!(fewest_shares(97, 0, 96).unwrap(), [49, 48]);
+        assert_eq!(fewest_shares(1344, 0, 96).unwrap().len(), 15);
     }
 
     #[test]

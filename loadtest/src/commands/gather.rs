@@ -5,6 +5,7 @@ use crate::clock::{self, Nanos};
 use crate::ending::Ending;
 use crate::engine::{Engine, Load, Next};
 use crate::failure::Failure;
+use crate::kernel;
 use crate::net::{Net, Times};
 use crate::progress::{self, Progress};
 
@@ -39,6 +40,11 @@ impl Load for Gathering<'_> {
             }
         }
         if let Some(ending) = self.failed.take() {
+            if let Ending::Socket(error) = &ending
+                && let Some(failure) = kernel::out_of_descriptors(error, (wanted - self.ids.len()) as u64)
+            {
+                return Err(failure);
+            }
             let address = net.target(self.target).address;
             return Err(Failure::Connect { address, number: self.opened + 1, wanted, ending });
         }

@@ -66,7 +66,7 @@ impl Measure for Hold {
             return Err(Failure::Usage(format!("--from {few} must be less than --connections {many}")));
         }
         let shares = followers::shares(many, 0, self.processes.processes)?;
-        let mut engine = self.common.prepare(shares[0] as usize, 1)?;
+        let mut engine = self.common.prepare(followers::room(&shares, 0), 1)?;
         let mut followers = Followers::start(&self.common, &shares[1..], Layout { topics: 1, each: 1 }, SIZE_MIN, 0)?;
         let first: Vec<u32> = followers::shares(few, 0, Some(shares.len() as u32))?;
         let first: Vec<u32> = (0..shares.len()).map(|at| first.get(at).copied().unwrap_or(0)).collect();
@@ -87,7 +87,7 @@ impl Measure for Hold {
         report.fault("connections_lost", idle.lost);
         report.tell("pings_answered", engine.net.pings);
         if !was_interrupted {
-            followers::merge(&mut report, &followers.end(0)?, self.common.cpu.is_some())?;
+            followers::merge(&mut report, &followers.end(0, std::iter::empty())?, self.common.cpu.is_some())?;
         }
         let lost = report.count("connections_lost").unwrap_or_default();
         report.tell("held", u64::from(many).saturating_sub(lost));

@@ -1,7 +1,8 @@
 //! `slow`: some subscribers stop reading; what it costs the others, and the server.
 //!
 //! `--slow` of the connections are not read from the beginning of the measurement to its end. Then they are read to their end, to
-//! see what they were told. Losses and latency are those of the healthy.
+//! see what they were told. Losses and latency are those of the healthy. One of the slow whose connection ends before it stops reading
+//! was none: that is a fault of its own.
 
 use clap::Args;
 use fantail::config::ByteSize;
@@ -51,6 +52,8 @@ struct Mixed {
     rss_before: u64,
     most_rss: u64,
     ended: u64,
+    /// Slow ones that ended while they still read.
+    ended_early: u64,
     first_ending: Option<String>,
 }
 
@@ -91,6 +94,7 @@ impl Measure for Slow {
             rss_before: 0,
             most_rss: 0,
             ended: 0,
+            ended_early: 0,
             first_ending: None,
         };
         let interrupted = engine.run(&mut mixed)?;
@@ -111,6 +115,7 @@ impl Slow {
         report.tell("slow_delivered", counts.passing_delivered);
         report.fault("slow_lost_in_silence", counts.passing_lost);
         report.tell("slow_ended_by_server", mixed.ended);
+        report.fault("slow_ended_early", mixed.ended_early);
         if self.common().pid.is_some() {
             let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
             report.figures.extend([
@@ -118,7 +123,7 @@ impl Slow {
                 Figure { name: "rss_at_most", value: mebibytes(mixed.most_rss), unit: "MiB" },
                 Figure {
                     name: "rss_per_slow",
-                    value: (mixed.most_rss as f64 - mixed.rss_before as f64) / 1024.0 / f64::from(self.slow),
+                    value: (mixed.most_rss as f64 - mixed.rss_before as f64) / 1024.0 / slow.len().max(1) as f64,
                     unit: "KiB",
                 },
             ]);
@@ -175,8 +180,13 @@ impl Load for Mixed {
     }
 
     fn closed(&mut self, _net: &mut Net, id: usize, ending: Ending, _at: Nanos) {
-        if self.slow.contains(&id) {
-            self.ended += 1;
+        if let Some(place) = self.slow.iter().position(|&slow| slow == id) {
+            if self.state == State::Warm {
+                self.slow.swap_remove(place);
+                self.ended_early += 1;
+            } else {
+                self.ended += 1;
+            }
             self.first_ending.get_or_insert_with(|| ending.to_string());
         }
         self.crowd.closed(id, &ending);

@@ -80,7 +80,7 @@ impl<'a> Spread<'a> {
             let why = "--window needs to know when a message has come to all, which of several processes none does";
             return Err(Failure::Usage(format!("{why}: use --rate, or fewer connections")));
         }
-        let mut engine = publishing.prepare(shares[0] as usize, layout.topics)?;
+        let mut engine = publishing.prepare(followers::room(&shares, 0), layout.topics)?;
         let party = publishing.gather(&mut engine, &layout.of(0, shares[0]))?;
         Ok(party.map(|party| Self { paced, command, layout, shares, engine, party }))
     }
@@ -101,12 +101,13 @@ impl<'a> Spread<'a> {
         followers.measure(&crowd.stage)?;
         let interrupted = self.engine.run(&mut crowd)?;
         let (published, completions) = (crowd.traffic.counts.published, crowd.traffic.completions().to_vec());
+        let refused: Vec<(u32, u64)> = crowd.traffic.refused().collect();
         let mut report = crowd.report(&self.engine.net, interrupted)?;
         match (followers.is_empty(), interrupted) {
             (true, _) => {}
             (false, true) => report.notes.push("of this process's own subscribers only".to_owned()),
             (false, false) => {
-                let accounts = followers.end(published)?;
+                let accounts = followers.end(published, refused.into_iter())?;
                 followers::merge(&mut report, &accounts, common.cpu.is_some())?;
                 if !self.layout.is_divided() {
                     report.replace_latency("last_subscriber", followers::last_of_all(&accounts, &completions));

@@ -138,7 +138,6 @@ impl Returning {
 
     fn fail(&mut self, ending: &Ending, now: Nanos) {
         self.failures.count(ending);
-        self.retried += 1;
         let at = now + self.retry / 2 + fastrand::u64(..=self.retry / 2);
         let place = self.again_at.partition_point(|&other| other > at);
         self.again_at.insert(place, at);
@@ -163,6 +162,7 @@ impl Load for Returning {
         }
         while self.again_at.last().is_some_and(|&at| at <= now) {
             self.again_at.pop();
+            self.retried += 1;
             self.open(net, now);
         }
         let first = if self.returns.taken() < all { self.returns.next_at() } else { Nanos::MAX };

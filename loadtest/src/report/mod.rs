@@ -133,9 +133,9 @@ impl Report {
         self.counts.iter().find(|count| count.name == name).map(|count| count.value)
     }
 
-    /// Whether nothing went wrong.
-    pub fn is_faultless(&self) -> bool {
-        self.counts.iter().all(|count| !count.is_fault || count.value == 0)
+    /// What went wrong first of all that is counted, and how often.
+    pub fn first_fault(&self) -> Option<(&'static str, u64)> {
+        self.counts.iter().find(|count| count.is_fault && count.value > 0).map(|count| (count.name, count.value))
     }
 
     /// Adds to a count that is there.

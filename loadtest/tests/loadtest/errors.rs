@@ -22,6 +22,9 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
     for (arguments, status, words) in [
         (vec!["echo", &gone], 1, "connection 1 of 100: connection refused"),
         (vec!["connect", &gone, "--duration", "200ms", "--warmup", "0s"], 1, "no connection was opened: connection refused"),
+        (vec!["connect", &gone, "--timeout", "1s", "--duration", "1h"], 1, "no connection was opened: connection refused"),
+        (vec!["fanout", "ws://user:word@127.0.0.1/"], 1, "a user and a password in the URL are not supported"),
+        (vec!["connect", &gone, "--source", "192.0.2.7"], 1, "--source 192.0.2.7: Cannot assign requested address"),
         (vec!["fanout", "wss://127.0.0.1/"], 1, "TLS is not supported"),
         (vec!["fanout", &gone, "--size", "8"], 2, "at least 23: a message carries its number and time"),
         (vec!["fanout", &gone, "--rate", "0"], 2, "operations a second"),
@@ -31,6 +34,10 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         (vec!["notify", &gone], 1, "put {topic} into the URL"),
         (vec!["notify", &both, "--per-connection", "2"], 1, "room for 1 topic only"),
         (vec!["rooms", &several], 1, "use --publish post"),
+        (vec!["rooms", &both, "--interval", "0s"], 2, "more than 0"),
+        (vec!["rooms", &both, "--rooms", "4000000000"], 2, "--rooms"),
+        (vec!["rooms", &both, "--clients", "100000000"], 1, "1000000033 descriptors are needed"),
+        (vec!["rooms", &both, "--clients", "2"], 1, "2 clients in 10 rooms each leave some of 100 rooms empty"),
         (vec!["fanout", &gone, "--window", "1", "--processes", "2"], 1, "use --rate, or fewer connections"),
         (vec!["fanout", "redis://127.0.0.1/a", "--publish", "post"], 1, "Redis and NATS have their own way"),
         (vec!["fanout", "redis://127.0.0.1/a", "--sub", "nats"], 1, "not that of --sub"),
@@ -47,6 +54,15 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         let (code, line) = failure(&arguments);
         assert_eq!(code, Some(status), "{arguments:?}: {line}");
         assert!(line.contains(words), "{arguments:?}: {line}");
+    }
+}
+
+#[test]
+fn help_offers_no_protocol_that_the_command_refuses() {
+    for (command, offered) in [("connect", false), ("echo", false), ("fanout", true)] {
+        let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
+        assert!(help.contains("ws://HOST[:PORT]/PATH"), "{help}");
+        assert_eq!((help.contains("redis://"), help.contains("--sub")), (offered, offered), "{command}: {help}");
     }
 }
 

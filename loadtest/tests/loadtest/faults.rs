@@ -54,7 +54,7 @@ fn serve(plan: Plan) -> String {
     url
 }
 
-/// Answers the upgrade, with every byte alone if `cut`.
+/// Reads a request and answers it with a 101, with every byte alone if `cut`.
 pub fn upgrade(mut socket: &TcpStream, cut: bool) {
     socket.set_nodelay(true).unwrap();
     let mut head = Vec::new();
@@ -71,7 +71,8 @@ pub fn upgrade(mut socket: &TcpStream, cut: bool) {
     send(socket, answer.as_bytes(), cut);
 }
 
-fn send(mut socket: &TcpStream, bytes: &[u8], cut: bool) {
+/// Writes all of it, byte by byte if it is to be cut.
+pub fn send(mut socket: &TcpStream, bytes: &[u8], cut: bool) {
     for piece in bytes.chunks(if cut { 1 } else { bytes.len() }) {
         // The tool leaves when it has seen enough.
         let _ = socket.write_all(piece);
@@ -336,7 +337,7 @@ fn a_server_with_room_for_few_shows_in_latency_and_not_as_the_tools_own_lateness
 }
 
 #[test]
-fn each_further_process_has_an_address_of_its_own_on_loopback() {
+fn each_further_process_has_an_address_of_its_own_on_loopback_or_the_one_that_is_given() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -350,10 +351,12 @@ fn each_further_process_has_an_address_of_its_own_on_loopback() {
     });
     let pid = std::process::id().to_string();
     let flags = ["--from", "3", "--connections", "30", "--processes", "3", "--duration", "200ms", "--warmup", "100ms"];
-    let json = measure(&[&["hold", &url, "--pid", &pid], &flags[..]].concat());
-    assert_eq!(count(&json, "held"), 30);
-    let mut peers = seen.lock().unwrap().clone();
-    peers.sort();
-    let of = |address: &str| peers.iter().filter(|peer| *peer == address).count();
-    assert_eq!((of("127.0.0.1"), of("127.0.1.1"), of("127.0.1.2")), (10, 10, 10), "{peers:?}");
+    for (source, expected) in [(&[][..], ["127.0.0.1", "127.0.1.1", "127.0.1.2"]), (&["--source", "127.0.0.9"], ["127.0.0.9"; 3])]
+    {
+        let json = measure(&[&["hold", &url, "--pid", &pid], &flags[..], source].concat());
+        assert_eq!(count(&json, "held"), 30);
+        let mut peers = std::mem::take(&mut *seen.lock().unwrap());
+        peers.sort();
+        assert_eq!(peers, expected.map(|address| vec![address; 10]).concat(), "{source:?}");
+    }
 }

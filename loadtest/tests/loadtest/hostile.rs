@@ -1,0 +1,151 @@
+//! Against servers that end, refuse, or say nothing: the run ends, and tells what there was.
+
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::faults::{send, upgrade};
+use crate::support::{Process, TOOL, count, measure};
+
+/// Starts a server that does `with` each connection, on a thread of its own, by its number; returns its URL.
+fn serve(with: impl Fn(usize, TcpStream) + Copy + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/topic", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for (number, socket) in listener.incoming().map_while(Result::ok).enumerate() {
+            thread::spawn(move || with(number, socket));
+        }
+    });
+    url
+}
+
+/// Reads until the tool leaves.
+fn read_to_end(mut socket: &TcpStream) {
+    let _ = socket.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
+    let url = serve(|number, socket| {
+        upgrade(&socket, false);
+        match number {
+            5 => thread::sleep(Duration::from_millis(400)),
+            _ => read_to_end(&socket),
+        }
+    });
+    let flags =
+        ["--connections", "6", "--slow", "2", "--warmup", "1s", "--duration", "300ms", "--rate", "1", "--timeout", "500ms"];
+    let json = measure(&[&["slow", &url], &flags[..]].concat());
+    assert_eq!((count(&json, "slow_ended_early"), count(&json, "slow_ended_by_server")), (1, 0), "{json:#}");
+    assert!(json["notes"].to_string().contains("the first slow one ended"), "{json:#}");
+}
+
+#[test]
+fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_valid_run() {
+    let url = serve(|_, socket| read_to_end(&socket));
+    for (flags, hung) in [(["--concurrency", "4"], 4), (["--rate", "20"], 10)] {
+        let common = ["--duration", "500ms", "--warmup", "0s", "--timeout", "1s"];
+        let json = measure(&[&["connect", &url], &flags[..], &common].concat());
+        assert_eq!((count(&json, "opened"), count(&json, "timed_out")), (hung, hung), "{json:#}");
+        assert!(json["doubts"].to_string().contains("no connection was completed in the measured part"), "{json:#}");
+    }
+}
+
+#[test]
+fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
+    let url = serve(|_, socket| {
+        upgrade(&socket, false);
+        thread::sleep(Duration::from_secs(60));
+    });
+    let flags = ["--connections", "2", "--rate", "200000", "--size", "1KiB", "--duration", "1s", "--warmup", "0s"];
+    for command in ["echo", "fanout"] {
+        let json = measure(&[&[command, &url, "--timeout", "500ms"], &flags[..]].concat());
+        let sent = count(&json, if command == "echo" { "sent" } else { "published" });
+        assert_eq!(sent + count(&json, "not_sent"), 200_000, "{json:#}");
+        assert!(json["busy_tool"].to_string().contains("not sent"), "{json:#}");
+        assert!((50_000..100_000).contains(&sent), "64 MiB, and what the kernel's buffers took: {json:#}");
+    }
+}
+
+#[test]
+fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
+    let url = serve(|_, socket| {
+        thread::sleep(Duration::from_millis(100));
+        upgrade(&socket, false);
+    });
+    let started = Instant::now();
+    let flags = ["--rate", "100000", "--concurrency", "2", "--duration", "1s", "--warmup", "0s", "--timeout", "500ms"];
+    let json = measure(&[&["connect", &url], &flags[..]].concat());
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(count(&json, "opened") + count(&json, "never_opened"), 100_000, "{json:#}");
+    assert!((10..40).contains(&count(&json, "opened")), "{json:#}");
+}
+
+#[test]
+fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed() {
+    let server = Process::floor();
+    let url = format!("ws://{}/topics/idle", server.address);
+    let hold = |connections: &str| {
+        let tool = format!("ulimit -n 128; exec {TOOL} hold {url} --pid {} --from 10 --connections {connections}", server.pid());
+        let flags = "--duration 100ms --warmup 100ms --json -";
+        Command::new("sh").args(["-c", &format!("{tool} {flags}")]).output().unwrap()
+    };
+    let output = hold("1344");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert_eq!((&json["counts"]["held"], &json["parameters"]["processes"]), (&1344.into(), &15.into()), "{output:?}");
+    let output = hold("9000");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), line.contains("9032 descriptors are needed and the limit is 128")),
+        (Some(1), true),
+        "{line}"
+    );
+}
+
+/// A storm of 20, whose first openings are answered with a 101; `then` does those that come back, by their number.
+fn storm(then: impl Fn(usize, &TcpStream) + Copy + Send + 'static, flags: &[&str]) -> serde_json::Value {
+    let url = serve(move |number, socket| match number.checked_sub(20) {
+        Some(number) => then(number, &socket),
+        None => {
+            upgrade(&socket, false);
+            read_to_end(&socket);
+        }
+    });
+    measure(&[&["storm", &url, "--connections", "20", "--warmup", "100ms"], flags].concat())
+}
+
+const BUSY: &[u8] = b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nno\n";
+
+#[test]
+fn a_storm_is_over_when_all_are_back_whom_the_server_refused_and_lost_again() {
+    let then = |number, socket: &TcpStream| match number {
+        0..30 => {
+            send(socket, BUSY, false);
+            read_to_end(socket);
+        }
+        // Opened and lost: the first that came in.
+        30 => upgrade(socket, false),
+        _ => {
+            upgrade(socket, false);
+            read_to_end(socket);
+        }
+    };
+    let json = storm(then, &["--duration", "20s", "--retry", "300ms"]);
+    let counts = ["back", "missing", "rejected", "lost_again", "retried"].map(|name| count(&json, name));
+    assert_eq!(counts, [21, 0, 30, 1, 31], "{json:#}");
+    assert!(json["figures"]["until_all_are_back"]["value"].as_f64().unwrap() >= 300.0, "two pauses of 150 ms at least: {json:#}");
+}
+
+#[test]
+fn who_fails_in_a_storm_and_is_not_tried_again_is_no_retry() {
+    let then = |_, socket: &TcpStream| {
+        send(socket, BUSY, false);
+        read_to_end(socket);
+    };
+    let json = storm(then, &["--duration", "500ms", "--retry", "10s"]);
+    let counts = ["back", "missing", "rejected", "lost_again", "retried"].map(|name| count(&json, name));
+    assert_eq!(counts, [0, 20, 20, 0, 0], "{json:#}");
+    assert!(json["doubts"].to_string().contains("not all are back"), "{json:#}");
+}
