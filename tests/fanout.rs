@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use support::server::Server;
 use support::socket::{Socket, TEXT, frame};
@@ -53,6 +53,27 @@ fn a_thousand_subscribers_get_each_publication_once_and_in_one_order() {
     assert!(subscribers.iter_mut().all(|subscriber| subscriber.message() == "end"), "nothing came twice");
     drop((subscribers, posting, speaking, last));
     server.expect_metric("fantail_subscriptions", &[], 0.0);
+    server.assert_well();
+}
+
+#[test]
+fn what_is_coalesced_comes_together_and_its_publisher_does_not_wait() {
+    const HOLD: Duration = Duration::from_secs(1);
+    let server = Server::start(&["--workers", "2", "--coalesce", "1s"]);
+    let mut subscribers = two_on_each_of_two_workers(&server, "/topics/all");
+    let mut publisher = server.connect();
+    let start = Instant::now();
+    for number in 0..5 {
+        assert_eq!(publisher.post("/topics/all", number.to_string()).status, 200);
+    }
+    let answered = start.elapsed();
+    subscribers.iter_mut().for_each(|subscriber| subscriber.expect(TEXT, "0"));
+    let told = start.elapsed();
+    assert!(told >= HOLD && answered < told, "answered after {answered:.1?}, told after {told:.1?}");
+    for subscriber in &mut subscribers {
+        (1..5).for_each(|number| subscriber.expect(TEXT, number.to_string()));
+    }
+    drop((subscribers, publisher));
     server.assert_well();
 }
 

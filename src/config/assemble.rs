@@ -24,6 +24,7 @@ impl Config {
             routes: self.routes_options(),
             outbox_bytes_max: bytes(self.outbox_size),
             worker_outbox_bytes_max: self.worker_outbox_size.bytes() as u64,
+            coalesce: self.coalesce.into(),
             slow_consumer: self.slow_consumer,
             head_timeout: ticks(self.head_timeout),
             idle_timeout: ticks(self.idle_timeout),

@@ -129,6 +129,9 @@ pub struct Config {
     /// What happens when a subscriber's outbox is full: disconnect, drop-oldest or latest (keep each topic's newest)
     #[arg(long, help_heading = DELIVERY, value_name = "POLICY", default_value = "disconnect")]
     pub slow_consumer: SlowConsumer,
+    /// Time a publication waits for others before it is handed out, so that several leave in one write
+    #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "0s")]
+    pub coalesce: TimeSpan,
 
     /// Connections the kernel keeps waiting to be accepted, per worker and address
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "4096", value_parser = choice::whole_number)]
@@ -223,6 +226,7 @@ impl Default for Config {
             drain_delay: TimeSpan::seconds(0),
             drain_window: TimeSpan::seconds(10),
             slow_consumer: SlowConsumer::Disconnect,
+            coalesce: TimeSpan::seconds(0),
             backlog: 4096,
             accept_batch: 64,
             read_budget: ByteSize::kib(256),

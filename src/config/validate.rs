@@ -98,6 +98,7 @@ impl Config {
         within_time("--drain-delay", self.drain_delay, TimeSpan::seconds(0), TimeSpan::MAX)?;
         within_time("--drain-window", self.drain_window, TimeSpan::seconds(0), TimeSpan::MAX)?;
         within_time("--tcp-user-timeout", self.tcp_user_timeout, TimeSpan::seconds(0), TCP_USER_TIMEOUT_MAX)?;
+        within_time("--coalesce", self.coalesce, TimeSpan::seconds(0), COALESCE_MAX)?;
         within_time("--busy-poll", self.busy_poll, TimeSpan::seconds(0), BUSY_POLL_MAX)
     }
 
@@ -146,6 +147,9 @@ const WORKERS_MAX: usize = 256;
 
 /// The kernel counts this option in milliseconds of 32 bits; a day is far below and beyond any use.
 const TCP_USER_TIMEOUT_MAX: TimeSpan = TimeSpan::seconds(24 * 3600);
+
+/// What waits longer is no push any more.
+const COALESCE_MAX: TimeSpan = TimeSpan::seconds(1);
 
 /// Polling for longer would cost a core for nothing.
 const BUSY_POLL_MAX: TimeSpan = TimeSpan::seconds(1);
@@ -256,6 +260,7 @@ mod tests {
             ("--drain-delay", |config| config.drain_delay = TimeSpan(std::time::Duration::MAX)),
             ("--drain-window", |config| config.drain_window = TimeSpan(std::time::Duration::MAX)),
             ("--tcp-user-timeout", |config| config.tcp_user_timeout = TimeSpan::seconds(86_401)),
+            ("--coalesce", |config| config.coalesce = TimeSpan::seconds(2)),
             ("--busy-poll", |config| config.busy_poll = TimeSpan::seconds(2)),
             ("--backlog", |config| config.backlog = 0),
             ("--accept-batch", |config| config.accept_batch = 0),

@@ -18,8 +18,12 @@ const DELIVERIES_MAX: usize = 64 * 1024;
 pub(super) const FANOUTS_OPEN_MAX: usize = 256;
 
 impl<D: Driver> Core<D> {
-    /// Works on open fan-outs until this turn has begun to write to enough connections.
+    /// Works on open fan-outs, if they are not held back, until this turn has begun to write to enough connections.
     pub(super) fn fan_out(&mut self, driver: &mut D) {
+        let crowded = self.hub.open_fanouts() >= FANOUTS_OPEN_MAX;
+        if !self.hub.has_open_fanouts() || !self.gate.lets_through(self.now, crowded) {
+            return;
+        }
         let mut left = DELIVERIES_MAX;
         // Connections that have something to write for another reason are not held against the fan-outs.
         let dirty_max = self.dirty.len() + self.options.fanout_slice;
@@ -41,6 +45,9 @@ impl<D: Driver> Core<D> {
             if let Some(run) = finished {
                 self.end_fanout(driver, run);
             }
+        }
+        if !self.hub.has_open_fanouts() {
+            self.gate.emptied();
         }
     }
 

@@ -19,6 +19,7 @@
 //! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
 //! | `home` | the home worker's duties: number, keep, hand out |
 //! | `run` | publications of a topic that go out as one |
+//! | `gate` | when they go out |
 //! | `fanout` | publications to their subscribers, and who is slow |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
@@ -38,6 +39,7 @@ mod drain;
 mod ending;
 mod fanout;
 mod flush;
+mod gate;
 mod home;
 mod http;
 mod input;
@@ -73,6 +75,7 @@ use asking::Waiter;
 use connection::Connection;
 use deadlines::Deadlines;
 use drain::Drain;
+use gate::Gate;
 use outbox::Entries;
 use run::Run;
 use turn::Busy;
@@ -129,6 +132,7 @@ struct Core<D: Driver> {
     closing: Vec<(Token, Close)>,
 
     hub: Hub<Run>,
+    gate: Gate,
     interests: Interests,
     engine: MemoryEngine<(Asker, Topic)>,
     mailbox: Mailbox<Request<D::Socket>, Delivery>,
@@ -189,6 +193,7 @@ impl<D: Driver> Worker<D> {
             resumed: Vec::new(),
             closing: Vec::new(),
             hub: Hub::new(),
+            gate: Gate::new(options.coalesce),
             interests: Interests::new(workers),
             engine: MemoryEngine::new(options.topics_max.div_ceil(workers), shared.seed(index)),
             mailbox,

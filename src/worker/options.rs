@@ -32,6 +32,8 @@ pub struct Options {
     pub outbox_bytes_max: usize,
     /// Bytes that may wait for all connections of a worker.
     pub worker_outbox_bytes_max: u64,
+    /// How long a publication waits for others before it is handed out.
+    pub coalesce: Duration,
     /// What happens when they do not suffice.
     pub slow_consumer: SlowConsumer,
     /// From the accept, or the first byte, to the end of a head.

@@ -140,11 +140,12 @@ impl<D: Driver> Core<D> {
 
     /// How long the next turn may wait: not at all while there is work, else until the next deadline. Announces the sleep.
     pub(super) fn sleep_time(&mut self) -> Option<Duration> {
+        let held_back = self.gate.time_left(self.now);
         let busy = self.unfinished
             || !self.resumed.is_empty()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
-            || self.hub.has_open_fanouts()
+            || (self.hub.has_open_fanouts() && held_back.is_none())
             || (self.hub.has_dirty_interest() && !self.interest_waits)
             || self.can_take(self.index);
         if busy {
@@ -167,7 +168,7 @@ impl<D: Driver> Core<D> {
             let due_ns = u64::from(due.0) * TICK_MS * 1_000_000;
             Duration::from_nanos(due_ns.saturating_sub(self.now))
         });
-        Some(due.map_or(SLEEP_MAX, |due| due.min(SLEEP_MAX)))
+        Some([due, held_back].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
     }
 
     /// Another worker sent something that can be taken now.

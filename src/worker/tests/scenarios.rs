@@ -8,6 +8,7 @@ use crate::config::TimeSpan;
 use crate::io::Close;
 use crate::io::scripted::Mode;
 use crate::metrics::{Cause, DropReason, Transport};
+use crate::worker::fanout::FANOUTS_OPEN_MAX;
 use crate::worker::{Phase, SlowConsumer};
 
 /// Runs a scenario on both kinds of driver and some seeds.
@@ -86,6 +87,40 @@ fn what_a_turn_brings_goes_out_as_one_run() {
         });
         assert!(expected.contains(&blocks.get()), "{slow_consumer:?}: 40 times 10 frames are {} blocks", blocks.get());
     }
+}
+
+#[test]
+fn coalesced_publications_wait_for_each_other_and_their_publisher_does_not() {
+    let config = Config { coalesce: TimeSpan(Duration::from_millis(200)), ..Config::default() };
+    each(&config, 2, |cluster| {
+        for id in 0..2 {
+            subscribe(cluster, id as usize, id, "/topics/chat");
+        }
+        cluster.connect(0, 2, WINDOW);
+        let mut answers = String::new();
+        for (text, wait) in [("one", 96), ("two", 32)] {
+            cluster.write(2, &post("/topics/chat", text));
+            cluster.pass(Duration::from_millis(wait));
+            answers += &String::from_utf8(cluster.read(2)).unwrap();
+            assert!((0..2).all(|id| frames(cluster, id).is_empty()), "nothing leaves before its time");
+        }
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2);
+        cluster.pass(Duration::from_millis(96));
+        for id in 0..2 {
+            assert_eq!(frames(cluster, id), [(1, b"one".to_vec()), (1, b"two".to_vec())]);
+        }
+    });
+}
+
+#[test]
+fn publishers_do_not_wait_for_a_full_row_of_coalesced_publications() {
+    let config = Config { coalesce: TimeSpan(Duration::from_millis(200)), ..Config::default() };
+    each(&config, 1, |cluster| {
+        subscribe(cluster, 0, 1, "/topics/chat");
+        let burst: Vec<u8> = (0..FANOUTS_OPEN_MAX + 1).flat_map(|_| frame(0x81, b"x")).collect();
+        cluster.write(1, &burst);
+        assert!(frames(cluster, 1).len() >= FANOUTS_OPEN_MAX, "as many as may be open go without their time having come");
+    });
 }
 
 #[test]
