@@ -67,6 +67,8 @@ pub struct Counts {
     pub passing_delivered: u64,
     /// Holes in what passing subscribers got, of those that have left.
     pub passing_lost: u64,
+    /// Came before a passing subscription was confirmed, or had been published before its end was.
+    pub passing_beside: u64,
     /// Came again.
     pub duplicated: u64,
     /// Came after a higher number of its topic.
@@ -171,7 +173,7 @@ impl Traffic {
         }
     }
 
-    /// A subscriber of one topic who may go, and whom nothing waits for.
+    /// A subscriber of one topic who may go, and for whom nothing waits.
     pub fn subscribe_passing(&mut self, id: usize, topic: u32) {
         self.enter(id, Topics { first: topic, count: 1 }, false);
     }
@@ -223,8 +225,7 @@ impl Traffic {
 
     /// Enters what a connection got. None for what was counted as a fault instead.
     pub fn message(&mut self, stage: &Stage, id: usize, message: &[u8], at: Nanos) -> Option<Delivery> {
-        let stamp = self.payload.stamp_of(message, at).filter(|stamp| stamp.topic < self.topics());
-        let stamp = stamp.map(|stamp| stamp.near(self.next_of(stamp.topic)));
+        let stamp = self.stamp_of(message, at);
         if let Some(stamp) = stamp.filter(|_| self.is_following) {
             self.follow_to(stamp.topic as usize, stamp.number + 1);
         }
@@ -262,6 +263,19 @@ impl Traffic {
             }
         }
         Some(Delivery { stamp, is_complete })
+    }
+
+    /// Enters what a connection got while its subscription was being confirmed, or after its end was. A broker may deliver from one
+    /// connection while it answers on another, so that is right for what was published below the number `until`.
+    pub fn message_beside(&mut self, message: &[u8], at: Nanos, until: u64) {
+        let is_right = self.stamp_of(message, at).is_some_and(|stamp| stamp.number < until);
+        *(if is_right { &mut self.counts.passing_beside } else { &mut self.counts.foreign }) += 1;
+    }
+
+    /// What a message of this run says of itself.
+    fn stamp_of(&self, message: &[u8], at: Nanos) -> Option<Stamp> {
+        let stamp = self.payload.stamp_of(message, at).filter(|stamp| stamp.topic < self.topics())?;
+        Some(stamp.near(self.next_of(stamp.topic)))
     }
 
     /// A connection ended that was to stay.
@@ -408,6 +422,18 @@ mod tests {
             let came = messages.iter().filter(|message| side.message(&stage, 0, message, clock::now()).is_some());
             assert_eq!((came.count(), side.counts.foreign, side.lost(false), side.under_way()), (4, 0, 0, 0));
         }
+    }
+
+    #[test]
+    fn beside_a_subscription_only_what_was_published_before_its_end_is_right() {
+        let mut traffic = traffic(1);
+        let messages = [(); 3].map(|()| publish(&mut traffic, 0));
+        for (message, until) in
+            [(&messages[1], 2), (&messages[2], u64::MAX), (&messages[2], 2), (&b"another's".to_vec(), u64::MAX)]
+        {
+            traffic.message_beside(message, clock::now(), until);
+        }
+        assert_eq!((traffic.counts.passing_beside, traffic.counts.foreign), (2, 2));
     }
 
     #[test]

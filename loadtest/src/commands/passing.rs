@@ -50,7 +50,10 @@ pub struct Passing {
 enum State {
     /// Steady, a publisher, or nobody's.
     Elsewhere,
-    Free,
+    /// What was published below `number` may still come: it is from before its subscription's end was confirmed.
+    Free {
+        number: u64,
+    },
     Joining {
         due: Nanos,
     },
@@ -73,7 +76,7 @@ impl Passing {
         let mut states = Vec::new();
         for &id in standing.iter().flatten() {
             states.resize(states.len().max(id + 1), State::Elsewhere);
-            states[id] = State::Free;
+            states[id] = State::Free { number: 0 };
         }
         Self {
             crowd,
@@ -103,6 +106,7 @@ impl Passing {
         report.fault("ended_early", self.ended_early);
         report.fault("none_free", self.none_free);
         report.tell("passing_delivered", counts.passing_delivered);
+        report.tell("passing_beside", counts.passing_beside);
         report.fault("passing_lost", counts.passing_lost);
         self.failures.tell(&mut report);
         report.latencies.push(("join", self.join));
@@ -212,15 +216,19 @@ impl Load for Passing {
             State::Leaving { number } => {
                 self.changing -= 1;
                 self.leave(id, number);
-                self.states[id] = State::Free;
+                self.states[id] = State::Free { number: self.crowd.traffic.next_of(TOPIC.first) };
                 self.free.iter_mut().for_each(|free| free.push(id));
             }
-            State::Elsewhere | State::Free | State::Staying { .. } | State::Parting { .. } => {}
+            State::Elsewhere | State::Free { .. } | State::Staying { .. } | State::Parting { .. } => {}
         }
     }
 
     fn message(&mut self, _net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
-        self.crowd.message(id, payload, at);
+        match self.state(id) {
+            State::Joining { .. } => self.crowd.traffic.message_beside(payload, at, u64::MAX),
+            State::Free { number } => self.crowd.traffic.message_beside(payload, at, number),
+            _ => drop(self.crowd.message(id, payload, at)),
+        }
     }
 
     fn answered(&mut self, net: &mut Net, id: usize, result: Result<(), String>, at: Nanos) {
