@@ -8,11 +8,10 @@ use crate::config::TimeSpan;
 use crate::io::Close;
 use crate::io::scripted::Mode;
 use crate::metrics::{Cause, DropReason, Transport};
-use crate::worker::fanout::FANOUTS_OPEN_MAX;
 use crate::worker::{Phase, SlowConsumer};
 
 /// Runs a scenario on both kinds of driver and some seeds.
-fn each(config: &Config, workers: usize, scenario: impl Fn(&mut Cluster)) {
+pub(super) fn each(config: &Config, workers: usize, scenario: impl Fn(&mut Cluster)) {
     for mode in [Mode::Readiness, Mode::Completion] {
         for seed in 0..20 {
             let mut cluster = Cluster::new(workers, mode, seed, config);
@@ -24,7 +23,7 @@ fn each(config: &Config, workers: usize, scenario: impl Fn(&mut Cluster)) {
 }
 
 /// Connects a WebSocket and reads its 101.
-fn subscribe(cluster: &mut Cluster, worker: usize, id: u64, target: &str) {
+pub(super) fn subscribe(cluster: &mut Cluster, worker: usize, id: u64, target: &str) {
     cluster.connect(worker, id, WINDOW);
     cluster.settle();
     cluster.write(id, &upgrade(target));
@@ -34,7 +33,7 @@ fn subscribe(cluster: &mut Cluster, worker: usize, id: u64, target: &str) {
     assert!(bytes.is_empty());
 }
 
-fn frames(cluster: &mut Cluster, id: u64) -> Vec<(u8, Vec<u8>)> {
+pub(super) fn frames(cluster: &mut Cluster, id: u64) -> Vec<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
     // What a short send left behind comes with the next reads.
     for _ in 0..20 {
@@ -60,66 +59,6 @@ fn a_message_reaches_every_subscriber_on_every_worker() {
         for id in 0..6 {
             assert_eq!(frames(cluster, id), [(1, b"hello".to_vec())]);
         }
-    });
-}
-
-#[test]
-fn what_a_turn_brings_goes_out_as_one_run() {
-    let policies = [(SlowConsumer::Disconnect, 1..=200), (SlowConsumer::DropOldest, 400..=400)];
-    for (slow_consumer, expected) in policies {
-        let blocks = std::cell::Cell::new(0);
-        each(&Config { slow_consumer, ..Config::default() }, 1, |cluster| {
-            subscribe(cluster, 0, 1, "/topics/chat");
-            cluster.driver(1).set_window(1, 0);
-            cluster.connect(0, 2, WINDOW);
-            cluster.write(2, &upgrade("/topics/chat"));
-            cluster.settle();
-            cluster.read(2);
-            let burst: Vec<u8> = (0..10).flat_map(|number: u8| frame(0x81, &[b'a' + number])).collect();
-            cluster.write(2, &burst);
-            assert_eq!(frames(cluster, 2).len(), 10);
-            // What waits for the one who does not read. A read may be cut anywhere, so a burst may be several turns' work.
-            blocks.set(blocks.get() + cluster.workers[0].driver.blocks());
-            cluster.driver(1).set_window(1, WINDOW);
-            assert_eq!(frames(cluster, 1), (0..10).map(|number| (1, vec![b'a' + number])).collect::<Vec<_>>());
-            assert_eq!(cluster.count(|metrics| metrics.messages_sent.of(Transport::WebSocket).get()), 20);
-            assert_eq!(cluster.count(|metrics| metrics.fanout_duration.counts().iter().sum()), 10);
-        });
-        assert!(expected.contains(&blocks.get()), "{slow_consumer:?}: 40 times 10 frames are {} blocks", blocks.get());
-    }
-}
-
-#[test]
-fn coalesced_publications_wait_for_each_other_and_their_publisher_does_not() {
-    let config = Config { coalesce: TimeSpan(Duration::from_millis(200)), ..Config::default() };
-    each(&config, 2, |cluster| {
-        for id in 0..2 {
-            subscribe(cluster, id as usize, id, "/topics/chat");
-        }
-        cluster.connect(0, 2, WINDOW);
-        let mut answers = String::new();
-        for (text, wait) in [("one", 96), ("two", 32)] {
-            cluster.write(2, &post("/topics/chat", text));
-            cluster.pass(Duration::from_millis(wait));
-            answers += &String::from_utf8(cluster.read(2)).unwrap();
-            assert!((0..2).all(|id| frames(cluster, id).is_empty()), "nothing leaves before its time");
-        }
-        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2);
-        cluster.pass(Duration::from_millis(96));
-        for id in 0..2 {
-            assert_eq!(frames(cluster, id), [(1, b"one".to_vec()), (1, b"two".to_vec())]);
-        }
-    });
-}
-
-#[test]
-fn publishers_do_not_wait_for_a_full_row_of_coalesced_publications() {
-    let config = Config { coalesce: TimeSpan(Duration::from_millis(200)), ..Config::default() };
-    each(&config, 1, |cluster| {
-        subscribe(cluster, 0, 1, "/topics/chat");
-        let burst: Vec<u8> = (0..FANOUTS_OPEN_MAX + 1).flat_map(|_| frame(0x81, b"x")).collect();
-        cluster.write(1, &burst);
-        assert!(frames(cluster, 1).len() >= FANOUTS_OPEN_MAX, "as many as may be open go without their time having come");
     });
 }
 
