@@ -54,6 +54,20 @@ fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_val
 }
 
 #[test]
+fn what_a_full_listener_drops_is_in_the_kernels_counts() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(1).unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap().as_socket().unwrap());
+    // Nobody accepts: two are queued, and whoever comes then is dropped and tries again after a second.
+    let flags = ["--concurrency", "8", "--duration", "1s", "--warmup", "0s", "--timeout", "2s"];
+    let json = measure(&[&["connect", &url], &flags[..]].concat());
+    let counted = |name: &str| json["tcp"][name].as_u64().unwrap();
+    assert!(counted("listen_overflows") >= 6 && counted("syn_retransmits") >= 6, "{json:#}");
+    assert!(count(&json, "timed_out") >= 8 && counted("active_opens") >= count(&json, "opened"), "{json:#}");
+}
+
+#[test]
 fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
     let url = serve(|_, socket| {
         upgrade(&socket, false);

@@ -24,6 +24,7 @@ fn connect_opens_and_closes_in_every_way() {
             assert_eq!(json["tcp"]["span"], "whole run", "as what the tool counted");
             assert!(count(json, "opened") > operations, "the warm-up has some, too: {json:#}");
             assert!(json["server_cpu_seconds"]["system"].as_f64().unwrap() > 0.0, "{json:#}");
+            assert!(json["softirq"]["us_per_operation"].as_f64().unwrap() > 0.0, "{json:#}");
         });
     }
 }
