@@ -1,34 +1,16 @@
 //! Against servers that end, refuse, or say nothing: the run ends, and tells what there was.
 
-use std::io::Read as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::faults::{send, upgrade};
-use crate::support::{Process, TOOL, count, measure};
-
-/// Starts a server that does `with` each connection, on a thread of its own, by its number; returns its URL.
-fn serve(with: impl Fn(usize, TcpStream) + Copy + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/topic", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for (number, socket) in listener.incoming().map_while(Result::ok).enumerate() {
-            thread::spawn(move || with(number, socket));
-        }
-    });
-    url
-}
-
-/// Reads until the tool leaves.
-fn read_to_end(mut socket: &TcpStream) {
-    let _ = socket.read_to_end(&mut Vec::new());
-}
+use crate::support::{Process, TOOL, count, measure, read_to_end, serve_each};
 
 #[test]
 fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
-    let url = serve(|number, socket| {
+    let url = serve_each(|number, socket| {
         upgrade(&socket, false);
         match number {
             5 => thread::sleep(Duration::from_millis(400)),
@@ -44,7 +26,7 @@ fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
 
 #[test]
 fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_valid_run() {
-    let url = serve(|_, socket| read_to_end(&socket));
+    let url = serve_each(|_, socket| read_to_end(&socket));
     for (flags, hung) in [(["--concurrency", "4"], 4), (["--rate", "20"], 10)] {
         let common = ["--duration", "500ms", "--warmup", "0s", "--timeout", "1s"];
         let json = measure(&[&["connect", &url], &flags[..], &common].concat());
@@ -69,7 +51,7 @@ fn what_a_full_listener_drops_is_in_the_kernels_counts() {
 
 #[test]
 fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
-    let url = serve(|_, socket| {
+    let url = serve_each(|_, socket| {
         upgrade(&socket, false);
         thread::sleep(Duration::from_secs(60));
     });
@@ -85,7 +67,7 @@ fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
 
 #[test]
 fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
-    let url = serve(|_, socket| {
+    let url = serve_each(|_, socket| {
         thread::sleep(Duration::from_millis(100));
         upgrade(&socket, false);
     });
@@ -120,7 +102,7 @@ fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed
 
 /// A storm of 20, whose first openings are answered with a 101; `then` does those that come back, by their number.
 fn storm(then: impl Fn(usize, &TcpStream) + Copy + Send + 'static, flags: &[&str]) -> serde_json::Value {
-    let url = serve(move |number, socket| match number.checked_sub(20) {
+    let url = serve_each(move |number, socket| match number.checked_sub(20) {
         Some(number) => then(number, &socket),
         None => {
             upgrade(&socket, false);

@@ -1,8 +1,10 @@
 //! What the tests share: the tool run as a process, its JSON read back.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 
 use serde_json::Value;
 
@@ -142,4 +144,21 @@ pub fn check_latency(json: &Value, name: &str, at_least: u64) {
     let quantiles: Vec<u64> =
         ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|name| latency["quantiles"][name].as_u64().unwrap()).into();
     assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{quantiles:?}");
+}
+
+/// Starts a server that does `with` each connection, on a thread of its own, by its number; returns its URL.
+pub fn serve_each(with: impl Fn(usize, TcpStream) + Copy + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/topic", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for (number, socket) in listener.incoming().map_while(Result::ok).enumerate() {
+            thread::spawn(move || with(number, socket));
+        }
+    });
+    url
+}
+
+/// Reads until the tool leaves.
+pub fn read_to_end(mut socket: &TcpStream) {
+    let _ = socket.read_to_end(&mut Vec::new());
 }

@@ -1,6 +1,5 @@
 //! What must not be believed says INVALID: a run that could not do what was asked, or measured the tool itself.
 
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 use crate::faults::upgrade;
-use crate::support::{Process, SHORT, count, measure};
+use crate::support::{Process, SHORT, count, measure, read_to_end, serve_each};
 
 /// Why the tool says that a run must not be believed.
 fn reasons(json: &Value) -> String {
@@ -78,14 +77,9 @@ fn a_run_whose_connections_are_all_lost_is_invalid_in_both_loops() {
 
 #[test]
 fn a_run_in_which_nothing_came_back_is_invalid() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        let mut silent = Vec::new();
-        for socket in listener.incoming().map_while(Result::ok) {
-            upgrade(&socket, false);
-            silent.push(socket);
-        }
+    let url = serve_each(|_, socket| {
+        upgrade(&socket, false);
+        read_to_end(&socket);
     });
     for pace in [&[][..], &["--rate", "100"]] {
         let flags = ["echo", &url, "--connections", "2", "--timeout", "300ms", "--duration", "500ms", "--warmup", "0s"];
