@@ -79,6 +79,13 @@ pub struct Counts {
     pub connections_lost: u64,
 }
 
+impl Counts {
+    /// Deliveries to all subscribers: what the server has done.
+    pub const fn all_delivered(&self) -> u64 {
+        self.delivered + self.passing_delivered
+    }
+}
+
 /// A message that came for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {

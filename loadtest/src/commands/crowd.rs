@@ -41,7 +41,7 @@ impl Crowd {
 
     /// One turn of publishing; whether the run is over.
     pub fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
-        self.stage.tick(net, now, self.traffic.counts.delivered)?;
+        self.stage.tick(net, now, self.traffic.counts.all_delivered())?;
         if self.is_settled(now) || self.feed.is_stuck(&self.traffic, now, self.timeout) {
             return Ok(Next::Done);
         }
@@ -70,7 +70,7 @@ impl Crowd {
 
     /// Ends the measurement and tells what there was.
     pub fn report(mut self, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        self.stage.finish(net, self.traffic.counts.delivered);
+        self.stage.finish(net, self.traffic.counts.all_delivered());
         let mut report = Report::new(self.command, "delivery", self.stage.measured(), self.stage.lag().clone());
         self.traffic.tell(&mut report, interrupted);
         if self.feed.is_open_loop() {

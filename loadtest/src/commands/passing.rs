@@ -109,6 +109,7 @@ impl Passing {
         report.tell("passing_beside", counts.passing_beside);
         report.fault("passing_lost", counts.passing_lost);
         self.failures.tell(&mut report);
+        report.notes.push("server CPU: joins and leaves are in it; deliveries to those who pass are operations, too".to_owned());
         report.latencies.push(("join", self.join));
         Ok(report)
     }
