@@ -1,12 +1,14 @@
 //! Against servers that end, refuse, or say nothing: the run ends, and tells what there was.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::faults::{send, upgrade};
 use crate::support::{Process, TOOL, count, measure, read_to_end, serve_each};
+use crate::witness::frame;
 
 #[test]
 fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
@@ -22,6 +24,33 @@ fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
     let json = measure(&[&["slow", &url], &flags[..]].concat());
     assert_eq!((count(&json, "slow_ended_early"), count(&json, "slow_ended_by_server")), (1, 0), "{json:#}");
     assert!(json["notes"].to_string().contains("the first slow one ended"), "{json:#}");
+}
+
+#[test]
+fn a_slow_one_is_read_for_as_long_as_something_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let [healthy, slow] = [(); 2].map(|()| listener.accept().unwrap().0);
+        [&healthy, &slow].into_iter().for_each(|socket| upgrade(socket, false));
+        let (sender, receiver) = channel::<Vec<u8>>();
+        thread::spawn(move || {
+            for frame in receiver {
+                thread::sleep(Duration::from_millis(300));
+                send(&slow, &frame, false);
+            }
+            read_to_end(&slow);
+        });
+        while let Ok((_, payload)) = frame(&healthy) {
+            let frame = [&[0x81, payload.len() as u8], &payload[..]].concat();
+            send(&healthy, &frame, false);
+            sender.send(frame).unwrap();
+        }
+    });
+    let flags = ["--connections", "2", "--slow", "1", "--rate", "16", "--size", "64", "--duration", "1s", "--warmup", "0s"];
+    let json = measure(&[&["slow", &url], &flags[..]].concat());
+    let counts = ["published", "delivered", "slow_delivered", "slow_lost_in_silence"].map(|name| count(&json, name));
+    assert_eq!(counts, [16, 16, 16, 0], "the last of them comes some four seconds after the others have all: {json:#}");
 }
 
 #[test]
