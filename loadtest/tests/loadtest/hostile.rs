@@ -65,6 +65,21 @@ fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_val
 }
 
 #[test]
+fn subscriptions_that_are_never_confirmed_time_out_and_the_run_ends() {
+    // A Redis that confirms what a connection subscribes to first, and answers nothing after that.
+    let url = serve_each(|_, socket| {
+        let mut first = [0; 256];
+        let bytes = std::io::Read::read(&mut &socket, &mut first).unwrap_or(0);
+        let subscribes = first[..bytes].windows(9).any(|word| word == b"SUBSCRIBE");
+        send(&socket, if subscribes { b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n" } else { b"+PONG\r\n" }, false);
+        read_to_end(&socket);
+    });
+    let flags = ["--connections", "2", "--joins", "10", "--duration", "1s", "--warmup", "0s", "--timeout", "500ms"];
+    let json = measure(&[&["churn", &url.replace("ws:", "redis:"), "--how", "subscribe"], &flags[..]].concat());
+    assert_eq!(["joined", "timed_out", "none_free"].map(|name| count(&json, name)), [0, 10, 0], "{json:#}");
+}
+
+#[test]
 fn what_a_full_listener_drops_is_in_the_kernels_counts() {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
