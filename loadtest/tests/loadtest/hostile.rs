@@ -144,6 +144,21 @@ fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed
     );
 }
 
+#[test]
+fn no_size_is_measured_with_subscribers_that_the_one_before_has_lost() {
+    let url = serve_each(|number, socket| {
+        upgrade(&socket, false);
+        match number {
+            1 => thread::sleep(Duration::from_millis(300)),
+            _ => read_to_end(&socket),
+        }
+    });
+    let flags = ["--connections", "3", "--sizes", "64,100", "--rate", "20", "--duration", "500ms", "--warmup", "0s"];
+    let json = measure(&[&["fanout", &url, "--timeout", "300ms"], &flags[..]].concat());
+    assert_eq!((count(&json, "connections_lost"), &json["parameters"]["size"]), (1, &64.into()), "one report, no list: {json:#}");
+    assert!(json["notes"].to_string().contains("no further size was measured"), "{json:#}");
+}
+
 /// A storm of 20, whose first openings are answered with a 101; `then` does those that come back, by their number.
 fn storm(then: impl Fn(usize, &TcpStream) + Copy + Send + 'static, flags: &[&str]) -> serde_json::Value {
     let url = serve_each(move |number, socket| match number.checked_sub(20) {
