@@ -68,8 +68,13 @@ impl Measure for Hold {
         let shares = followers::shares(many, 0, self.processes.processes)?;
         let mut engine = self.common.prepare(followers::room(&shares, 0), 1)?;
         let mut followers = Followers::start(&self.common, &shares[1..], Layout { topics: 1, each: 1 }, SIZE_MIN, 0)?;
-        let first: Vec<u32> = followers::shares(few, 0, Some(shares.len() as u32))?;
-        let first: Vec<u32> = (0..shares.len()).map(|at| first.get(at).copied().unwrap_or(0)).collect();
+        let mut left = few;
+        let mut take = |&share: &u32| {
+            let taken = share.min(left);
+            left -= taken;
+            taken
+        };
+        let first: Vec<u32> = shares.iter().map(&mut take).collect();
         let rest: Vec<u32> = shares.iter().zip(&first).map(|(all, first)| all - first).collect();
         // Before the second look there is no slope, so there is nothing to print.
         let cut_short = || Ok(vec![Report::cut_short("hold", "connection")]);

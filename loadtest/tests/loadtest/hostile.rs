@@ -128,7 +128,8 @@ fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed
     let server = Process::floor();
     let url = format!("ws://{}/topics/idle", server.address);
     let hold = |connections: &str| {
-        let tool = format!("ulimit -n 128; exec {TOOL} hold {url} --pid {} --from 10 --connections {connections}", server.pid());
+        let tool =
+            format!("ulimit -n 128; exec {TOOL} hold {url} --pid {} --from 1343 --connections {connections}", server.pid());
         let flags = "--duration 100ms --warmup 100ms --json -";
         Command::new("sh").args(["-c", &format!("{tool} {flags}")]).output().unwrap()
     };
