@@ -29,6 +29,12 @@ pub fn websocket_only(url: Arg) -> Arg {
     url.help("Where to connect: ws://HOST[:PORT]/PATH")
 }
 
+/// What the reader of a closed loop's latency has to know.
+pub const CLOSED_LOOP: &str = "closed loop: latency is the server's service time, not what a stall would do to clients";
+
+/// Why a run of which nothing was published any more must not be quoted.
+pub const PUBLISHER_GONE: &str = "who published is gone: its connection ended, and nothing more was published";
+
 /// Tells how much of what was due an open loop left out: the slowest, so no rate and no latency of it may be quoted.
 pub fn tell_left_out(report: &mut Report, name: &'static str, count: u64) {
     report.fault(name, count);

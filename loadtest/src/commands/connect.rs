@@ -24,7 +24,7 @@ use crate::stage::Stage;
 use crate::target::Target;
 use crate::traffic::Traffic;
 
-use super::common::{Common, Measure, tell_left_out};
+use super::common::{CLOSED_LOOP, Common, Measure, tell_left_out};
 use super::crowd::Crowd;
 use super::failures::Failures;
 use super::fanout::TOPIC;
@@ -184,9 +184,7 @@ impl Connect {
             report.tell("slots_full", slots.slots_full);
             tell_left_out(&mut report, "never_opened", slots.never_opened);
         } else {
-            report
-                .notes
-                .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+            report.notes.push(CLOSED_LOOP.to_owned());
         }
         report.latencies = vec![("tcp", slots.tcp), ("upgrade", slots.upgrade)];
         if self.first_echo {

@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::stage::Stage;
 use crate::traffic::{Delivery, Traffic};
 
-use super::common::{Common, tell_left_out};
+use super::common::{Common, PUBLISHER_GONE, tell_left_out};
 
 /// How long to listen on when all has come: what comes now was sent twice.
 pub const LINGER: Nanos = 200 * MILLISECOND;
@@ -85,7 +85,7 @@ impl Crowd {
             report.notes.push("flat out: latency is what the window makes of it; compare the rate".to_owned());
         }
         if self.feed.is_broken() {
-            report.doubts.push("who published is gone: its connection ended, and nothing more was published".to_owned());
+            report.doubts.push(PUBLISHER_GONE.to_owned());
         }
         report.lateness = self.feed.is_open_loop().then_some(("delivery", self.feed.lateness));
         report.latencies = vec![("delivery", self.traffic.latency), ("last_subscriber", self.traffic.last)];
