@@ -68,17 +68,22 @@ impl Crowd {
         self.stage.is_over() && now >= self.traffic.moved_at().max(self.stage.until) + patience
     }
 
+    /// How much of what was due was not sent.
+    pub fn left_out(&mut self, interrupted: bool) -> u64 {
+        if !interrupted && !self.feed.is_broken() {
+            // The end may have come before the tool came round to it.
+            self.feed.leave_out(0, &self.stage, self.stage.until);
+        }
+        self.feed.not_sent
+    }
+
     /// Ends the measurement and tells what there was.
     pub fn report(mut self, net: &Net, interrupted: bool) -> Result<Report, Failure> {
         self.stage.finish(net, self.traffic.counts.all_delivered());
         let mut report = Report::new(self.command, "delivery", self.stage.measured(), self.stage.lag().clone());
         self.traffic.tell(&mut report, interrupted);
         if self.feed.is_open_loop() {
-            if !interrupted && !self.feed.is_broken() {
-                // The end may have come before the tool came round to it.
-                self.feed.leave_out(0, &self.stage, self.stage.until);
-            }
-            tell_left_out(&mut report, "not_sent", self.feed.not_sent);
+            tell_left_out(&mut report, "not_sent", self.left_out(interrupted));
         }
         report.notes.extend(self.feed.first_refusal.take().map(|first| format!("the first publication refused: {first}")));
         if !self.feed.is_open_loop() {

@@ -110,6 +110,21 @@ fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
 }
 
 #[test]
+fn what_idle_ones_were_to_get_and_was_not_sent_is_counted_and_makes_no_valid_run() {
+    let url = serve_each(|_, socket| {
+        upgrade(&socket, false);
+        thread::sleep(Duration::from_secs(60));
+    });
+    let idle = ["--idle", "2", "--idle-rate", "4000000"];
+    let flags = ["--rate", "10", "--duration", "500ms", "--warmup", "0s", "--timeout", "500ms"];
+    let json = measure(&[&["connect", &url], &idle[..], &flags].concat());
+    let not_sent = count(&json, "idle_not_sent");
+    assert_eq!(not_sent + count(&json, "idle_lost") / 2, 2_000_000, "what was sent is lost to both: {json:#}");
+    assert!(not_sent > 0 && json["busy_tool"].to_string().contains("idle not sent"), "{json:#}");
+    assert!(json["notes"].to_string().contains("what the idle ones got is in it"), "{json:#}");
+}
+
+#[test]
 fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
     let url = serve_each(|_, socket| {
         thread::sleep(Duration::from_millis(100));
