@@ -388,7 +388,8 @@ impl Load for Slots {
             return;
         }
         self.under_way -= 1;
-        let is_answer = self.slots[id].state == State::Closing && matches!(ending, Ending::Closed { code: 1000, .. });
+        // An answer has the code that was sent or, as RFC 6455 section 5.5.1 leaves that open, none: 1005.
+        let is_answer = self.slots[id].state == State::Closing && matches!(ending, Ending::Closed { code: 1000 | 1005, .. });
         if !is_answer {
             self.failures.count(&ending);
         }

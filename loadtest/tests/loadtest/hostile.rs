@@ -139,6 +139,21 @@ fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
 }
 
 #[test]
+fn a_close_that_is_answered_without_a_code_is_an_answer() {
+    let url = serve_each(|_, socket| {
+        upgrade(&socket, false);
+        let _ = frame(&socket);
+        send(&socket, &[0x88, 0], false);
+    });
+    for close in ["client", "server"] {
+        let flags = ["--rate", "20", "--duration", "500ms", "--warmup", "0s", "--close", close];
+        let json = measure(&[&["connect", &url], &flags[..]].concat());
+        let failures = ["reset", "timed_out", "other_failures"].map(|name| count(&json, name));
+        assert_eq!((count(&json, "opened"), failures), (10, [0; 3]), "{json:#}");
+    }
+}
+
+#[test]
 fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed() {
     let server = Process::floor();
     let url = format!("ws://{}/topics/idle", server.address);
