@@ -20,7 +20,7 @@ use crate::stage::Stage;
 use crate::target::Topics;
 use crate::traffic::Traffic;
 
-use super::common::{CLOSED_LOOP, Common, Measure, PUBLISHER_GONE};
+use super::common::{CLOSED_LOOP, Common, Measure, PUBLISHER_GONE, check_inflight};
 use super::party::{Publishing, parse_size};
 
 /// Flags of `publish`.
@@ -67,6 +67,7 @@ impl Measure for Publish {
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
+        check_inflight(self.publishing.publishers, self.inflight, self.size)?;
         let mut reports: Vec<Report> = Vec::new();
         for &subscribers in &self.subscribers {
             if !reports.last().is_some_and(|report| report.interrupted) {
