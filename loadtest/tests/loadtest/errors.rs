@@ -79,6 +79,19 @@ fn a_process_that_is_gone_is_an_error_not_a_zero() {
 }
 
 #[test]
+fn results_are_printed_though_nobody_reads_the_table() {
+    let server = Process::floor();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let flags = ["--connections", "2", "--duration", "200ms", "--warmup", "0s", "--json", "-"];
+    let mut tool = Command::new(TOOL);
+    let output = tool.args(["echo", &format!("ws://{}/echo", server.address)]).args(flags).stderr(writer).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{:?}", output.status);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["command"], "echo");
+}
+
+#[test]
 fn ctrl_c_prints_what_was_measured_so_far() {
     let server = Process::floor();
     let url = format!("ws://{}/topics/a", server.address);
