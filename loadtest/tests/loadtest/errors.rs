@@ -35,6 +35,7 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         (vec!["hold", &gone], 1, "give its --pid"),
         (vec!["hold", &gone, "--connections", "4000000000", "--pid", "1"], 1, "4000000032 descriptors are needed"),
         (vec!["echo", &gone, "--cpu", "999"], 1, "may not run on CPU 999"),
+        (vec!["echo", &gone, "--cpu", "99999"], 1, "may not run on CPU 99999"),
         (vec!["notify", &gone], 1, "put {topic} into the URL"),
         (vec!["notify", &both, "--per-connection", "2"], 1, "room for 1 topic only"),
         (vec!["rooms", &several], 1, "use --publish post"),
