@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     match commands::run() {
         Ok(status) => status,
         Err(failure) => {
-            eprintln!("fantail-loadtest: {failure}");
+            output::remark(&format!("fantail-loadtest: {failure}"));
             ExitCode::FAILURE
         }
     }

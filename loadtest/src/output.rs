@@ -58,6 +58,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
     say(io::stdout(), "standard output", text)
 }
 
+/// Says something beside the results, on standard error. If nobody reads it, so be it.
+pub fn remark(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 fn say(mut stream: impl Write, name: &str, text: &str) -> Result<(), Failure> {
     match stream.write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
