@@ -26,11 +26,11 @@ fn hub_of(subscribers: u32) -> Hub<u64> {
 }
 
 fn hand_out(hub: &mut Hub<u64>) -> u64 {
-    let mut sum = 0;
+    let (mut sum, mut subscribers) = (0, Vec::new());
     hub.publish("chat", 1).expect("there are subscribers");
-    while let Some(mut slice) = hub.next_slice(SLICE_SUBSCRIBERS) {
+    while let Some(mut slice) = hub.next_slice(SLICE_SUBSCRIBERS, &mut subscribers) {
         let publication = *slice.publication.get_mut();
-        sum += slice.subscribers.iter().map(|subscriber| u64::from(subscriber.slot) + publication).sum::<u64>();
+        sum += subscribers.iter().map(|subscriber| u64::from(subscriber.slot) + publication).sum::<u64>();
     }
     sum
 }
@@ -41,7 +41,7 @@ fn publish(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(subscribers.into()));
         let mut hub = hub_of(subscribers);
         group.bench_function(BenchmarkId::new("hub", subscribers), |bencher| bencher.iter(|| hand_out(&mut hub)));
-        let list: Vec<Subscriber> = (0..subscribers).map(|slot| Subscriber { slot, form: Form::WsRaw }).collect();
+        let list: Vec<Subscriber> = (0..subscribers).map(|slot| Subscriber::live(slot, Form::WsRaw)).collect();
         group.bench_function(BenchmarkId::new("bare slice", subscribers), |bencher| {
             bencher.iter(|| black_box(&list).iter().map(|subscriber| u64::from(subscriber.slot) + 1).sum::<u64>());
         });

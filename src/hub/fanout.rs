@@ -4,16 +4,14 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
-use super::topics::{Subscriber, TopicId};
+use super::topics::{Hold, TopicId};
 use crate::limits::GiveBack;
 
-/// Some subscribers that are to be handed one publication.
+/// What some subscribers are to be handed.
 #[derive(Debug)]
 pub struct Slice<'h, P> {
     /// Where it was published.
     pub topic: TopicId,
-    /// Who gets it: live, distinct, possibly none.
-    pub subscribers: &'h [Subscriber],
     /// What they get.
     pub publication: Carried<'h, P>,
 }
@@ -58,6 +56,8 @@ pub(super) struct Queue {
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
 
+const RELEASED_AT_ONCE: &str = "what stands at the head of a queue is released before its turn";
+
 impl Default for Queue {
     fn default() -> Self {
         Self { head: NONE, tail: NONE }
@@ -87,10 +87,16 @@ pub(super) struct Fanouts<P> {
 
 #[derive(Debug)]
 struct Link<P> {
-    publication: P,
-    /// How many it has become by joining.
-    joined: u32,
+    what: Waiting<P>,
     next: u32,
+}
+
+#[derive(Debug)]
+enum Waiting<P> {
+    /// A publication, and how many it has become by joining.
+    Publication(P, u32),
+    /// This slot's hold ends here: it has read what goes before, and gets what comes behind.
+    Release(u32, Hold),
 }
 
 impl<P> Default for Fanouts<P> {
@@ -115,7 +121,16 @@ impl<P> Fanouts<P> {
 
     pub fn push(&mut self, queue: &mut Queue, publication: P) {
         self.waiting += 1;
-        let link = self.links.insert(Link { publication, joined: 1, next: NONE }) as u32;
+        self.append(queue, Waiting::Publication(publication, 1));
+    }
+
+    /// Has a hold end behind everything that waits in a queue that is not empty.
+    pub fn push_release(&mut self, queue: &mut Queue, slot: u32, hold: Hold) {
+        self.append(queue, Waiting::Release(slot, hold));
+    }
+
+    fn append(&mut self, queue: &mut Queue, what: Waiting<P>) {
+        let link = self.links.insert(Link { what, next: NONE }) as u32;
         match queue.tail {
             NONE => queue.head = link,
             tail => self.links[tail as usize].next = link,
@@ -125,32 +140,52 @@ impl<P> Fanouts<P> {
 
     /// Lets the last publication of a queue that is not empty take this one in, as `join` does; else gives it back.
     pub fn join_last(&mut self, queue: Queue, publication: P, join: impl FnOnce(&mut P, P) -> Option<P>) -> Option<P> {
-        let last = &mut self.links[queue.tail as usize];
-        let refused = join(&mut last.publication, publication);
+        let Waiting::Publication(last, joined) = &mut self.links[queue.tail as usize].what else { return Some(publication) };
+        let refused = join(last, publication);
         if refused.is_none() {
-            last.joined += 1;
+            *joined += 1;
             self.waiting += 1;
         }
         refused
     }
 
-    /// The first publication of a queue that is not empty.
+    /// The first publication of a queue whose turn it is.
     pub fn first(&mut self, queue: Queue) -> &mut P {
-        &mut self.links[queue.head as usize].publication
+        match &mut self.links[queue.head as usize].what {
+            Waiting::Publication(publication, _) => publication,
+            Waiting::Release(..) => unreachable!("{RELEASED_AT_ONCE}"),
+        }
     }
 
-    /// Takes the first publication out of a queue that is not empty.
+    /// Takes the first publication out of a queue whose turn it is.
     pub fn pop(&mut self, queue: &mut Queue) -> P {
+        match self.unlink(queue) {
+            Waiting::Publication(publication, joined) => {
+                self.waiting -= joined as usize;
+                publication
+            }
+            Waiting::Release(..) => unreachable!("{RELEASED_AT_ONCE}"),
+        }
+    }
+
+    /// Takes a release out that stands at the head of a queue.
+    pub fn pop_release(&mut self, queue: &mut Queue) -> Option<(u32, Hold)> {
+        let head = self.links.get(queue.head as usize)?;
+        let Waiting::Release(slot, hold) = head.what else { return None };
+        self.unlink(queue);
+        Some((slot, hold))
+    }
+
+    fn unlink(&mut self, queue: &mut Queue) -> Waiting<P> {
         let link = self.links.remove(queue.head as usize);
         queue.head = link.next;
-        self.waiting -= link.joined as usize;
         if queue.is_empty() {
             queue.tail = NONE;
         }
         if self.links.is_empty() && self.links.capacity() > Self::SPARE_LINKS_MAX {
             self.links = Slab::with_capacity(Self::SPARE_LINKS_MAX);
         }
-        link.publication
+        link.what
     }
 
     /// Puts a topic at the end of the row.
@@ -175,7 +210,7 @@ impl<P> Fanouts<P> {
     #[cfg(any(test, debug_assertions))]
     pub fn chain_length(&self, queue: Queue) -> usize {
         let links = std::iter::successors(self.links.get(queue.head as usize), |link| self.links.get(link.next as usize));
-        links.map(|link| link.joined as usize).sum()
+        links.map(|link| if let Waiting::Publication(_, joined) = link.what { joined as usize } else { 0 }).sum()
     }
 }
 

@@ -18,6 +18,9 @@
 //! moves three subscribers at most, however long the list is. The order within a part means nothing; what counts is that the
 //! publications of one topic go out one after the other, each to everyone it covers, before the next one begins.
 //!
+//! Who reads history first stands in the list, held: interest is told and publications pass it by, until its release has come
+//! behind all publications that the history held already.
+//!
 //! 1. A connection subscribes; the topic's interest is dirty until [`Hub::poll_interest`] has given it to be told.
 //! 2. Its home worker acknowledges; [`Hub::poll_confirmed`] names the connections that waited for it.
 //! 3. A publication arrives with [`Hub::publish`] and goes out through [`Hub::next_slice`], topics taking turns.
@@ -37,7 +40,7 @@ mod topics;
 pub use fanout::{Carried, Slice};
 pub use home::Interests;
 pub use interest::Interest;
-pub use topics::{Subscriber, TopicId};
+pub use topics::{Hold, Subscriber, TopicId};
 
 use crate::frame::{Form, Topic};
 use fanout::Fanouts;
@@ -57,8 +60,9 @@ use topics::Topics;
 /// let mut hub = Hub::new();
 /// hub.subscribe(7, &Topic::new("chat").unwrap(), Form::WsRaw);
 /// hub.publish("chat", "hello").unwrap();
-/// while let Some(mut slice) = hub.next_slice(256) {
-///     for subscriber in slice.subscribers {
+/// let mut subscribers = Vec::new();
+/// while let Some(mut slice) = hub.next_slice(256, &mut subscribers) {
+///     for subscriber in &subscribers {
 ///         println!("to {}: {}", subscriber.slot, slice.publication.get_mut());
 ///     }
 /// }
@@ -70,6 +74,7 @@ pub struct Hub<P> {
     fanouts: Fanouts<P>,
     changes: Changes,
     confirmations: Confirmations,
+    next_hold: Hold,
     /// Topics that were idle when last looked at. They stay until the next [`Hub::poll_interest`], because until then their
     /// empty interest may turn out untold.
     idle: Vec<TopicId>,
@@ -91,6 +96,7 @@ impl<P> Hub<P> {
             fanouts: Fanouts::default(),
             changes: Changes::default(),
             confirmations: Confirmations::default(),
+            next_hold: Hold::FIRST,
             idle: Vec::new(),
         }
     }
@@ -98,15 +104,40 @@ impl<P> Hub<P> {
     /// Subscribes `slot` to `topic`. A subscription that is there already stays as it is, also in its form.
     pub fn subscribe(&mut self, slot: u32, topic: &Topic, form: Form) -> TopicId {
         let id = self.topics.find_or_add(topic);
-        if self.slots.of(slot).iter().any(|entry| entry.topic == id) {
-            return id;
+        self.join(id, Subscriber::live(slot, form));
+        id
+    }
+
+    /// The same for who reads history first: what is published passes it by until [`Hub::release`]. `None` if `slot` subscribes to
+    /// the topic already.
+    pub fn subscribe_held(&mut self, slot: u32, topic: &Topic, form: Form) -> Option<(TopicId, Hold)> {
+        let id = self.topics.find_or_add(topic);
+        let hold = self.next_hold;
+        self.next_hold = hold.next();
+        self.join(id, Subscriber { slot, form, held: Some(hold) }).then_some((id, hold))
+    }
+
+    fn join(&mut self, id: TopicId, subscriber: Subscriber) -> bool {
+        if self.slots.position(subscriber.slot, id).is_some() {
+            return false;
         }
         let list = &mut self.topics[id];
-        let position = list.push(Subscriber { slot, form });
-        list.interest.join(form);
+        let position = list.push(subscriber);
+        list.interest.join(subscriber.form);
         self.changes.mark(id, &mut list.interest);
-        self.slots.add(slot, Entry { topic: id, position });
-        id
+        self.slots.add(subscriber.slot, Entry { topic: id, position });
+        true
+    }
+
+    /// `slot` has read everything up to what was given to [`Hub::publish`] so far, and gets what comes behind it.
+    pub fn release(&mut self, slot: u32, id: TopicId, hold: Hold) {
+        let Some(position) = self.slots.position(slot, id) else { return };
+        let list = &mut self.topics[id];
+        if list.queue.is_empty() {
+            list.release(position, hold);
+        } else {
+            self.fanouts.push_release(&mut list.queue, slot, hold);
+        }
     }
 
     /// Ends the subscription of `slot` to a topic; false if there is none. It gets nothing more of a fan-out under way.
@@ -263,25 +294,32 @@ impl<P> Hub<P> {
         Ok(())
     }
 
-    /// The next slice of some open fan-out: at most `max` subscribers, at least one being asked for. Topics take turns slice by
-    /// slice, so a topic with a very long list does not delay another.
-    pub fn next_slice(&mut self, max: usize) -> Option<Slice<'_, P>> {
+    /// The next slice of some open fan-out: at most `max` subscribers, at least one being asked for. They replace what is in
+    /// `subscribers`: distinct, possibly none; whom it finds held it passes by. Topics take turns slice by slice, so a topic with a very long list does not delay
+    /// another.
+    pub fn next_slice(&mut self, max: usize, subscribers: &mut Vec<Subscriber>) -> Option<Slice<'_, P>> {
         let id = self.fanouts.next_turn()?;
         let list = &mut self.topics[id];
         let (range, finished) = list.cut(max.max(1));
+        subscribers.clear();
+        subscribers.extend_from_slice(&list.subscribers()[range]);
         if !finished {
             self.fanouts.queue_turn(id);
-            let publication = Carried::Open(self.fanouts.first(list.queue));
-            return Some(Slice { topic: id, subscribers: &list.subscribers()[range], publication });
+            return Some(Slice { topic: id, publication: Carried::Open(self.fanouts.first(list.queue)) });
         }
         let publication = Carried::Finished(self.fanouts.pop(&mut list.queue));
+        while let Some((slot, hold)) = self.fanouts.pop_release(&mut list.queue) {
+            if let Some(position) = self.slots.position(slot, id) {
+                list.release(position, hold);
+            }
+        }
         if !list.queue.is_empty() {
             list.begin();
             self.fanouts.queue_turn(id);
         } else if list.is_idle() {
             self.idle.push(id);
         }
-        Some(Slice { topic: id, subscribers: &list.subscribers()[range], publication })
+        Some(Slice { topic: id, publication })
     }
 
     /// Whether a fan-out is open.
@@ -388,8 +426,8 @@ mod tests {
         for (name, publication) in [("long", 'a'), ("long", 'b'), ("short", 'x')] {
             hub.publish(name, publication).unwrap();
         }
-        let mut order = String::new();
-        while let Some(mut slice) = hub.next_slice(2) {
+        let (mut order, mut subscribers) = (String::new(), Vec::new());
+        while let Some(mut slice) = hub.next_slice(2, &mut subscribers) {
             order.push(*slice.publication.get_mut());
         }
         assert_eq!(order, "axabb");
@@ -407,8 +445,9 @@ mod tests {
         assert_eq!((hub.poll_interest(), hub.topics()), (None, 1));
         assert!(hub.poll_interest().unwrap().forms.is_empty());
         assert_eq!((hub.poll_interest(), hub.topics()), (None, 1), "a fan-out is open");
-        let slice = hub.next_slice(1).unwrap();
-        assert_eq!((slice.subscribers.len(), slice.publication.finished()), (0, Some('a')));
+        let mut subscribers = Vec::new();
+        let slice = hub.next_slice(1, &mut subscribers).unwrap();
+        assert_eq!((slice.publication.finished(), subscribers.len()), (Some('a'), 0));
         assert_eq!((hub.poll_interest(), hub.topics(), hub.publish("chat", 'c')), (None, 0, Err('c')));
     }
 

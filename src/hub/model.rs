@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
-use super::{Hub, TopicId};
+use super::{Hold, Hub, TopicId};
 use crate::frame::{Form, Forms, Topic};
 
 const SLOTS: u32 = 7;
@@ -12,7 +12,8 @@ const TOPICS: usize = 3;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Subscribe { slot: u32, topic: usize, form: Form },
+    Subscribe { slot: u32, topic: usize, form: Form, held: bool },
+    Release { slot: u32, topic: usize },
     Unsubscribe { slot: u32, topic: usize },
     UnsubscribeAll { slot: u32 },
     Publish { topic: usize, joins: bool },
@@ -25,7 +26,9 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let form = prop::sample::select(&Form::ALL);
     prop_oneof![
-        6 => (0..SLOTS, 0..TOPICS, form).prop_map(|(slot, topic, form)| Op::Subscribe { slot, topic, form }),
+        6 => (0..SLOTS, 0..TOPICS, form, prop::bool::weighted(0.3))
+            .prop_map(|(slot, topic, form, held)| Op::Subscribe { slot, topic, form, held }),
+        4 => (0..SLOTS, 0..TOPICS).prop_map(|(slot, topic)| Op::Release { slot, topic }),
         3 => (0..SLOTS, 0..TOPICS).prop_map(|(slot, topic)| Op::Unsubscribe { slot, topic }),
         2 => (0..SLOTS).prop_map(|slot| Op::UnsubscribeAll { slot }),
         6 => (0..TOPICS, any::<bool>()).prop_map(|(topic, joins)| Op::Publish { topic, joins }),
@@ -42,7 +45,11 @@ type Numbered = (usize, u64, u64);
 #[derive(Default)]
 struct PlainTopic {
     subscribers: BTreeMap<u32, Form>,
+    /// Those who are held; once they were released, the last publication that passes them by.
+    held: BTreeMap<u32, (Hold, Option<u64>)>,
     waiting: VecDeque<(u64, u64)>,
+    /// Somebody is released behind the last of them, so nothing joins that one.
+    releases_behind: bool,
     /// Whom the first of `waiting` has still to reach.
     remaining: BTreeSet<u32>,
     published: u64,
@@ -78,7 +85,8 @@ impl PlainTopic {
 
     /// Whether what is published now would reach just those whom the last that waits will.
     fn may_join(&self) -> bool {
-        self.waiting.len() > 1 || (!self.waiting.is_empty() && self.remaining.iter().eq(self.subscribers.keys()))
+        let is_open = self.waiting.len() > 1 || self.remaining.iter().eq(self.subscribers.keys());
+        !self.waiting.is_empty() && is_open && !self.releases_behind
     }
 
     fn publications(&self) -> u64 {
@@ -87,6 +95,7 @@ impl PlainTopic {
 
     fn leave(&mut self, slot: u32) -> bool {
         self.remaining.remove(&slot);
+        self.held.remove(&slot);
         let was_there = self.subscribers.remove(&slot).is_some();
         self.is_dirty |= was_there;
         was_there
@@ -114,7 +123,8 @@ impl Pair {
     fn step(&mut self, op: Op) {
         self.moment += 1;
         match op {
-            Op::Subscribe { slot, topic, form } => self.subscribe(slot, topic, form),
+            Op::Subscribe { slot, topic, form, held } => self.subscribe(slot, topic, form, held),
+            Op::Release { slot, topic } => self.release(slot, topic),
             Op::Unsubscribe { slot, topic } => self.unsubscribe(slot, topic),
             Op::UnsubscribeAll { slot } => self.unsubscribe_all(slot),
             Op::Publish { topic, joins } => self.publish(topic, joins),
@@ -134,18 +144,37 @@ impl Pair {
         (0..SLOTS).flat_map(|slot| self.hub.topics_of(slot)).find(|id| *self.hub.topic(*id) == self.names[topic])
     }
 
-    fn subscribe(&mut self, slot: u32, topic: usize, form: Form) {
-        let id = self.hub.subscribe(slot, &self.names[topic], form);
-        assert_eq!(*self.hub.topic(id), self.names[topic]);
+    fn subscribe(&mut self, slot: u32, topic: usize, form: Form, held: bool) {
+        let name = &self.names[topic];
+        let hold = if held {
+            self.hub.subscribe_held(slot, name, form)
+        } else {
+            let id = self.hub.subscribe(slot, name, form);
+            assert_eq!(self.hub.topic(id), name);
+            None
+        };
         let plain = &mut self.topics[topic];
         if plain.subscribers.contains_key(&slot) {
-            return;
+            return assert_eq!(hold, None);
+        }
+        assert_eq!(hold.is_some(), held);
+        if let Some((_, hold)) = hold {
+            plain.held.insert(slot, (hold, None));
         }
         if !plain.forms().contains(form) {
             plain.wanted_since[form as usize] = self.moment;
         }
         plain.subscribers.insert(slot, form);
         plain.is_dirty = true;
+    }
+
+    fn release(&mut self, slot: u32, topic: usize) {
+        let Some(id) = self.id(topic) else { return };
+        let plain = &mut self.topics[topic];
+        let Some((hold, passed)) = plain.held.get_mut(&slot) else { return };
+        passed.get_or_insert(plain.published);
+        plain.releases_behind = !plain.waiting.is_empty();
+        self.hub.release(slot, id, *hold);
     }
 
     fn unsubscribe(&mut self, slot: u32, topic: usize) {
@@ -190,21 +219,28 @@ impl Pair {
             self.turns.push_back(topic);
         }
         plain.waiting.push_back((number, number));
+        plain.releases_behind = false;
     }
 
     fn slice(&mut self, max: usize) {
         let Some(topic) = self.turns.pop_front() else {
-            assert!(self.hub.next_slice(max).is_none());
+            assert!(self.hub.next_slice(max, &mut Vec::new()).is_none());
             return;
         };
-        let mut slice = self.hub.next_slice(max).expect("a fan-out is open");
+        let mut subscribers = Vec::new();
+        let mut slice = self.hub.next_slice(max, &mut subscribers).expect("a fan-out is open");
         let plain = &mut self.topics[topic];
         let (first, last) = plain.waiting[0];
         assert_eq!(*slice.publication.get_mut(), (topic, first, last));
-        assert_eq!(slice.subscribers.len(), max.min(plain.remaining.len()));
-        for subscriber in slice.subscribers {
+        assert_eq!(subscribers.len(), max.min(plain.remaining.len()));
+        for subscriber in subscribers {
             assert!(plain.remaining.remove(&subscriber.slot), "{} gets it twice or unasked", subscriber.slot);
             assert_eq!(plain.subscribers[&subscriber.slot], subscriber.form);
+            let passes = plain.held.get(&subscriber.slot).is_some_and(|(_, until)| until.is_none_or(|until| first <= until));
+            assert_eq!(subscriber.held.is_some(), passes, "{} is released too early or too late", subscriber.slot);
+            if passes {
+                continue;
+            }
             let before = self.got.insert((subscriber.slot, topic), last);
             assert!(before.is_none_or(|before| before < first), "out of order");
         }
@@ -212,6 +248,7 @@ impl Pair {
         assert_eq!(slice.publication.finished(), finished.then_some((topic, first, last)));
         if finished {
             plain.waiting.pop_front();
+            plain.releases_behind &= !plain.waiting.is_empty();
             plain.begin();
         }
         if plain.waiting.is_empty() {

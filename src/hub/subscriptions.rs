@@ -45,6 +45,11 @@ impl Slots {
         self.table.get(slot as usize).map_or(&[], Own::entries)
     }
 
+    /// Where `slot` stands in the list of a topic that it subscribes to.
+    pub fn position(&self, slot: u32, topic: TopicId) -> Option<u32> {
+        self.of(slot).iter().find(|entry| entry.topic == topic).map(|entry| entry.position)
+    }
+
     /// Notes a subscription that `slot` does not have yet.
     pub fn add(&mut self, slot: u32, entry: Entry) {
         let index = slot as usize;

@@ -1,6 +1,7 @@
 //! The topics somebody on this worker subscribes to, each with the list of its subscribers.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::ops::{Index, IndexMut, Range};
 
 use foldhash::fast::RandomState;
@@ -33,6 +34,28 @@ pub struct Subscriber {
     pub slot: u32,
     /// How the connection wants publications.
     pub form: Form,
+    /// It reads history first: what is published meanwhile passes it by.
+    pub held: Option<Hold>,
+}
+
+/// Names one holding of one subscription, so that a release which comes late reaches no later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold(NonZeroU16);
+
+impl Hold {
+    pub(super) const FIRST: Self = Self(NonZeroU16::MIN);
+
+    pub(super) fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(NonZeroU16::MIN))
+    }
+}
+
+impl Subscriber {
+    /// One that gets what is published from now on.
+    #[must_use]
+    pub const fn live(slot: u32, form: Form) -> Self {
+        Self { slot, form, held: None }
+    }
 }
 
 /// The subscribers of one topic, without a hole at any time; the module's picture shows the two cuts.
@@ -68,6 +91,14 @@ impl List {
         reserve_tight(&mut self.subscribers, 1);
         self.subscribers.push(subscriber);
         self.subscribers.len() as u32 - 1
+    }
+
+    /// Ends `hold` if it is the one that the subscriber at `position` is in.
+    pub fn release(&mut self, position: u32, hold: Hold) {
+        let held = &mut self.subscribers[position as usize].held;
+        if *held == Some(hold) {
+            *held = None;
+        }
     }
 
     /// Takes the subscriber at `position` out. The hole is filled from the end of its part, that one from the end of the next
@@ -224,7 +255,7 @@ mod tests {
     fn a_hole_is_filled_part_by_part() {
         let mut list = List::new(Topic::new("chat").unwrap());
         for slot in 0..11 {
-            list.push(Subscriber { slot, form: Form::WsRaw });
+            list.push(Subscriber::live(slot, Form::WsRaw));
         }
         (list.served, list.covered) = (4, 9);
         let mut moves = Vec::new();

@@ -34,18 +34,17 @@ impl<D: Driver> Core<D> {
         while left > 0 && self.dirty.len() + handed < dirty_max {
             let is_last = self.hub.has_one_fanout();
             let max = left.min(dirty_max - self.dirty.len() - handed);
-            let Some(mut slice) = self.hub.next_slice(max) else { break };
             let mut subscribers = std::mem::take(&mut self.slice);
-            subscribers.clear();
-            subscribers.extend_from_slice(slice.subscribers);
+            let Some(mut slice) = self.hub.next_slice(max, &mut subscribers) else { break };
             left -= subscribers.len();
             let topic = slice.topic;
-            let frames = slice.publication.get_mut().frames(driver.store(), slice.subscribers);
+            let frames = slice.publication.get_mut().frames(driver.store(), &subscribers);
             let finished = slice.publication.finished();
             let mut at_once = [0; Form::ALL.len()];
             for subscriber in &subscribers {
                 let form = subscriber.form as usize;
-                let Some(frames) = frames[form] else { continue };
+                // Who is held has none: it reads history first.
+                let Some(frames) = frames[form].filter(|_| subscriber.held.is_none()) else { continue };
                 if is_last && self.connections[subscriber.slot as usize].flags.is_at_rest() {
                     at_once[form] += u64::from(self.hand_over(driver, subscriber.slot, frames, topic));
                     handed += 1;

@@ -75,7 +75,7 @@ impl Run {
 
     /// The frames of the forms that `subscribers` take; each is held in the store from the first time it is asked for.
     pub(super) fn frames(&mut self, store: &mut Store, subscribers: &[Subscriber]) -> FramesByForm {
-        for subscriber in subscribers {
+        for subscriber in subscribers.iter().filter(|subscriber| subscriber.held.is_none()) {
             if self.frames[subscriber.form as usize].is_none() {
                 self.frames[subscriber.form as usize] = Some(self.share(store, subscriber.form));
             }
@@ -142,7 +142,7 @@ mod tests {
         let (mut store, mut pool) = (Store::default(), BufferPool::new(1024));
         let mut run = publication(7, 1);
         assert!(run.join(publication(8, 2), 100).is_none());
-        let subscribers = [Subscriber { slot: 1, form: Form::WsRaw }, Subscriber { slot: 2, form: Form::WsRaw }];
+        let subscribers = [1, 2].map(|slot| Subscriber::live(slot, Form::WsRaw));
         let frames = run.frames(&mut store, &subscribers)[Form::WsRaw as usize].unwrap();
         assert_eq!((store.bytes(frames.block), frames.length, frames.publications), (&b"\x82\x01x\x82\x02xx"[..], 7, 2));
         assert!(run.join(publication(9, 1), 100).is_some());
