@@ -11,8 +11,8 @@ mod quantity;
 mod validate;
 
 pub use crate::auth::{AllowAnonymous, OriginPattern};
+pub use crate::class::{Presence, SlowConsumer};
 pub use crate::words::ChoiceError;
-pub use crate::worker::SlowConsumer;
 pub use address::{AdminAddress, ListenAddress};
 pub use choice::{AutoCount, IoDriver, PinCores, WorkerCount};
 pub use quantity::{ByteSize, QuantityError, TimeSpan};

@@ -2,20 +2,8 @@
 
 use std::time::Duration;
 
-use crate::words::words;
+pub use crate::class::SlowConsumer;
 use crate::{http1, io, routes, ws};
-
-words! {
-    /// What happens when a subscriber's outbox is full (docs/wire.md, "Slow consumers").
-    SlowConsumer, "give disconnect, drop-oldest or latest", {
-        /// The connection ends with 1013: its close tells the gap.
-        Disconnect = "disconnect",
-        /// Whole publications are dropped from the head of the outbox, and counted.
-        DropOldest = "drop-oldest",
-        /// One publication per topic is kept, the newest; the others are dropped, and counted.
-        Latest = "latest",
-    }
-}
 
 /// Settings of a worker; times in ticks, sizes in bytes.
 #[derive(Clone, Debug)]
