@@ -1,7 +1,9 @@
 //! What a worker can be told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::class::Classes;
 pub use crate::class::SlowConsumer;
 use crate::{http1, io, routes, ws};
 
@@ -22,8 +24,10 @@ pub struct Options {
     pub worker_outbox_bytes_max: u64,
     /// How long a publication waits for others before it is handed out.
     pub coalesce: Duration,
-    /// What happens when they do not suffice.
-    pub slow_consumer: SlowConsumer,
+    /// What holds for which topics.
+    pub classes: Arc<Classes>,
+    /// Bytes that the histories of all topics of a worker may take.
+    pub history_memory_max: u64,
     /// From the accept, or the first byte, to the end of a head.
     pub head_timeout: u32,
     /// Between two requests.
