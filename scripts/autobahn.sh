@@ -21,7 +21,7 @@ fi
 
 # The largest cases send 16 MiB in one message; an outbox holds at least two messages.
 banner=$(mktemp)
-"$binary" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --max-message-size 16MiB --outbox-size 33MiB >"$banner" &
+"$binary" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --max-message-size 16MiB --outbox-size 33MiB --history-bytes 16MiB >"$banner" &
 server=$!
 trap '[ -z "$server" ] || kill "$server" || true; rm -f "$banner"' EXIT
 

@@ -14,6 +14,7 @@
 //! | frame | a publication encoded once for one wire form, shared by reference by every subscriber |
 //! | outbox | a connection's queue waiting to be written, bounded in bytes |
 //! | mailbox | the way into another worker: a ring of requests (by credit) and a ring of deliveries (always drained) |
+//! | class | what a topic keeps, and what its slow subscribers and its members meet; found by the topic's name |
 //! | engine | numbers publications and keeps them |
 //!
 //! # Layers
@@ -27,7 +28,8 @@
 //! routes              what a URL means; admin and pages
 //! ws                  the WebSocket protocol: bytes and events in, bytes and events out
 //! hub engine http1 auth io
-//! frame limits        Topic, Publication, Position; ticks, buffers, tables
+//! class               what a topic keeps and tells, found by its name
+//! frame limits        Topic, Pattern, Publication, Position; ticks, buffers, tables
 //! mailbox metrics log
 //! words               values that are one of a few words
 //! ```
@@ -36,6 +38,7 @@
 //! no file, no thread, no clock (`now` is an argument).
 
 pub mod auth;
+pub mod class;
 pub mod cli;
 pub mod config;
 pub mod engine;

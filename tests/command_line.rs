@@ -41,7 +41,9 @@ fn nothing_at_all_prints_the_help() {
 
 #[test]
 fn help_is_short_enough_for_every_terminal() {
-    for arguments in [&["--help"][..], &["serve", "--help"], &["serve", "-h"], &["pub", "--help"], &["sub", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["serve", "--help"], &["serve", "-h"], &["check", "--help"], &["pub", "--help"], &["sub", "--help"]]
+    {
         let help = run(arguments);
         assert_eq!((help.status, help.stderr.as_str()), (Some(0), ""), "{arguments:?}");
         for line in help.stdout.lines() {
@@ -66,6 +68,14 @@ fn wrong_usage_is_one_line_that_names_the_flag_and_status_2() {
         (&["serve", "--allow-origin", "good.example"], "--allow-origin"),
         (&["serve", "--slow-consumer", "ignore"], "--slow-consumer"),
         (&["serve", "--listen", "nowhere"], "--listen"),
+        (&["serve", "--history-bytes", "1KiB"], "--history-bytes is 1KiB, less than --max-message-size"),
+        (&["serve", "--topic-class", "a;colour=red"], "--topic-class <RULE>': \"colour\" is no key"),
+        (&["check", "--topic-class", "*/a;presence=off"], "--topic-class"),
+        (&["check", "--topic-class", ""], "--topic-class"),
+        (&["check", "--topic-class", "a;presence=off;presence=off"], "presence is set twice"),
+        (&["check", "--topic-class", "a;history-ttl=0s"], "--topic-class a: history-ttl is 0s"),
+        (&["check", "--topic-class", "*;presence=off", "--topic-class", "a;presence=off"], "--topic-class a never holds"),
+        (&["check", "a/*"], "*"),
         (&["nonsense"], "nonsense"),
         (&["pub"], "TOPIC"),
         (&["sub"], "TOPIC"),
@@ -110,6 +120,41 @@ fn a_variable_can_hold_a_list_and_a_switch() {
     assert_eq!(number, "fantail: invalid value 'abc' for FANTAIL_MAX_TOPICS: give a whole number, 0 to 4294967295");
     let flag = first_line(&["serve", "--max-topics=abc"], ("FANTAIL_MAX_TOPICS", "abc"));
     assert!(flag.contains("--max-topics"), "the flag wins: {flag}");
+}
+
+/// The rows of a table that `check` printed, those of classes or of topics, by their first cell.
+fn row<'a>(printed: &'a str, first: &str) -> Vec<&'a str> {
+    let rows = printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.into_iter().find(|row| row.first() == Some(&first)).unwrap_or_else(|| panic!("no row {first:?}:\n{printed}"))
+}
+
+#[test]
+fn check_shows_the_classes_and_which_one_a_topic_gets() {
+    let rule = "prices/*;history-size=1;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=count";
+    let flags = ["--history-ttl", "1h", "--topic-class", rule, "--topic-class", "**;presence=list"];
+    let checked = run(&[&["check", "prices/eur", "prices/eur/usd"], &flags[..]].concat());
+    assert_eq!((checked.status, checked.stderr.as_str()), (Some(0), ""), "{checked:?}");
+    assert_eq!(row(&checked.stdout, "1")[1..], ["prices/*", "1", "10s", "64KiB", "latest", "count"]);
+    assert_eq!(row(&checked.stdout, "2")[1..], ["**", "100", "1h", "1MiB", "disconnect", "list"]);
+    assert_eq!(row(&checked.stdout, "default")[1..], ["-", "100", "1h", "1MiB", "disconnect", "off"]);
+    assert_eq!(row(&checked.stdout, "prices/eur")[1..], ["1", "prices/*"]);
+    assert_eq!(row(&checked.stdout, "prices/eur/usd")[1..], ["2", "**"]);
+}
+
+#[test]
+fn classes_come_from_their_variable_unless_the_flag_is_given() {
+    let list = ("FANTAIL_TOPIC_CLASS", "a/*;presence=count,b;history-size=0");
+    let by_variable = begin(&["check", "a/1", "c"], &[list], b"").end();
+    assert_eq!(by_variable.status, Some(0), "{by_variable:?}");
+    assert_eq!(row(&by_variable.stdout, "2")[1..3], ["b", "0"]);
+    assert_eq!(row(&by_variable.stdout, "a/1")[1..], ["1", "a/*"]);
+    assert_eq!(row(&by_variable.stdout, "c")[1..], ["default", "-"]);
+    let by_flag = begin(&["check", "a/1", "--topic-class", "b;presence=list"], &[list], b"").end();
+    assert_eq!(row(&by_flag.stdout, "a/1")[1..], ["default", "-"], "{by_flag:?}");
+    let wrong = begin(&["check"], &[("FANTAIL_TOPIC_CLASS", "a;presence=on")], b"").end();
+    assert_eq!(wrong.status, Some(2), "{wrong:?}");
+    let expected = "fantail: invalid value 'a;presence=on' for FANTAIL_TOPIC_CLASS: presence: give off, count or list\n";
+    assert!(wrong.stderr.starts_with(expected), "{wrong:?}");
 }
 
 #[test]

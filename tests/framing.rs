@@ -65,7 +65,7 @@ fn a_length_must_take_its_shortest_form() {
 #[test]
 fn a_large_message_that_stays_away_costs_what_came_and_is_cut_at_the_deadline() {
     const CONNECTIONS: usize = 30;
-    let flags = ["--max-message-size", "16MiB", "--outbox-size", "33MiB", "--message-timeout", "2s"];
+    let flags = ["--max-message-size", "16MiB", "--outbox-size", "33MiB", "--history-bytes", "16MiB", "--message-timeout", "2s"];
     let server = Server::start(&flags);
     let before = server.vitals().memory_bytes;
     let start = Instant::now();

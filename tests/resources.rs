@@ -200,7 +200,7 @@ fn long_names_and_patterns_in_the_wrong_place_are_refused() {
 
 #[test]
 fn large_messages_give_their_memory_back() {
-    let server = Server::start(&["--max-message-size", "8MiB", "--outbox-size", "17MiB"]);
+    let server = Server::start(&["--max-message-size", "8MiB", "--outbox-size", "17MiB", "--history-bytes", "8MiB"]);
     for _ in 0..3 {
         let mut sockets: Vec<_> = (0..8).map(|_| server.socket("/echo")).collect();
         for socket in &mut sockets {

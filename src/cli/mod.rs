@@ -1,9 +1,10 @@
 //! The command line: words in, an exit status out.
 //!
-//! [`main`] is the one place that prints an error and sets the status; everything below returns a [`Failure`]. `serve` reads its flags
-//! straight into a [`Config`], and each of them has a variable: `--max-topics` is `FANTAIL_MAX_TOPICS`. The flag wins.
+//! [`main`] is the one place that prints an error and sets the status; everything below returns a [`Failure`]. `serve` and
+//! `check` read their flags straight into a [`Config`], and each of them has a variable: `--max-topics` is `FANTAIL_MAX_TOPICS`. The flag wins.
 
 mod backoff;
+mod check;
 mod ending;
 mod failure;
 mod interrupt;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, RARELY_NEEDED};
+use check::Check;
 use publish::Publish;
 use subscribe::Subscribe;
 
@@ -51,6 +53,7 @@ where
     let parsed = command(is_brief(&words)).try_get_matches_from(&words).and_then(|matches| Arguments::from_arg_matches(&matches));
     match parsed {
         Ok(Arguments { command: Command::Serve(config) }) => serve::run(*config),
+        Ok(Arguments { command: Command::Check(check) }) => check.run(),
         Ok(Arguments { command: Command::Publish(publish) }) => publish.run(),
         Ok(Arguments { command: Command::Subscribe(subscribe) }) => subscribe.run(),
         Err(error) => failure::from_clap(&error, &words),
@@ -70,6 +73,9 @@ enum Command {
     /// Start the server
     #[command(after_help = SERVE_AFTER_HELP, next_line_help = true)]
     Serve(Box<Config>),
+    /// Check settings without starting, and show the topic classes
+    #[command(after_help = check::AFTER_HELP, next_line_help = true)]
+    Check(Box<Check>),
     /// Publish to a topic
     #[command(name = "pub", alias = "publish", after_help = publish::AFTER_HELP)]
     Publish(Publish),
@@ -100,15 +106,21 @@ fn is_brief(words: &[OsString]) -> bool {
     words.iter().any(|word| word == "-h")
 }
 
-/// The whole command line, with a variable for each flag of `serve`. The brief one accepts the same and shows what most need.
+/// The whole command line, with a variable for each setting. The brief one accepts the same and shows what most need.
 fn command(brief: bool) -> clap::Command {
-    Arguments::command().term_width(HELP_COLUMNS).mut_subcommand("serve", |serve| {
-        serve.mut_args(|flag| {
+    let with_variables = |subcommand: clap::Command| {
+        subcommand.mut_args(|flag| {
+            // An argument by its place is no setting.
+            if flag.is_positional() {
+                return flag;
+            }
             let variable = format!("FANTAIL_{}", flag.get_id().as_str().to_uppercase());
             let rare = flag.get_help_heading().is_some_and(|heading| RARELY_NEEDED.contains(&heading));
             flag.env(variable).hide_env(true).hide(brief && rare)
         })
-    })
+    };
+    let command = Arguments::command().term_width(HELP_COLUMNS);
+    command.mut_subcommand("serve", with_variables).mut_subcommand("check", with_variables)
 }
 
 #[cfg(test)]
@@ -137,11 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn help_fits_80_columns_and_is_shorter_by_the_short_flag_of_serve() {
-        for words in [&[][..], &["serve"], &["pub"], &["sub"]] {
+    fn help_fits_80_columns_and_is_shorter_by_the_short_flag_where_settings_are() {
+        for words in [&[][..], &["serve"], &["check"], &["pub"], &["sub"]] {
             let help = help_of(words);
             let short = parse(&[words, &["-h"]].concat()).unwrap_err().render().to_string();
-            if words == ["serve"] {
+            if words == ["serve"] || words == ["check"] {
                 assert!(short.contains(" --listen ") && !short.contains(" --backlog "), "{short}");
             } else {
                 assert_eq!(help, short);
@@ -190,6 +202,8 @@ mod tests {
             "--outbox-size=2MiB",
             "--ping-interval=500ms",
             "--slow-consumer=latest",
+            "--topic-class=prices/*;history-size=1,news;presence=list",
+            "--topic-class=**;history-ttl=1h",
             "--allow-anonymous=all",
             "--allow-origin=https://a.example,https://*.b.example",
             "--echo",
@@ -199,6 +213,8 @@ mod tests {
         assert_eq!(config.admin.socket(), None);
         assert_eq!(config.outbox_size.bytes(), 2 << 20);
         assert_eq!(config.allow_origin, ["https://a.example", "https://*.b.example"].map(|origin| origin.parse().unwrap()));
+        let patterns: Vec<_> = config.topic_class.iter().map(|rule| rule.pattern.to_string()).collect();
+        assert_eq!(patterns, ["prices/*", "news", "**"]);
         assert!(config.echo && !config.page);
     }
 
@@ -211,6 +227,7 @@ mod tests {
             ("--io=io_uring", "give auto, epoll or uring"),
             ("--listen=:8080", "localhost:8080"),
             ("--log-level=loud", "trace"),
+            ("--topic-class=a;colour=red", "\"colour\" is no key; give history-size"),
         ] {
             let failure = run(["fantail", "serve", flag]).unwrap_err();
             assert_eq!(failure.status, Status::Usage);

@@ -1,16 +1,19 @@
 //! From one flat [`Config`] to the settings of each module.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ByteSize, Config, TimeSpan};
+use crate::class::{Class, Classes, History, Presence};
 use crate::limits::Tick;
 use crate::{http1, io, routes, worker, ws};
 
 impl Config {
-    /// The workers' settings. `connections_max` is what the machine allows, or what was asked for; `io_name` the driver they run on.
+    /// The settings of each of so many `workers`. `connections_max` is what the machine allows, or what was asked for; `io_name` the
+    /// driver they run on.
     #[must_use]
-    pub fn worker_options(&self, connections_max: usize, io_name: &'static str) -> worker::Options {
+    pub fn worker_options(&self, workers: usize, connections_max: usize, io_name: &'static str) -> worker::Options {
         worker::Options {
             io: self.driver_options(),
             http: http1::Limits { head_bytes_max: bytes(self.max_head_size), body_bytes_max: bytes(self.max_message_size) },
@@ -25,7 +28,8 @@ impl Config {
             outbox_bytes_max: bytes(self.outbox_size),
             worker_outbox_bytes_max: self.worker_outbox_size.bytes() as u64,
             coalesce: self.coalesce.into(),
-            slow_consumer: self.slow_consumer,
+            classes: Arc::new(self.classes()),
+            history_memory_max: (bytes(self.history_memory) / workers) as u64,
             head_timeout: ticks(self.head_timeout),
             idle_timeout: ticks(self.idle_timeout),
             body_timeout: ticks(self.message_timeout),
@@ -44,6 +48,17 @@ impl Config {
             io_name,
             topics_max: self.max_topics as usize,
         }
+    }
+
+    /// What holds for which topics.
+    #[must_use]
+    pub fn classes(&self) -> Classes {
+        let default = Class {
+            history: History { size: self.history_size, bytes: bytes(self.history_bytes) as u64, ttl: self.history_ttl.into() },
+            slow_consumer: self.slow_consumer,
+            presence: Presence::Off,
+        };
+        Classes::new(self.topic_class.iter().map(|rule| (rule.pattern.clone(), rule.over(default))).collect(), default)
     }
 
     /// The driver's settings.

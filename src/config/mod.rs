@@ -8,14 +8,16 @@ mod address;
 mod assemble;
 mod choice;
 mod quantity;
+mod topic_class;
 mod validate;
 
 pub use crate::auth::{AllowAnonymous, OriginPattern};
+pub use crate::class::{Presence, SlowConsumer};
 pub use crate::words::ChoiceError;
-pub use crate::worker::SlowConsumer;
 pub use address::{AdminAddress, ListenAddress};
 pub use choice::{AutoCount, IoDriver, PinCores, WorkerCount};
 pub use quantity::{ByteSize, QuantityError, TimeSpan};
+pub use topic_class::{TopicClass, TopicClassError};
 pub use validate::ConfigError;
 
 use std::net::SocketAddr;
@@ -132,6 +134,22 @@ pub struct Config {
     /// Time a publication waits for others before it is handed out, so that several leave in one write
     #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "0s")]
     pub coalesce: TimeSpan,
+    /// Publications kept of each topic for those who come back, up to 1000000; 0 keeps none
+    #[arg(long, help_heading = DELIVERY, value_name = "N", default_value = "100", value_parser = choice::whole_number)]
+    pub history_size: u32,
+    /// Time a publication is kept, 1s to 720h
+    #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "5m")]
+    pub history_ttl: TimeSpan,
+    /// Bytes of publications kept of each topic, at least the message size
+    #[arg(long, help_heading = DELIVERY, value_name = "SIZE", default_value = "1MiB")]
+    pub history_bytes: ByteSize,
+    /// Bytes kept of all topics; each worker takes its share
+    #[arg(long, help_heading = DELIVERY, value_name = "SIZE", default_value = "256MiB")]
+    pub history_memory: ByteSize,
+    /// What differs for the topics of a pattern, repeatable, the first match holds: 'prices/*;history-size=1;presence=count', with the
+    /// keys history-size, history-ttl, history-bytes, slow-consumer and presence (off, count or list)
+    #[arg(long, help_heading = DELIVERY, value_name = "RULE", value_delimiter = ',')]
+    pub topic_class: Vec<TopicClass>,
 
     /// Connections the kernel keeps waiting to be accepted, per worker and address
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "4096", value_parser = choice::whole_number)]
@@ -227,6 +245,11 @@ impl Default for Config {
             drain_window: TimeSpan::seconds(10),
             slow_consumer: SlowConsumer::Disconnect,
             coalesce: TimeSpan::seconds(0),
+            history_size: 100,
+            history_ttl: TimeSpan::seconds(300),
+            history_bytes: ByteSize::mib(1),
+            history_memory: ByteSize::mib(256),
+            topic_class: Vec::new(),
             backlog: 4096,
             accept_batch: 64,
             read_budget: ByteSize::kib(256),

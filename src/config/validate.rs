@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{AutoCount, ByteSize, Config, PinCores, TimeSpan};
+use crate::class::{CLASSES_MAX, Class};
 use crate::io;
 
 /// A setting the server can't run with.
@@ -28,6 +29,7 @@ impl Config {
         self.check_loop()?;
         self.check_limits()?;
         self.check_times()?;
+        self.check_classes()?;
         self.check_tuning()
     }
 
@@ -102,6 +104,54 @@ impl Config {
         within_time("--busy-poll", self.busy_poll, TimeSpan::seconds(0), BUSY_POLL_MAX)
     }
 
+    fn check_classes(&self) -> Result<(), ConfigError> {
+        let classes = self.classes();
+        self.check_class(classes.default())?;
+        if classes.rules().len() > CLASSES_MAX {
+            let problem = format!("is given {} times", classes.rules().len());
+            return refuse("--topic-class", problem, format!("Give at most {CLASSES_MAX} rules."));
+        }
+        for (place, (pattern, class)) in classes.rules().iter().enumerate() {
+            if let Some((earlier, _)) = classes.rules()[..place].iter().find(|(earlier, _)| earlier.covers(pattern)) {
+                let problem = format!("{pattern} never holds, because {earlier} before it takes all of its topics");
+                return refuse("--topic-class", problem, "Put it before that one, or leave it out.");
+            }
+            self.check_class(class).map_err(|error| ConfigError {
+                flag: "--topic-class",
+                problem: format!("{pattern}: {} {}", error.flag.trim_start_matches('-'), error.problem),
+                fix: error.fix,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What is accepted must be kept, so a history has room for the largest message; and what is promised to one topic must be there,
+    /// so it fits into what its worker has for all.
+    fn check_class(&self, class: &Class) -> Result<(), ConfigError> {
+        let history = class.history;
+        within("--history-size", history.size as usize, 0, HISTORY_SIZE_MAX)?;
+        within_time("--history-ttl", TimeSpan(history.ttl), HISTORY_TTL_MIN, HISTORY_TTL_MAX)?;
+        if history.size == 0 {
+            return Ok(());
+        }
+        let bytes = ByteSize(usize::try_from(history.bytes).unwrap_or(usize::MAX));
+        at_least("--history-bytes", bytes, self.max_message_size, "--max-message-size")?;
+        let workers = match self.workers {
+            AutoCount::Auto => 1,
+            AutoCount::Exactly(workers) => workers,
+        };
+        let share = ByteSize(self.history_memory.bytes() / workers);
+        if bytes <= share {
+            return Ok(());
+        }
+        let needed = ByteSize(bytes.bytes().saturating_mul(workers));
+        refuse(
+            "--history-bytes",
+            format!("is {bytes}, more than a worker's share of --history-memory {}", self.history_memory),
+            format!("Give at most {share}, or --history-memory {needed}."),
+        )
+    }
+
     fn check_tuning(&self) -> Result<(), ConfigError> {
         within("--backlog", self.backlog as usize, 1, i32::MAX as usize)?;
         within("--accept-batch", self.accept_batch as usize, 1, usize::MAX)?;
@@ -141,6 +191,15 @@ const URING_BUFFERS_BYTES_MAX: ByteSize = ByteSize::mib(256);
 const MESSAGE_BYTES_MAX: ByteSize = ByteSize::mib(256);
 const OUTBOX_BYTES_MAX: ByteSize = ByteSize::mib(2048);
 const _: () = assert!(OUTBOX_BYTES_MAX.bytes() + 6 * MESSAGE_BYTES_MAX.bytes() + 1024 < u32::MAX as usize);
+
+/// Who was away reads a state anew, rather than so many messages one by one.
+const HISTORY_SIZE_MAX: usize = 1_000_000;
+
+/// What is kept for less helps nobody: to notice a loss and to come back takes longer.
+const HISTORY_TTL_MIN: TimeSpan = TimeSpan::seconds(1);
+
+/// Memory is no archive, and a restart empties it. Deadlines, in ticks of 32 bits, reach much farther.
+const HISTORY_TTL_MAX: TimeSpan = TimeSpan::seconds(30 * 24 * 3600);
 
 /// Every pair of workers has two rings of its own, so their memory grows with the square of this number.
 const WORKERS_MAX: usize = 256;
@@ -219,6 +278,7 @@ fn refuse(flag: &'static str, problem: impl Into<String>, fix: impl Into<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TopicClass;
 
     #[test]
     fn the_defaults_are_valid() {
@@ -227,6 +287,14 @@ mod tests {
 
     /// A change that one flag's rule refuses.
     type Break = (&'static str, fn(&mut Config));
+
+    fn rules(texts: &[&str]) -> Vec<TopicClass> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn many_rules(count: usize) -> Vec<TopicClass> {
+        (0..count).map(|number| format!("{number};presence=count").parse().unwrap()).collect()
+    }
 
     #[test]
     fn each_refusal_names_its_flag() {
@@ -262,6 +330,18 @@ mod tests {
             ("--tcp-user-timeout", |config| config.tcp_user_timeout = TimeSpan::seconds(86_401)),
             ("--coalesce", |config| config.coalesce = TimeSpan::seconds(2)),
             ("--busy-poll", |config| config.busy_poll = TimeSpan::seconds(2)),
+            ("--history-size", |config| config.history_size = 1_000_001),
+            ("--history-ttl", |config| config.history_ttl = TimeSpan::seconds(0)),
+            ("--history-ttl", |config| config.history_ttl = TimeSpan::seconds(721 * 3600)),
+            ("--history-bytes", |config| config.history_bytes = ByteSize(65_535)),
+            ("--history-bytes", |config| config.history_memory = ByteSize(0)),
+            ("--topic-class", |config| config.topic_class = rules(&["a;history-size=1000001"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a;history-ttl=721h"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a;history-bytes=1KiB"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a;history-bytes=1GiB"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a;presence=off", "a;presence=list"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a/**;presence=off", "a/*;presence=list"])),
+            ("--topic-class", |config| config.topic_class = many_rules(65)),
             ("--backlog", |config| config.backlog = 0),
             ("--accept-batch", |config| config.accept_batch = 0),
             ("--fanout-slice", |config| config.fanout_slice = 0),
@@ -302,6 +382,35 @@ mod tests {
         assert_eq!(error.fix, "Give at most 8192, or smaller buffers; all of them may take 256MiB.");
         let pinned = Config { workers: AutoCount::Exactly(3), pin_cores: "0-1".parse().unwrap(), ..Config::default() };
         assert_eq!(pinned.validate().unwrap_err().fix, "Name 3 CPUs, or set --workers 2.");
+    }
+
+    #[test]
+    fn refusals_of_classes_name_the_rule() {
+        let refusal = |config: Config| {
+            let error = config.validate().unwrap_err();
+            (error.to_string(), error.fix)
+        };
+        let of = |texts: &[&str]| refusal(Config { topic_class: rules(texts), ..Config::default() });
+        let (problem, fix) = of(&["a/*;history-bytes=1KiB"]);
+        assert_eq!(problem, "--topic-class a/*: history-bytes is 1KiB, less than --max-message-size");
+        assert_eq!(fix, "Give at least 64KiB.");
+        let (problem, fix) = of(&["b;presence=list", "**;presence=off", "a/*;history-size=1"]);
+        assert_eq!(problem, "--topic-class a/* never holds, because ** before it takes all of its topics");
+        assert_eq!(fix, "Put it before that one, or leave it out.");
+        let small = Config { workers: AutoCount::Exactly(4), history_memory: ByteSize::mib(2), ..Config::default() };
+        let (problem, fix) = refusal(small);
+        assert_eq!(problem, "--history-bytes is 1MiB, more than a worker's share of --history-memory 2MiB");
+        assert_eq!(fix, "Give at most 512KiB, or --history-memory 4MiB.");
+    }
+
+    #[test]
+    fn who_keeps_nothing_needs_no_room() {
+        let none = Config { history_size: 0, history_bytes: ByteSize(0), history_memory: ByteSize(0), ..Config::default() };
+        assert_eq!(none.validate(), Ok(()));
+        let rule = Config { topic_class: rules(&["a;history-size=0;history-bytes=0"]), ..Config::default() };
+        assert_eq!(rule.validate(), Ok(()));
+        let most = Config { topic_class: many_rules(CLASSES_MAX), workers: AutoCount::Exactly(WORKERS_MAX), ..Config::default() };
+        assert_eq!(most.validate(), Ok(()));
     }
 
     #[test]

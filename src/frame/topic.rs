@@ -74,24 +74,7 @@ impl Topic {
     /// # Errors
     /// The first rule that the name breaks (docs/wire.md, "Topics").
     pub fn new(name: &str) -> Result<Self, TopicError> {
-        if name.is_empty() {
-            return Err(TopicError::Empty);
-        }
-        if name.len() > TOPIC_BYTES_MAX {
-            return Err(TopicError::TooLong);
-        }
-        if name.chars().any(char::is_control) {
-            return Err(TopicError::ControlCharacter);
-        }
-        if name.contains('*') {
-            return Err(TopicError::Wildcard);
-        }
-        if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err(TopicError::BadSegment);
-        }
-        if matches!(name.split('/').next(), Some("meta" | "service")) {
-            return Err(TopicError::Reserved);
-        }
+        check(name)?;
         Ok(Self(Arc::from(name)))
     }
 
@@ -118,6 +101,29 @@ impl fmt::Debug for Topic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Topic({:?})", &self.0)
     }
+}
+
+/// The rules of a name, which a pattern's segments follow, too.
+pub(super) fn check(name: &str) -> Result<(), TopicError> {
+    if name.is_empty() {
+        return Err(TopicError::Empty);
+    }
+    if name.len() > TOPIC_BYTES_MAX {
+        return Err(TopicError::TooLong);
+    }
+    if name.chars().any(char::is_control) {
+        return Err(TopicError::ControlCharacter);
+    }
+    if name.contains('*') {
+        return Err(TopicError::Wildcard);
+    }
+    if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(TopicError::BadSegment);
+    }
+    if matches!(name.split('/').next(), Some("meta" | "service")) {
+        return Err(TopicError::Reserved);
+    }
+    Ok(())
 }
 
 fn hex(byte: u8) -> Option<u8> {

@@ -67,7 +67,7 @@ impl Server {
         let workers = crew.len();
         let (listening, addresses, admin) = bind(config, workers)?;
         let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
-        let options = Arc::new(config.worker_options(connections_max, io.name()));
+        let options = Arc::new(config.worker_options(workers, connections_max, io.name()));
         let (tell, happened) = mpsc::channel();
         let mut supervisor =
             Supervisor { shared: Arc::clone(&shared), threads: Vec::new(), happened, drain_delay: config.drain_delay.into() };

@@ -111,7 +111,7 @@ impl<D: Driver> Core<D> {
     /// Queues publications for one subscriber.
     fn deliver(&mut self, driver: &mut D, subscriber: Subscriber, frames: Frames, topic: TopicId) {
         let slot = subscriber.slot;
-        if self.options.slow_consumer == SlowConsumer::Latest {
+        if self.options.classes.default().slow_consumer == SlowConsumer::Latest {
             self.replace_older(driver, slot, topic);
             if self.connections[slot as usize].flags.gone {
                 return;
@@ -126,7 +126,7 @@ impl<D: Driver> Core<D> {
         {
             return self.mark_dirty(slot);
         }
-        match self.options.slow_consumer {
+        match self.options.classes.default().slow_consumer {
             SlowConsumer::DropOldest => self.make_room(driver, slot, frames, topic),
             SlowConsumer::Disconnect | SlowConsumer::Latest => self.cut_off(driver, slot, frames),
         }

@@ -1,21 +1,11 @@
 //! What a worker can be told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::words::words;
+use crate::class::Classes;
+pub use crate::class::SlowConsumer;
 use crate::{http1, io, routes, ws};
-
-words! {
-    /// What happens when a subscriber's outbox is full (docs/wire.md, "Slow consumers").
-    SlowConsumer, "give disconnect, drop-oldest or latest", {
-        /// The connection ends with 1013: its close tells the gap.
-        Disconnect = "disconnect",
-        /// Whole publications are dropped from the head of the outbox, and counted.
-        DropOldest = "drop-oldest",
-        /// One publication per topic is kept, the newest; the others are dropped, and counted.
-        Latest = "latest",
-    }
-}
 
 /// Settings of a worker; times in ticks, sizes in bytes.
 #[derive(Clone, Debug)]
@@ -34,8 +24,10 @@ pub struct Options {
     pub worker_outbox_bytes_max: u64,
     /// How long a publication waits for others before it is handed out.
     pub coalesce: Duration,
-    /// What happens when they do not suffice.
-    pub slow_consumer: SlowConsumer,
+    /// What holds for which topics.
+    pub classes: Arc<Classes>,
+    /// Bytes that the histories of all topics of a worker may take.
+    pub history_memory_max: u64,
     /// From the accept, or the first byte, to the end of a head.
     pub head_timeout: u32,
     /// Between two requests.

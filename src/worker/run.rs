@@ -42,7 +42,7 @@ pub(super) type FramesByForm = [Option<Frames>; Form::ALL.len()];
 pub(super) fn begin(hub: &mut Hub<Run>, options: &Options, publication: Arc<Publication>) {
     // The clone is of a reference: the hub takes the publication itself.
     let topic = publication.topic.clone();
-    let bytes_max = match options.slow_consumer {
+    let bytes_max = match options.classes.default().slow_consumer {
         SlowConsumer::Disconnect => RUN_BYTES_MAX.min(options.outbox_bytes_max / 2),
         SlowConsumer::DropOldest | SlowConsumer::Latest => 0,
     };

@@ -29,7 +29,7 @@ impl Server {
     /// A worker with this many subscribers of one topic.
     pub fn with(subscribers: usize) -> Self {
         let shared = Arc::new(Shared::new(1, 1, false));
-        let options = Arc::new(Config::default().worker_options(subscribers, "none"));
+        let options = Arc::new(Config::default().worker_options(1, subscribers, "none"));
         let mailbox = mesh(1, options.mailbox_requests, options.mailbox_deliveries).remove(0);
         let inbox = Inbox::default();
         let listeners = vec![Listener { loopback: true, admin: false }];

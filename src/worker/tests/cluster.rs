@@ -33,7 +33,7 @@ impl Cluster {
             mailbox_requests: 4,
             mailbox_deliveries: 4,
             fanout_slice: 3,
-            ..config.worker_options(1000, "scripted")
+            ..config.worker_options(workers, 1000, "scripted")
         });
         let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
         let make = |(index, mailbox)| {
