@@ -131,7 +131,7 @@ fn handshake(criterion: &mut Criterion) {
             |out| {
                 assert_eq!(Intent::of(black_box(&head)), Intent::WebSocket);
                 let accepted = negotiate(black_box(&head), &table).expect("the handshake is valid");
-                accepted.write_response(&[("Fantail-Connection", "c7f3"), ("Keep-Alive", "timeout=25")], out);
+                accepted.write_response([("Fantail-Connection", "c7f3"), ("Keep-Alive", "timeout=25")], out);
             },
             BatchSize::SmallInput,
         );

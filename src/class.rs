@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::frame::Pattern;
+use crate::frame::{ClassId, Pattern};
 use crate::words::words;
 
 /// The most classes beside the default one. Each is walked past by every topic that none matches.
@@ -76,7 +76,21 @@ impl Classes {
     /// The class of the topic of this name.
     #[must_use]
     pub fn of(&self, topic: &str) -> &Class {
-        self.rule_of(topic).map_or(&self.default, |rule| &self.rules[rule].1)
+        self.get(self.id_of(topic))
+    }
+
+    /// Which class that is.
+    #[must_use]
+    pub fn id_of(&self, topic: &str) -> ClassId {
+        const { assert!(CLASSES_MAX < u8::MAX as usize) };
+        ClassId(self.rule_of(topic).map_or(0, |rule| rule as u8 + 1))
+    }
+
+    /// The class of this place; the default one has the first.
+    #[must_use]
+    pub fn get(&self, id: ClassId) -> &Class {
+        let rule = (id.0 as usize).checked_sub(1).and_then(|rule| self.rules.get(rule));
+        rule.map_or(&self.default, |(_, class)| class)
     }
 
     /// The place in [`Classes::rules`] of the rule that holds for a topic; none if that is the default.
@@ -118,6 +132,7 @@ mod tests {
         for (topic, size) in [("prices/eur", 1), ("prices/usd", 2), ("prices/usd/day", 0), ("prices", 0)] {
             assert_eq!(classes.of(topic).history.size, size, "{topic}");
             assert_eq!(classes.rule_of(topic), (size as usize).checked_sub(1), "{topic}");
+            assert_eq!(classes.get(classes.id_of(topic)), classes.of(topic));
         }
         assert_eq!(classes.of("chat"), classes.default());
         assert_eq!(Classes::new(rules, class(0)).of("chat"), &class(3));

@@ -31,7 +31,7 @@
 //! class               what a topic keeps and tells, found by its name
 //! frame limits        Topic, Pattern, Publication, Position; ticks, buffers, tables
 //! mailbox metrics log
-//! words               values that are one of a few words
+//! words quantity      values that are one of a few words, or an amount with a unit
 //! ```
 //!
 //! All but `worker`, `server`, `io`, `mailbox`, `log`, the commands in `cli` and `metrics::ProcessFacts::read` are sans-IO: no socket,
@@ -50,6 +50,7 @@ pub mod limits;
 pub mod log;
 pub mod mailbox;
 pub mod metrics;
+pub mod quantity;
 pub mod routes;
 pub mod server;
 pub mod words;

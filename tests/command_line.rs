@@ -71,6 +71,7 @@ fn wrong_usage_is_one_line_that_names_the_flag_and_status_2() {
         (&["serve", "--history-bytes", "1KiB"], "--history-bytes is 1KiB, less than --max-message-size"),
         (&["serve", "--topic-class", "a;colour=red"], "--topic-class <RULE>': \"colour\" is no key"),
         (&["check", "--topic-class", "*/a;presence=off"], "--topic-class"),
+        (&["check", "--topic-class", "a;presence=list"], "presence is list, which is not available in this version"),
         (&["check", "--topic-class", ""], "--topic-class"),
         (&["check", "--topic-class", "a;presence=off;presence=off"], "presence is set twice"),
         (&["check", "--topic-class", "a;history-ttl=0s"], "--topic-class a: history-ttl is 0s"),
@@ -130,12 +131,12 @@ fn row<'a>(printed: &'a str, first: &str) -> Vec<&'a str> {
 
 #[test]
 fn check_shows_the_classes_and_which_one_a_topic_gets() {
-    let rule = "prices/*;history-size=1;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=count";
-    let flags = ["--history-ttl", "1h", "--topic-class", rule, "--topic-class", "**;presence=list"];
+    let rule = "prices/*;history-size=1;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=off";
+    let flags = ["--history-ttl", "1h", "--topic-class", rule, "--topic-class", "**;history-size=2"];
     let checked = run(&[&["check", "prices/eur", "prices/eur/usd"], &flags[..]].concat());
     assert_eq!((checked.status, checked.stderr.as_str()), (Some(0), ""), "{checked:?}");
-    assert_eq!(row(&checked.stdout, "1")[1..], ["prices/*", "1", "10s", "64KiB", "latest", "count"]);
-    assert_eq!(row(&checked.stdout, "2")[1..], ["**", "100", "1h", "1MiB", "disconnect", "list"]);
+    assert_eq!(row(&checked.stdout, "1")[1..], ["prices/*", "1", "10s", "64KiB", "latest", "off"]);
+    assert_eq!(row(&checked.stdout, "2")[1..], ["**", "2", "1h", "1MiB", "disconnect", "off"]);
     assert_eq!(row(&checked.stdout, "default")[1..], ["-", "100", "1h", "1MiB", "disconnect", "off"]);
     assert_eq!(row(&checked.stdout, "prices/eur")[1..], ["1", "prices/*"]);
     assert_eq!(row(&checked.stdout, "prices/eur/usd")[1..], ["2", "**"]);
@@ -143,13 +144,13 @@ fn check_shows_the_classes_and_which_one_a_topic_gets() {
 
 #[test]
 fn classes_come_from_their_variable_unless_the_flag_is_given() {
-    let list = ("FANTAIL_TOPIC_CLASS", "a/*;presence=count,b;history-size=0");
+    let list = ("FANTAIL_TOPIC_CLASS", "a/*;history-size=9,b;history-size=0");
     let by_variable = begin(&["check", "a/1", "c"], &[list], b"").end();
     assert_eq!(by_variable.status, Some(0), "{by_variable:?}");
     assert_eq!(row(&by_variable.stdout, "2")[1..3], ["b", "0"]);
     assert_eq!(row(&by_variable.stdout, "a/1")[1..], ["1", "a/*"]);
     assert_eq!(row(&by_variable.stdout, "c")[1..], ["default", "-"]);
-    let by_flag = begin(&["check", "a/1", "--topic-class", "b;presence=list"], &[list], b"").end();
+    let by_flag = begin(&["check", "a/1", "--topic-class", "b;history-size=4"], &[list], b"").end();
     assert_eq!(row(&by_flag.stdout, "a/1")[1..], ["default", "-"], "{by_flag:?}");
     let wrong = begin(&["check"], &[("FANTAIL_TOPIC_CLASS", "a;presence=on")], b"").end();
     assert_eq!(wrong.status, Some(2), "{wrong:?}");

@@ -101,12 +101,12 @@ mod tests {
 
     #[test]
     fn classes_and_topics_are_tables() {
-        let rules = ["prices/*;history-size=1;history-ttl=10s;slow-consumer=latest", "café;presence=list;history-bytes=64KiB"];
+        let rules = ["prices/*;history-size=1;history-ttl=10s;slow-consumer=latest", "café;history-bytes=64KiB"];
         let config = Config { topic_class: rules.map(|rule| rule.parse().unwrap()).to_vec(), ..Config::default() };
         let expected = "\
 class    pattern   history-size  history-ttl  history-bytes  slow-consumer  presence
 1        prices/*  1             10s          1MiB           latest         off
-2        café      100           5m           64KiB          disconnect     list
+2        café      100           5m           64KiB          disconnect     off
 default  -         100           5m           1MiB           disconnect     off
 ";
         assert_eq!(table(&class_rows(&config.classes())), expected);

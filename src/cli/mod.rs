@@ -202,7 +202,7 @@ mod tests {
             "--outbox-size=2MiB",
             "--ping-interval=500ms",
             "--slow-consumer=latest",
-            "--topic-class=prices/*;history-size=1,news;presence=list",
+            "--topic-class=prices/*;history-size=1,news;slow-consumer=latest",
             "--topic-class=**;history-ttl=1h",
             "--allow-anonymous=all",
             "--allow-origin=https://a.example,https://*.b.example",

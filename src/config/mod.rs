@@ -7,16 +7,15 @@
 mod address;
 mod assemble;
 mod choice;
-mod quantity;
 mod topic_class;
 mod validate;
 
 pub use crate::auth::{AllowAnonymous, OriginPattern};
 pub use crate::class::{Presence, SlowConsumer};
+pub use crate::quantity::{ByteSize, QuantityError, TimeSpan};
 pub use crate::words::ChoiceError;
 pub use address::{AdminAddress, ListenAddress};
 pub use choice::{AutoCount, IoDriver, PinCores, WorkerCount};
-pub use quantity::{ByteSize, QuantityError, TimeSpan};
 pub use topic_class::{TopicClass, TopicClassError};
 pub use validate::ConfigError;
 
@@ -146,8 +145,8 @@ pub struct Config {
     /// Bytes kept of all topics; each worker takes its share
     #[arg(long, help_heading = DELIVERY, value_name = "SIZE", default_value = "256MiB")]
     pub history_memory: ByteSize,
-    /// What differs for the topics of a pattern, repeatable, the first match holds: 'prices/*;history-size=1;presence=count', with the
-    /// keys history-size, history-ttl, history-bytes, slow-consumer and presence (off, count or list)
+    /// What differs for the topics of a pattern, repeatable, the first match holds: 'prices/*;history-size=1;slow-consumer=latest', with
+    /// the keys history-size, history-ttl, history-bytes and slow-consumer
     #[arg(long, help_heading = DELIVERY, value_name = "RULE", value_delimiter = ',')]
     pub topic_class: Vec<TopicClass>,
 

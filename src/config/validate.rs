@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{AutoCount, ByteSize, Config, PinCores, TimeSpan};
-use crate::class::{CLASSES_MAX, Class};
+use crate::class::{CLASSES_MAX, Class, Presence};
 use crate::io;
 
 /// A setting the server can't run with.
@@ -128,6 +128,9 @@ impl Config {
     /// What is accepted must be kept, so a history has room for the largest message; and what is promised to one topic must be there,
     /// so it fits into what its worker has for all.
     fn check_class(&self, class: &Class) -> Result<(), ConfigError> {
+        if class.presence != Presence::Off {
+            return refuse("presence", format!("is {}, which is not available in this version", class.presence), "Leave it out.");
+        }
         let history = class.history;
         within("--history-size", history.size as usize, 0, HISTORY_SIZE_MAX)?;
         within_time("--history-ttl", TimeSpan(history.ttl), HISTORY_TTL_MIN, HISTORY_TTL_MAX)?;
@@ -293,7 +296,7 @@ mod tests {
     }
 
     fn many_rules(count: usize) -> Vec<TopicClass> {
-        (0..count).map(|number| format!("{number};presence=count").parse().unwrap()).collect()
+        (0..count).map(|number| format!("{number};presence=off").parse().unwrap()).collect()
     }
 
     #[test]
@@ -339,8 +342,9 @@ mod tests {
             ("--topic-class", |config| config.topic_class = rules(&["a;history-ttl=721h"])),
             ("--topic-class", |config| config.topic_class = rules(&["a;history-bytes=1KiB"])),
             ("--topic-class", |config| config.topic_class = rules(&["a;history-bytes=1GiB"])),
-            ("--topic-class", |config| config.topic_class = rules(&["a;presence=off", "a;presence=list"])),
-            ("--topic-class", |config| config.topic_class = rules(&["a/**;presence=off", "a/*;presence=list"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a;presence=off", "a;history-size=1"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a/**;presence=off", "a/*;history-size=1"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a;presence=list"])),
             ("--topic-class", |config| config.topic_class = many_rules(65)),
             ("--backlog", |config| config.backlog = 0),
             ("--accept-batch", |config| config.accept_batch = 0),
@@ -394,7 +398,7 @@ mod tests {
         let (problem, fix) = of(&["a/*;history-bytes=1KiB"]);
         assert_eq!(problem, "--topic-class a/*: history-bytes is 1KiB, less than --max-message-size");
         assert_eq!(fix, "Give at least 64KiB.");
-        let (problem, fix) = of(&["b;presence=list", "**;presence=off", "a/*;history-size=1"]);
+        let (problem, fix) = of(&["b;history-size=2", "**;presence=off", "a/*;history-size=1"]);
         assert_eq!(problem, "--topic-class a/* never holds, because ** before it takes all of its topics");
         assert_eq!(fix, "Put it before that one, or leave it out.");
         let small = Config { workers: AutoCount::Exactly(4), history_memory: ByteSize::mib(2), ..Config::default() };

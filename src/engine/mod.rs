@@ -8,18 +8,24 @@
 //!                      +--> Appended { request, position | error }   answers the publisher
 //! append(request) -----+
 //!                      +--> Published { publication }                is handed out to subscribers
+//!
+//! read(request) -----------> Read { request, page | error }             what is kept behind a position
 //! ```
 //!
 //! The `Published` events of one topic come in the order of their offsets; handing out on anything else would break the order.
 
+mod history;
 mod memory;
 
 use std::sync::Arc;
 
 pub use memory::{MemoryEngine, TOPIC_LINGER};
 
-use crate::frame::{Epoch, Forms, Payload, Position, Publication, Topic};
+use serde::Serialize;
+
+use crate::frame::{Cursor, Epoch, Forms, Payload, Position, Publication, Since, Topic};
 use crate::limits::Tick;
+use crate::words::words;
 
 /// Gives publications their numbers, keeps them as its kind does, and knows which topics live.
 ///
@@ -27,6 +33,9 @@ use crate::limits::Tick;
 pub trait Engine<R> {
     /// Takes a publication over. What became of it comes from [`Engine::poll`].
     fn append(&mut self, append: Append<R>);
+
+    /// Reads what is kept of a topic. The page comes from [`Engine::poll`].
+    fn read(&mut self, read: Read<R>);
 
     /// The next event. To be called until it returns `None`.
     fn poll(&mut self) -> Option<EngineEvent<R>>;
@@ -65,9 +74,94 @@ pub struct Append<R> {
     pub forms: Forms,
 }
 
-/// What became of an append.
+/// What is to be read of a topic.
+#[derive(Debug)]
+pub struct Read<R> {
+    /// The caller's token.
+    pub request: R,
+    /// Which topic.
+    pub topic: Topic,
+    /// From where on.
+    pub since: Since,
+    /// Bytes of the page; it holds at least one publication if there is any, unless this is 0.
+    pub bytes_max: usize,
+    /// The driver's monotonic clock, in nanoseconds.
+    pub now_ns: u64,
+}
+
+/// A piece of what is kept of a topic.
+#[derive(Debug)]
+pub struct Page {
+    /// In the order of their offsets.
+    pub publications: Vec<Arc<Publication>>,
+    /// Where the reader stands behind them: the next page begins here.
+    pub position: Position,
+    /// The topic had nothing more when this was read.
+    pub is_last: bool,
+    /// What is missing before the first of them.
+    pub gap: Option<Gap>,
+}
+
+/// Publications that a reader has missed for good, or may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last position that the reader knew.
+    pub from: Position,
+    /// The position behind which nothing is missing.
+    pub to: Position,
+    /// Why.
+    pub reason: GapReason,
+}
+
+impl Gap {
+    /// The `gap` object: `{"type":"gap","topic","from","to","reason"}`.
+    #[must_use]
+    pub fn object(&self, topic: &Topic) -> Vec<u8> {
+        let object = GapObject {
+            kind: "gap",
+            topic: topic.as_str(),
+            from: Cursor(self.from).to_string(),
+            to: Cursor(self.to).to_string(),
+            reason: self.reason.name(),
+        };
+        serde_json::to_vec(&object).expect("texts always make JSON")
+    }
+}
+
+#[derive(Serialize)]
+struct GapObject<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    topic: &'a str,
+    from: String,
+    to: String,
+    reason: &'static str,
+}
+
+words! {
+    /// Why something is missing (docs/wire.md, "Gaps").
+    GapReason, "trimmed, slow, epoch or future", {
+        /// It was kept once, and had to go.
+        Trimmed = "trimmed",
+        /// The reader took too slowly, and it was dropped.
+        Slow = "slow",
+        /// The reader knew another life of the topic: nobody knows what it missed.
+        Epoch = "epoch",
+        /// The reader knew more of this life than there is.
+        Future = "future",
+    }
+}
+
+/// What became of an append or a read.
 #[derive(Debug)]
 pub enum EngineEvent<R> {
+    /// The answer to [`Engine::read`].
+    Read {
+        /// The token of the read.
+        request: R,
+        /// What is kept, or why nothing can be said.
+        result: Result<Page, AppendError>,
+    },
     /// The answer to the publisher.
     Appended {
         /// The token of the append.

@@ -13,6 +13,6 @@ mod topic;
 pub use header::{FrameHeader, OpCode};
 pub use kind::Kind;
 pub use pattern::{Pattern, PatternError};
-pub use position::{Cursor, Epoch, Position};
-pub use publication::{Form, Forms, Payload, PayloadError, Publication};
+pub use position::{Cursor, Epoch, Position, Since};
+pub use publication::{ClassId, Form, Forms, Payload, PayloadError, Publication};
 pub use topic::{TOPIC_BYTES_MAX, Topic, TopicError};

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+
+use crate::quantity::TimeSpan;
 
 /// One life of a topic: 1 to 12 characters of `[A-Za-z0-9]`, opaque to clients, drawn anew whenever the numbering starts anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +76,34 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor(pub Position);
 
+/// From where on a reader wants a topic's publications: `latest`, `earliest`, a time such as `10m`, or a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// What is published from now on.
+    Latest,
+    /// All that is kept.
+    Earliest,
+    /// What was published within this time.
+    Within(Duration),
+    /// What comes behind this position.
+    After(Position),
+}
+
+impl FromStr for Since {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "earliest" => Ok(Self::Earliest),
+            _ => match text.parse::<TimeSpan>() {
+                Ok(span) => Ok(Self::Within(span.into())),
+                Err(_) => text.parse().map(|Cursor(position)| Self::After(position)),
+            },
+        }
+    }
+}
+
 /// The text is not `EPOCH.OFFSET`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a cursor is EPOCH.OFFSET, as the server gave it")]
@@ -106,6 +137,22 @@ mod tests {
     fn a_cursor_reads_back() {
         let position = Position { epoch: Epoch::from_random(0x1234_5678_9abc_def0), offset: 1043 };
         assert_eq!(Cursor(position).to_string().parse(), Ok(Cursor(position)));
+    }
+
+    #[test]
+    fn a_reader_says_from_where_on() {
+        let position = Position { epoch: "10m".parse().unwrap(), offset: 7 };
+        for (text, since) in [
+            ("latest", Since::Latest),
+            ("earliest", Since::Earliest),
+            ("10m", Since::Within(Duration::from_secs(600))),
+            ("10m.7", Since::After(position)),
+        ] {
+            assert_eq!(text.parse(), Ok(since));
+        }
+        for text in ["", "now", "10", "10d", "9999999h", "-1s"] {
+            assert_eq!(text.parse::<Since>(), Err(CursorError), "{text:?}");
+        }
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Payload {
     }
 }
 
+/// What holds for a topic, by its place in [`crate::class::Classes`]: goes with what belongs to the topic, so that its class need not
+/// be found by name again. The default is the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassId(pub u8);
+
 /// A payload that was accepted for a topic and numbered. Workers share it as `Arc<Publication>`.
 #[derive(Debug)]
 pub struct Publication {
@@ -126,21 +131,30 @@ pub struct Publication {
     pub position: Position,
     /// When it was numbered, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// When it was numbered, in nanoseconds of the driver's monotonic clock, for the fan-out's duration.
+    /// When it was numbered, in nanoseconds of the driver's monotonic clock: for its age, and the fan-out's duration.
     pub numbered_ns: u64,
+    /// The class of its topic.
+    pub class: ClassId,
     payload: Payload,
     envelope: Option<Box<[u8]>>,
 }
 
 impl Publication {
-    /// Joins a payload with its number and makes the forms in `forms`.
+    /// Joins a payload with its number and makes the forms in `forms`. Its class is the default one.
     #[must_use]
     pub fn new(topic: Topic, position: Position, at_ms: u64, numbered_ns: u64, payload: Payload, forms: Forms) -> Self {
-        let mut publication = Self { topic, position, at_ms, numbered_ns, payload, envelope: None };
+        let mut publication = Self { topic, position, at_ms, numbered_ns, class: ClassId::default(), payload, envelope: None };
         if forms.contains(Form::WsEnvelope) {
             publication.envelope = Some(publication.encode(Form::WsEnvelope));
         }
         publication
+    }
+
+    /// What it takes in memory, in bytes, in the forms that were made.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let envelope = self.envelope.as_ref().map_or(0, |envelope| envelope.len());
+        (size_of::<Self>() + self.payload.frame.len() + envelope) as u64
     }
 
     /// The payload as it was accepted.

@@ -40,13 +40,15 @@ pub enum Cause {
     Drain,
     /// The server is over a limit of its own.
     Overloaded,
+    /// What was to be resumed is not kept any more, or not all of it.
+    Gap,
     /// A fault of the server inside this connection's protocol step.
     Internal,
 }
 
 impl Cause {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ClientClose,
         Self::LeftPage,
         Self::EndOfStream,
@@ -65,6 +67,7 @@ impl Cause {
         Self::Forbidden,
         Self::Drain,
         Self::Overloaded,
+        Self::Gap,
         Self::Internal,
     ];
 
@@ -90,6 +93,7 @@ impl Cause {
             Self::Forbidden => "forbidden",
             Self::Drain => "drain",
             Self::Overloaded => "overloaded",
+            Self::Gap => "gap",
             Self::Internal => "internal",
         }
     }
@@ -107,6 +111,7 @@ impl Cause {
             Self::BadUtf8 => 1007,
             Self::TooBig => 1009,
             Self::Forbidden => 4003,
+            Self::Gap => 4104,
             Self::Internal => 1011,
         }
     }

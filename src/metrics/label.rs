@@ -65,6 +65,13 @@ labels! {
         /// The process has no file descriptor left.
         Descriptors = "descriptors",
     }
+    /// How a resume with a cursor went.
+    Recovery {
+        /// Nothing was missing.
+        Whole = "recovered",
+        /// Something was, and the client was told.
+        Gap = "gap",
+    }
     /// Why a publication did not reach a subscriber.
     DropReason {
         /// The outbox was full under the policy `drop-oldest`.

@@ -59,6 +59,10 @@ fn messages<W: Borrow<WorkerMetrics>>(text: &mut Text, sums: &Sums<'_, W>) {
         "From a publication's number to the last write of its fan-out on a worker.",
     )
     .buckets(counts, sum_ns);
+    text.counter("fantail_recoveries_total", "Resumes with a cursor, by whether all that was missed was kept.")
+        .each("result", |label| sums.counter(|worker| worker.recoveries.of(label)));
+    text.gauge("fantail_history_bytes", "Bytes of the publications that are kept.")
+        .value(sums.gauge(|worker| &worker.history_bytes));
     text.gauge("fantail_outbox_bytes", "Bytes that wait in outboxes.").value(sums.gauge(|worker| &worker.outbox_bytes));
 }
 

@@ -1,8 +1,8 @@
 //! What one worker counts.
 
 use super::{
-    Cause, Counter, DropReason, Gauge, Handler, Histogram, Label, MemoryKind, PerLabel, Ratio, RejectReason, Source, Status,
-    Transport, Trouble,
+    Cause, Counter, DropReason, Gauge, Handler, Histogram, Label, MemoryKind, PerLabel, Ratio, Recovery, RejectReason, Source,
+    Status, Transport, Trouble,
 };
 
 /// A worker's numbers: written by that worker alone, read by whoever renders them. They start on a cache line of their own (and
@@ -36,6 +36,10 @@ pub struct WorkerMetrics {
     pub sent_bytes: PerLabel<Transport, Counter, { Transport::COUNT }>,
     /// From a publication's number to the last write of its fan-out on this worker.
     pub fanout_duration: Histogram,
+    /// Resumes with a cursor.
+    pub recoveries: PerLabel<Recovery, Counter, { Recovery::COUNT }>,
+    /// Bytes of the publications that are kept.
+    pub history_bytes: Gauge,
     /// Bytes that wait in outboxes.
     pub outbox_bytes: Gauge,
     /// Share of the time in which the worker was not waiting.

@@ -31,7 +31,7 @@ use serde::Serialize;
 pub use admin::{AdminAction, live, metrics, ready, route_admin};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
-pub use topics::{Subscribe, information, published};
+pub use topics::{OnGap, Subscribe, information, published};
 
 use crate::auth::{self, Asker};
 use crate::frame::{Kind, Topic};

@@ -5,8 +5,10 @@
 use percent_encoding::percent_decode;
 
 use super::refusals;
-use crate::frame::{Form, Kind, TopicError};
+use super::topics::OnGap;
+use crate::frame::{Form, Kind, Since, TopicError};
 use crate::http1::Response;
+use crate::words::ChoiceError;
 
 /// The raw query; each look reads it again, since few looks are made and a head is small.
 #[derive(Clone, Copy)]
@@ -34,6 +36,25 @@ impl<'q> Query<'q> {
             Some("" | "1" | "true") => Ok(Form::WsEnvelope),
             Some(other) => Err(refusals::bad_parameter("envelope", other, "Use \"envelope\" alone.")),
         }
+    }
+
+    /// `?since=CURSOR|earliest|latest|10m`: from where on.
+    pub(super) fn since(self) -> Result<Option<Since>, Response> {
+        let Some(value) = self.value("since") else { return Ok(None) };
+        let since = value.parse().map_err(|_| {
+            refusals::bad_parameter(
+                "since",
+                value,
+                "Use a cursor as the server gave it, earliest, latest, or a time such as 10m.",
+            )
+        })?;
+        Ok(Some(since))
+    }
+
+    /// `?on-gap=continue`: whether what is missing ends the socket.
+    pub(super) fn on_gap(self) -> Result<OnGap, Response> {
+        let Some(value) = self.value("on-gap") else { return Ok(OnGap::Close) };
+        value.parse().map_err(|error: ChoiceError| refusals::bad_parameter("on-gap", value, error.accepted))
     }
 
     /// `?kind=json`: what the socket's text messages are.

@@ -141,10 +141,11 @@ pub(super) fn transport_not_yet(what: &str) -> Response {
     refuse(NOT_YET, 406, NOT_YET_TITLE, &detail, "Open a WebSocket on the same URL.")
 }
 
-/// 406: a socket that asks for what was published before it came, of which nothing is kept yet.
-pub(super) fn recovery_not_yet() -> Response {
-    let detail = "Resuming with \"since\" is not available in this version: topics have no history yet.";
-    refuse(NOT_YET, 406, NOT_YET_TITLE, detail, "Leave \"since\" out and read the state anew.")
+/// 400: a place in one topic, for several.
+pub(super) fn cursor_of_one_topic() -> Response {
+    let detail = "\"since\" is a place in one topic, and there are several.";
+    let fix = "Use since=earliest, latest or a time such as 10m, or one connection for each topic.";
+    refuse("cursor-of-one-topic", 400, "A cursor is of one topic", detail, fix)
 }
 
 /// 404: Bayeux.
@@ -347,7 +348,7 @@ mod tests {
             method_not_allowed("GET"),
             delete_not_yet("GET"),
             transport_not_yet("SSE"),
-            recovery_not_yet(),
+            cursor_of_one_topic(),
             bayeux_not_yet(),
             pattern_not_yet("*"),
             topic_error("", TopicError::Empty),

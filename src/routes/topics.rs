@@ -9,8 +9,9 @@ use super::kind::body_kind;
 use super::query::{Query, decode};
 use super::question::Question;
 use super::{Action, json, refusals};
-use crate::frame::{Cursor, Epoch, Form, Kind, Position, Topic, TopicError};
+use crate::frame::{Cursor, Epoch, Form, Kind, Position, Since, Topic, TopicError};
 use crate::http1::{Head, Response};
+use crate::words::words;
 use crate::ws::{self, Intent};
 
 /// What a socket is to be once its handshake is answered.
@@ -24,8 +25,22 @@ pub struct Subscribe {
     pub text_kind: Kind,
     /// Whether its messages are published at all.
     pub may_publish: bool,
+    /// From where on it wants each topic, in their order; `None` for what is published from now on.
+    pub since: Option<Vec<Since>>,
+    /// What becomes of it when something it wants is not kept any more.
+    pub on_gap: OnGap,
     /// The answered handshake.
     pub accepted: ws::Accepted,
+}
+
+words! {
+    /// What becomes of a socket for which something is missing that it wanted to resume (docs/wire.md, "Resuming").
+    OnGap, "Use on-gap=close or on-gap=continue.", {
+        /// Its close tells the gap.
+        Close = "close",
+        /// It stays open; `Fantail-Recovered: false` or a `gap` object tells it.
+        Continue = "continue",
+    }
 }
 
 /// What GET on a topic means, in the order of precedence: upgrade, event stream, long-poll, information.
@@ -62,17 +77,23 @@ fn subscribe(question: &Question<'_>, name: Option<&str>) -> Result<Action, Resp
         return Err(refusals::forbidden("subscribe"));
     }
     let query = Query(question.head.query);
-    // Without history a position cannot be resumed, and to ignore it would hide the gap.
-    if query.value("since").is_some() {
-        return Err(refusals::recovery_not_yet());
-    }
     let (topics, form, text_kind) = (topics(question, name)?, query.form()?, query.text_kind()?);
     if topics.len() > 1 && form == Form::WsRaw {
         return Err(refusals::envelope_needed());
     }
+    let (since, on_gap) = (since(query, topics.len())?, query.on_gap()?);
     let accepted = question.handshake()?;
     let may_publish = question.grant.publish;
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, text_kind, may_publish, accepted })))
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, text_kind, may_publish, since, on_gap, accepted })))
+}
+
+/// `since`, for each of so many topics. A cursor is a place in one of them.
+fn since(query: Query<'_>, topics: usize) -> Result<Option<Vec<Since>>, Response> {
+    match query.since()? {
+        None => Ok(None),
+        Some(Since::After(_)) if topics > 1 => Err(refusals::cursor_of_one_topic()),
+        Some(since) => Ok(Some(vec![since; topics])),
+    }
 }
 
 /// The topics of the URL, each once.
@@ -225,6 +246,16 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_says_from_where_on() {
+        assert_eq!(subscribed("/topics/chat").since, None);
+        let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
+        let resumed = subscribed("/topics/chat?since=k3Vq.7&on-gap=continue");
+        assert_eq!((resumed.since, resumed.on_gap), (Some(vec![Since::After(position)]), OnGap::Continue));
+        let several = subscribed("/topics?topic=a&topic=b&envelope&since=earliest");
+        assert_eq!((several.since, several.on_gap), (Some(vec![Since::Earliest; 2]), OnGap::Close));
+    }
+
+    #[test]
     fn a_socket_publishes_where_its_sender_may() {
         assert!(subscribed("/topics/chat").may_publish);
         let Action::Subscribe(remote) = Ask::new("GET", "/topics/chat").remote().upgrade().action() else { panic!() };
@@ -244,7 +275,10 @@ mod tests {
     #[test]
     fn a_socket_that_cannot_be_served_is_refused() {
         for (target, expected) in [
-            ("/topics/chat?since=k3Vq.7", (406, "not-in-this-version")),
+            ("/topics/chat?since=k3Vq", (400, "bad-parameter")),
+            ("/topics/chat?since=10", (400, "bad-parameter")),
+            ("/topics/chat?on-gap=wait", (400, "bad-parameter")),
+            ("/topics?topic=a&topic=b&envelope&since=k3Vq.7", (400, "cursor-of-one-topic")),
             ("/topics?topic=a&topic=b", (400, "envelope-needed")),
             ("/topics", (400, "topic-missing")),
             ("/topics?topic=", (400, "bad-topic")),

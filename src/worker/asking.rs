@@ -24,6 +24,8 @@ pub enum Waiter {
     Post(Asker, usize),
     /// A message, which is sent even if its sender has gone.
     Message(Asker, Topic, Payload),
+    /// A page of history from this home worker.
+    Page(Asker, usize),
 }
 
 /// One in so many credits is left to interest.
@@ -73,7 +75,7 @@ impl<D: Driver> Core<D> {
 
     /// Whether a publication or a question may be sent to this worker. Some credits are left to interest, which must get through
     /// however many publish: without it nobody's subscription comes into force.
-    fn has_credit(&mut self, home: usize) -> bool {
+    pub(super) fn has_credit(&mut self, home: usize) -> bool {
         let outstanding = if home == self.index { self.own_credits.outstanding() } else { self.mailbox.lane(home).outstanding() };
         outstanding + self.options.mailbox_requests.div_ceil(INTEREST_SHARE) < self.options.mailbox_requests
     }
@@ -86,7 +88,7 @@ impl<D: Driver> Core<D> {
     /// Puts a publication in line for the next credit of its home worker.
     pub(super) fn wait_for_credit(&mut self, waiter: Waiter) {
         let home = match &waiter {
-            Waiter::Post(_, home) => *home,
+            Waiter::Post(_, home) | Waiter::Page(_, home) => *home,
             Waiter::Message(_, topic, _) => self.home_of(topic.as_str()),
         };
         self.metrics().mailbox_full.add(1);
@@ -160,10 +162,11 @@ impl<D: Driver> Core<D> {
             Delivery::Information { asker, topic, extent, subscribers } => {
                 self.informed(driver.store(), asker, &topic, extent, subscribers);
             }
+            Delivery::Page { token, result } => self.paged(driver.store(), token, result),
             Delivery::Adopted => {}
         }
         self.interest_waits = false;
-        self.next_in_line(home);
+        self.next_in_line(driver.store(), home);
     }
 
     /// A publication was numbered, or refused.
@@ -198,13 +201,17 @@ impl<D: Driver> Core<D> {
     }
 
     /// Sends what waited longest for a credit of `home`; what has given up meanwhile is passed over.
-    fn next_in_line(&mut self, home: usize) {
+    fn next_in_line(&mut self, store: &mut Store, home: usize) {
         while self.has_credit(home)
             && let Some(waiter) = self.waiting[home].pop_front()
         {
             let (asker, publication) = match waiter {
                 Waiter::Message(asker, topic, payload) => (asker, Some((topic, payload))),
                 Waiter::Post(asker, _) => (asker, self.take_posted(asker)),
+                Waiter::Page(asker, _) => {
+                    self.ask_page_again(store, asker);
+                    continue;
+                }
             };
             let Some((topic, payload)) = publication else { continue };
             let sent = self.request_publish(asker, topic, payload);

@@ -65,6 +65,8 @@ pub struct Flags {
     pub close_when_flushed: bool,
     /// Once the outbox is empty, the write side is shut and the rest of the input read and dropped.
     pub linger_when_flushed: bool,
+    /// It reads history: its subscriptions are held, or some of them.
+    pub reading: bool,
     /// Refused when it was accepted: it only hears why, and counts as no connection.
     pub refused: bool,
     /// Came in by the admin listener, which goes on until the last client has gone.

@@ -90,7 +90,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn close_in_handshake(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>) {
         self.queue_close(store, slot, cause, retry_after_ms, None);
         self.connections[slot as usize].cause.get_or_insert(cause);
-        self.hub.unsubscribe_all(slot);
+        self.unsubscribe_all(slot);
         self.deadlines.clear(slot as usize);
         self.arm(slot);
         self.mark_dirty(slot);
@@ -116,9 +116,15 @@ impl<D: Driver> Core<D> {
         connection.flags.waiting = false;
         connection.flags.close_when_flushed = connection.flags.read_closed;
         connection.flags.linger_when_flushed = !connection.flags.read_closed;
-        self.hub.unsubscribe_all(slot);
+        self.unsubscribe_all(slot);
         self.deadlines.set(slot as usize, due);
         self.mark_dirty(slot);
+    }
+
+    /// It gets nothing more that is published.
+    fn unsubscribe_all(&mut self, slot: u32) {
+        self.hub.unsubscribe_all(slot);
+        self.stop_reading(slot);
     }
 
     /// The last word is out.
@@ -163,7 +169,7 @@ impl<D: Driver> Core<D> {
             return;
         }
         self.drop_queue(store, slot);
-        self.hub.unsubscribe_all(slot);
+        self.unsubscribe_all(slot);
         self.deadlines.clear(slot as usize);
         self.write_windows.clear(slot as usize);
         let connection = &mut self.connections[slot as usize];

@@ -4,7 +4,7 @@
 //! everybody who keeps up. All others get a reference in their outbox, and one write at the end of the turn for all that came.
 
 use crate::frame::Form;
-use crate::hub::{Subscriber, TopicId};
+use crate::hub::TopicId;
 use crate::io::{Driver, Progress, Segment, Served, Store};
 use crate::metrics::{Cause, DropReason, Transport};
 use crate::routes::refusals;
@@ -38,6 +38,7 @@ impl<D: Driver> Core<D> {
             let Some(mut slice) = self.hub.next_slice(max, &mut subscribers) else { break };
             left -= subscribers.len();
             let topic = slice.topic;
+            let slow_consumer = slice.publication.get_mut().slow_consumer;
             let frames = slice.publication.get_mut().frames(driver.store(), &subscribers);
             let finished = slice.publication.finished();
             let mut at_once = [0; Form::ALL.len()];
@@ -49,7 +50,7 @@ impl<D: Driver> Core<D> {
                     at_once[form] += u64::from(self.hand_over(driver, subscriber.slot, frames, topic));
                     handed += 1;
                 } else {
-                    self.deliver(driver, *subscriber, frames, topic);
+                    self.deliver(driver, subscriber.slot, frames, topic, slow_consumer);
                 }
             }
             self.slice = subscribers;
@@ -109,9 +110,8 @@ impl<D: Driver> Core<D> {
     }
 
     /// Queues publications for one subscriber.
-    fn deliver(&mut self, driver: &mut D, subscriber: Subscriber, frames: Frames, topic: TopicId) {
-        let slot = subscriber.slot;
-        if self.options.classes.default().slow_consumer == SlowConsumer::Latest {
+    fn deliver(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId, slow_consumer: SlowConsumer) {
+        if slow_consumer == SlowConsumer::Latest {
             self.replace_older(driver, slot, topic);
             if self.connections[slot as usize].flags.gone {
                 return;
@@ -126,7 +126,7 @@ impl<D: Driver> Core<D> {
         {
             return self.mark_dirty(slot);
         }
-        match self.options.classes.default().slow_consumer {
+        match slow_consumer {
             SlowConsumer::DropOldest => self.make_room(driver, slot, frames, topic),
             SlowConsumer::Disconnect | SlowConsumer::Latest => self.cut_off(driver, slot, frames),
         }

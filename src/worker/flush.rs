@@ -80,8 +80,11 @@ impl<D: Driver> Core<D> {
         let half_empty = connection.outbox.bytes() <= self.options.outbox_bytes_max / 2;
         let resumes = connection.flags.choked && half_empty;
         let (token, transport) = (connection.token, connection.transport());
+        if connection.flags.reading && half_empty {
+            self.reading_on.push(slot);
+        }
         if resumes {
-            connection.flags.choked = false;
+            self.connections[slot as usize].flags.choked = false;
             self.resume_later(token);
         }
         let metrics = self.metrics();

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Append, AppendError, Engine, EngineEvent};
+use crate::engine::{Append, AppendError, Engine, EngineEvent, Read};
 use crate::frame::{Forms, Payload, Publication, Topic};
 use crate::io::Driver;
 
@@ -62,6 +62,11 @@ impl<D: Driver> Core<D> {
                     let extent = self.engine.extent(topic.as_str());
                     let subscribers = self.interests.subscribers(topic.as_str());
                     self.reply(driver, other, Delivery::Information { asker, topic, extent, subscribers });
+                }
+                Request::Read { asker, topic, since, bytes_max } => {
+                    let request = (asker, topic.clone());
+                    self.engine.read(Read { request, topic, since, bytes_max, now_ns: self.now });
+                    self.work_off_engine(driver);
                 }
                 Request::Adopt { socket, origin } => {
                     self.adopt(driver, socket, origin);
@@ -131,6 +136,10 @@ impl<D: Driver> Core<D> {
             match event {
                 EngineEvent::Published { publication } => self.hand_out(&publication),
                 EngineEvent::Appended { request: (asker, topic), result } => answers.push((asker, topic, result)),
+                // Between the publications that the page holds and those that it does not.
+                EngineEvent::Read { request: (asker, _), result } => {
+                    self.reply(driver, asker.worker, Delivery::Page { token: asker.token, result: result.map(Box::new) });
+                }
             }
         }
         for (asker, topic, result) in answers.drain(..) {

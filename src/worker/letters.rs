@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Extent};
-use crate::frame::{Forms, Payload, Position, Publication, Topic};
+use crate::engine::{AppendError, Extent, Page};
+use crate::frame::{Forms, Payload, Position, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
 
@@ -40,6 +40,17 @@ pub enum Request<S> {
         asker: Asker,
         /// The topic.
         topic: Topic,
+    },
+    /// What is kept of this topic?
+    Read {
+        /// Who gets the page.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+        /// From where on.
+        since: Since,
+        /// Bytes of the page; 0 for a look at what can be recovered.
+        bytes_max: usize,
     },
     /// Take this connection.
     Adopt {
@@ -91,6 +102,13 @@ pub enum Delivery {
         extent: Option<Extent>,
         /// Its subscribers, on all workers.
         subscribers: u64,
+    },
+    /// The answer to [`Request::Read`].
+    Page {
+        /// The connection that asked.
+        token: Token,
+        /// A piece of the history; or the topic has no room.
+        result: Result<Box<Page>, AppendError>,
     },
     /// The answer to [`Request::Adopt`].
     Adopted,

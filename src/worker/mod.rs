@@ -21,6 +21,7 @@
 //! | `run` | publications of a topic that go out as one |
 //! | `gate` | when they go out |
 //! | `fanout` | publications to their subscribers, and who is slow |
+//! | `replay` | what was missed, page by page, before what is published |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
 //! | `timers`, `deadlines` | what happens when time has passed |
@@ -46,6 +47,7 @@ mod input;
 mod letters;
 mod options;
 mod outbox;
+mod replay;
 mod run;
 mod shared;
 #[cfg(test)]
@@ -54,8 +56,10 @@ mod timers;
 mod turn;
 mod websocket;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use crate::engine::{AppendError, MemoryEngine};
 use crate::frame::{Position, Topic};
@@ -77,6 +81,7 @@ use deadlines::Deadlines;
 use drain::Drain;
 use gate::Gate;
 use outbox::Entries;
+use replay::Replay;
 use run::Run;
 use turn::Busy;
 
@@ -132,6 +137,10 @@ struct Core<D: Driver> {
     closing: Vec<(Token, Close)>,
 
     hub: Hub<Run>,
+    /// Connections that read history, by slot.
+    replays: HashMap<u32, Replay, RandomState>,
+    /// Those among them that have room again.
+    reading_on: Vec<u32>,
     gate: Gate,
     interests: Interests,
     engine: MemoryEngine<(Asker, Topic)>,
@@ -193,9 +202,16 @@ impl<D: Driver> Worker<D> {
             resumed: Vec::new(),
             closing: Vec::new(),
             hub: Hub::new(),
+            replays: HashMap::default(),
+            reading_on: Vec::new(),
             gate: Gate::new(options.coalesce),
             interests: Interests::new(workers),
-            engine: MemoryEngine::new(options.topics_max.div_ceil(workers), shared.seed(index)),
+            engine: MemoryEngine::new(
+                options.topics_max.div_ceil(workers),
+                Arc::clone(&options.classes),
+                options.history_memory_max,
+                shared.seed(index),
+            ),
             mailbox,
             own_requests: VecDeque::new(),
             own_credits: Credits::new(options.mailbox_requests),

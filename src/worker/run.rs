@@ -33,6 +33,8 @@ pub(super) struct Run {
     /// The frames' bytes, of each publication in its longest form.
     bytes: usize,
     frames: FramesByForm,
+    /// What happens to a subscriber that is too slow for them.
+    pub(super) slow_consumer: SlowConsumer,
 }
 
 /// For each form its frames, once some subscriber has taken it.
@@ -42,18 +44,19 @@ pub(super) type FramesByForm = [Option<Frames>; Form::ALL.len()];
 pub(super) fn begin(hub: &mut Hub<Run>, options: &Options, publication: Arc<Publication>) {
     // The clone is of a reference: the hub takes the publication itself.
     let topic = publication.topic.clone();
-    let bytes_max = match options.classes.default().slow_consumer {
+    let slow_consumer = options.classes.get(publication.class).slow_consumer;
+    let bytes_max = match slow_consumer {
         SlowConsumer::Disconnect => RUN_BYTES_MAX.min(options.outbox_bytes_max / 2),
         SlowConsumer::DropOldest | SlowConsumer::Latest => 0,
     };
     // Whoever has left since the interest was told needs nothing any more.
-    let _ = hub.publish_or_join(topic.as_str(), Run::new(publication), |last, run| last.join(run, bytes_max));
+    let _ = hub.publish_or_join(topic.as_str(), Run::new(publication, slow_consumer), |last, run| last.join(run, bytes_max));
 }
 
 impl Run {
-    fn new(first: Arc<Publication>) -> Self {
+    fn new(first: Arc<Publication>, slow_consumer: SlowConsumer) -> Self {
         let bytes = Form::ALL.iter().filter_map(|form| first.form(*form)).map(<[u8]>::len).max().unwrap_or_default();
-        Self { first, more: Vec::new(), bytes, frames: [None; Form::ALL.len()] }
+        Self { first, more: Vec::new(), bytes, frames: [None; Form::ALL.len()], slow_consumer }
     }
 
     /// Takes a publication in that nobody has yet; gives it back if the run may not grow.
@@ -112,7 +115,8 @@ mod tests {
         let position = Position { epoch: Epoch::from_random(1), offset };
         let payload = Payload::new(Kind::Binary, &vec![b'x'; bytes]).unwrap();
         let topic = Topic::new("chat").unwrap();
-        Run::new(Arc::new(Publication::new(topic, position, 0, offset, payload, Forms::NONE)))
+        let publication = Arc::new(Publication::new(topic, position, 0, offset, payload, Forms::NONE));
+        Run::new(publication, SlowConsumer::Disconnect)
     }
 
     /// How many of them join the first.

@@ -42,6 +42,7 @@ impl<D: Driver> Worker<D> {
             core.handle(driver, event);
         }
         core.resume(driver);
+        core.read_on(driver.store());
         core.take_mail(driver);
         core.tell_interest(driver.store());
         core.resume(driver);
@@ -112,6 +113,7 @@ impl<D: Driver> Core<D> {
         let metrics = self.shared.metrics(self.index);
         metrics.subscriptions.set(self.hub.subscriptions() as u64);
         metrics.topics.set(self.engine.topics() as u64);
+        metrics.history_bytes.set(self.engine.history_bytes());
         metrics.outbox_bytes.set(self.entries.queued_bytes());
         let ended = driver.now();
         metrics.last_turn_ns.set(ended);
@@ -150,6 +152,7 @@ impl<D: Driver> Core<D> {
         let held_back = self.gate.time_left(self.now);
         let busy = self.unfinished
             || !self.resumed.is_empty()
+            || !self.reading_on.is_empty()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
             || (self.hub.has_open_fanouts() && held_back.is_none())

@@ -34,9 +34,7 @@ impl<D: Driver> Core<D> {
         if self.shared.phase() >= Phase::Draining {
             return self.answer(store, slot, refusals::draining(), &pending);
         }
-        for topic in &subscribe.topics {
-            self.hub.subscribe(slot, topic, subscribe.form);
-        }
+        self.begin_subscriptions(slot, &subscribe);
         self.hub.await_confirmation(slot);
         self.connections[slot as usize].flags.corked = true;
         pending.action = Do::Public(Action::Subscribe(Box::new(subscribe)));
@@ -44,8 +42,12 @@ impl<D: Driver> Core<D> {
         self.wait_for_answer(slot, pending, due);
     }
 
-    /// The subscriptions are in force: the 101 goes ahead of what has arrived since, and the socket speaks WebSocket.
+    /// The subscriptions are in force: the 101 goes ahead of what has arrived since, and the socket speaks WebSocket. Who wants to
+    /// read history first comes here again when it is known what can be read.
     pub(super) fn confirmed(&mut self, store: &mut Store, slot: u32) {
+        if self.looks_first(store, slot) {
+            return;
+        }
         let connection = &mut self.connections[slot as usize];
         let token = connection.token;
         let Some(pending) = connection.http().and_then(|http| http.take_pending()) else { return };
@@ -64,6 +66,7 @@ impl<D: Driver> Core<D> {
         self.metrics().answered(pending.handler, 101);
         self.swap(slot, Protocol::Topics(websocket));
         self.resume_later(token);
+        self.begin_reading(store, slot);
     }
 
     /// The socket echoes from now on.
@@ -223,6 +226,8 @@ impl<D: Driver> Core<D> {
     fn write_upgrade(&self, slot: u32, accepted: &ws::Accepted, out: &mut Vec<u8>) {
         let mut id = String::new();
         let _ = write!(id, "{:x}-{:x}", self.index, self.connections[slot as usize].id);
-        accepted.write_response(&[("Fantail-Connection", &id), ("Keep-Alive", &self.options.keep_alive)], out);
+        let lines = [("Fantail-Connection", id.as_str()), ("Keep-Alive", &self.options.keep_alive)];
+        let recovered = self.recovered(slot).map(|recovered| ("Fantail-Recovered", if recovered { "true" } else { "false" }));
+        accepted.write_response(lines.into_iter().chain(recovered), out);
     }
 }

@@ -82,7 +82,7 @@ pub fn negotiate<T>(head: &Head<'_>, offers: &Table<T>) -> Result<Accepted<T>, H
 
 impl<T> Accepted<T> {
     /// Appends the 101 and `extra` header lines (RFC 6455 section 4.2.2). The caller answers for what `extra` holds.
-    pub fn write_response(&self, extra: &[(&str, &str)], out: &mut Vec<u8>) {
+    pub fn write_response<'e>(&self, extra: impl IntoIterator<Item = (&'e str, &'e str)>, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
         );
@@ -293,7 +293,7 @@ mod tests {
     fn answer<T>(table: &Table<T>, name: &str, value: &str, more: &[(&str, &str)]) -> Result<String, HandshakeError> {
         let headers = headers(name, value, more);
         let mut out = Vec::new();
-        negotiate(&head(&headers), table)?.write_response(&[("Keep-Alive", "timeout=60")], &mut out);
+        negotiate(&head(&headers), table)?.write_response([("Keep-Alive", "timeout=60")], &mut out);
         Ok(String::from_utf8(out).unwrap())
     }
 

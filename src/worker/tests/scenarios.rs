@@ -459,7 +459,8 @@ fn a_slow_reader_that_speaks_is_heard() {
 
 #[test]
 fn topics_that_nobody_has_any_more_end_on_a_quiet_server() {
-    let mut cluster = Cluster::new(2, Mode::Readiness, 1, &Config::default());
+    let config = Config { history_size: 0, ..Config::default() };
+    let mut cluster = Cluster::new(2, Mode::Readiness, 1, &config);
     cluster.connect(0, 1, WINDOW);
     for number in 0..6000 {
         cluster.write(1, &post(&format!("/topics/t{number}"), "x"));

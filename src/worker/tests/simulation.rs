@@ -210,7 +210,7 @@ fn take_answer(bytes: &mut Vec<u8>) -> Option<serde_json::Value> {
     serde_json::from_slice(&body).ok()
 }
 
-fn seeds() -> std::ops::Range<u64> {
+pub(super) fn seeds() -> std::ops::Range<u64> {
     let given = std::env::var("FANTAIL_SEEDS").ok();
     let range = given.as_deref().and_then(|text| text.split_once(".."));
     range.and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?)).unwrap_or(SEEDS)

@@ -1,0 +1,230 @@
+//! Who comes back: what it missed is replayed, once and in order, or it is told that something is gone.
+//!
+//! The oracle is the offsets: a reader that remembers the last cursor it saw must find every offset behind it, in order, whatever
+//! happens between its connections, unless the server said that it can't.
+
+use std::collections::BTreeMap;
+
+use super::cluster::{Cluster, WINDOW, frame, post, take_frames, take_head, upgrade};
+use super::simulation::seeds;
+use crate::Config;
+use crate::io::scripted::Mode;
+use crate::metrics::Recovery;
+
+const TOPICS: u64 = 2;
+
+/// Somebody who reads one topic over many connections.
+#[derive(Default)]
+struct Reader {
+    topic: u64,
+    /// The connection it has, if any.
+    peer: Option<u64>,
+    bytes: Vec<u8>,
+    /// Whether the 101 has come; then whether it said that everything is recovered.
+    head: Option<Option<bool>>,
+    resumed_from: Option<String>,
+    cursor: Option<String>,
+    /// Offsets seen since the last gap that was told.
+    offsets: Vec<u64>,
+    is_continuing: bool,
+}
+
+struct Story {
+    cluster: Cluster,
+    random: fastrand::Rng,
+    readers: Vec<Reader>,
+    publisher: u64,
+    published: BTreeMap<u64, u64>,
+    next_peer: u64,
+    gaps: u64,
+}
+
+impl Story {
+    fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mode = if random.bool() { Mode::Readiness } else { Mode::Completion };
+        // Now and then too little is kept.
+        let config = Config { history_size: if random.bool() { 100 } else { random.u32(1..30) }, ..Config::default() };
+        let mut cluster = Cluster::new(random.usize(1..=4), mode, seed, &config);
+        cluster.connect(0, 0, WINDOW);
+        let readers = (0..6).map(|number| Reader { topic: number % TOPICS, ..Reader::default() }).collect();
+        Self { cluster, random, readers, publisher: 0, published: BTreeMap::new(), next_peer: 1, gaps: 0 }
+    }
+
+    fn run(mut self) -> u64 {
+        for _ in 0..self.random.usize(20..200) {
+            match self.random.u8(0..10) {
+                0..=4 => self.publish(),
+                5 | 6 => self.come(),
+                7 => self.go(),
+                _ => {}
+            }
+            let turns = self.random.usize(0..10);
+            self.cluster.step(turns);
+            if self.random.bool() {
+                self.read_all();
+            }
+        }
+        self.wind_up();
+        self.gaps
+    }
+
+    fn publish(&mut self) {
+        for _ in 0..self.random.usize(1..6) {
+            let topic = self.random.u64(0..TOPICS);
+            *self.published.entry(topic).or_default() += 1;
+            let text = "x".repeat(self.random.usize(1..60));
+            self.cluster.write(self.publisher, &post(&format!("/topics/t{topic}"), &text));
+        }
+    }
+
+    fn come(&mut self) {
+        let index = self.random.usize(0..self.readers.len());
+        self.come_back(index);
+    }
+
+    fn come_back(&mut self, index: usize) {
+        let worker = self.random.usize(0..self.cluster.workers.len());
+        let window = if self.random.bool() { WINDOW } else { self.random.usize(100..2000) };
+        let on_gap = self.random.bool();
+        let reader = &mut self.readers[index];
+        if reader.peer.is_some() {
+            return;
+        }
+        let peer = self.next_peer;
+        self.next_peer += 1;
+        let since = reader.cursor.as_deref().unwrap_or("earliest");
+        let target = format!("/topics/t{}?envelope&since={since}{}", reader.topic, if on_gap { "&on-gap=continue" } else { "" });
+        (reader.peer, reader.head, reader.is_continuing) = (Some(peer), None, on_gap);
+        reader.resumed_from.clone_from(&reader.cursor);
+        reader.bytes.clear();
+        self.cluster.connect(worker, peer, window);
+        self.cluster.write(peer, &upgrade(&target));
+    }
+
+    fn go(&mut self) {
+        let index = self.random.usize(0..self.readers.len());
+        let Some(peer) = self.readers[index].peer.take() else { return };
+        match self.random.u8(0..3) {
+            0 => self.cluster.driver(peer).reset(peer),
+            1 => self.cluster.driver(peer).shut(peer),
+            _ => self.cluster.write(peer, &frame(0x88, &1000u16.to_be_bytes())),
+        }
+    }
+
+    fn read_all(&mut self) {
+        self.cluster.read(self.publisher);
+        for reader in &mut self.readers {
+            let Some(peer) = reader.peer else { continue };
+            reader.bytes.extend(self.cluster.read(peer));
+            reader.take_in(&mut self.gaps);
+            if self.cluster.driver(peer).peer(peer).closed.is_some() {
+                reader.peer = None;
+            }
+        }
+    }
+
+    fn wind_up(&mut self) {
+        for _ in 0..400 {
+            self.cluster.settle();
+            self.read_all();
+            for peer in 1..self.next_peer {
+                self.cluster.driver(peer).set_window(peer, WINDOW);
+            }
+            for index in 0..self.readers.len() {
+                self.come_back(index);
+            }
+        }
+        for reader in &self.readers {
+            let last = self.published.get(&reader.topic).copied().unwrap_or_default();
+            assert_eq!(reader.offsets.last().copied().unwrap_or(0), last, "t{} is not up to date", reader.topic);
+        }
+        for worker in &self.cluster.workers {
+            assert!(worker.core.replays.is_empty() && worker.core.entries.queued_bytes() == 0);
+        }
+    }
+}
+
+impl Reader {
+    fn take_in(&mut self, gaps: &mut u64) {
+        if self.head.is_none() {
+            let text = String::from_utf8_lossy(&self.bytes).into_owned();
+            let Some(status) = take_head(&mut self.bytes) else { return };
+            assert_eq!(status, 101, "{text}");
+            let told = text.contains("Fantail-Recovered: true").then_some(true);
+            let told = told.or(text.contains("Fantail-Recovered: false").then_some(false));
+            assert_eq!(told.is_some(), self.resumed_from.is_some(), "told if and only if a cursor was given: {text}");
+            self.head = Some(told);
+        }
+        for (opcode, payload) in take_frames(&mut self.bytes) {
+            match opcode {
+                1 => self.object(&serde_json::from_slice(&payload).unwrap(), gaps),
+                8 => {
+                    let gap = payload.get(..2) == Some(&4104u16.to_be_bytes());
+                    if gap {
+                        assert!(!self.is_continuing, "it wanted to go on");
+                        *gaps += 1;
+                        (self.cursor, self.offsets) = (None, Vec::new());
+                    }
+                    self.peer = None;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn object(&mut self, object: &serde_json::Value, gaps: &mut u64) {
+        let offset = |cursor: &serde_json::Value| -> u64 { cursor.as_str().unwrap().split_once('.').unwrap().1.parse().unwrap() };
+        if object["type"] == "gap" {
+            assert!(self.is_continuing && object["reason"] == "trimmed", "{object}");
+            assert_eq!(Some(offset(&object["from"])), self.offsets.last().copied(), "{object}");
+            *gaps += 1;
+            self.offsets.push(offset(&object["to"]));
+            self.cursor = Some(object["to"].as_str().unwrap().to_owned());
+            return;
+        }
+        let now = offset(&object["cursor"]);
+        if let Some(before) = self.offsets.last() {
+            assert_eq!(now, before + 1, "t{}: {:?}", self.topic, self.offsets);
+        }
+        self.offsets.push(now);
+        self.cursor = Some(object["cursor"].as_str().unwrap().to_owned());
+    }
+}
+
+#[test]
+fn whoever_comes_back_misses_nothing_in_silence() {
+    for seed in seeds() {
+        let outcome = std::panic::catch_unwind(|| Story::new(seed).run());
+        assert!(outcome.is_ok(), "replay with FANTAIL_SEEDS={seed}..{}", seed + 1);
+    }
+}
+
+#[test]
+fn a_resume_is_counted() {
+    let mut cluster = Cluster::new(2, Mode::Readiness, 1, &Config::default());
+    cluster.connect(0, 0, WINDOW);
+    cluster.write(0, &post("/topics/chat", "one"));
+    cluster.settle();
+    for (peer, since) in [(1, "earliest"), (2, "latest"), (3, "10m"), (4, "Elsewhere.7")] {
+        cluster.connect(1, peer, WINDOW);
+        cluster.write(peer, &upgrade(&format!("/topics/chat?since={since}")));
+        cluster.settle();
+        let mut bytes = Vec::new();
+        for _ in 0..20 {
+            bytes.extend(cluster.read(peer));
+            cluster.settle();
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert_eq!(take_head(&mut bytes), Some(101));
+        assert_eq!(text.contains("Fantail-Recovered: false"), peer == 4, "{text}");
+        let expected: &[(u8, Vec<u8>)] = match peer {
+            1 | 3 => &[(1, b"one".to_vec())],
+            2 => &[],
+            _ => &[(8, [&4104u16.to_be_bytes()[..], br#"{"cause":"gap"}"#].concat())],
+        };
+        assert_eq!(take_frames(&mut bytes), expected, "since={since}");
+    }
+    let recoveries = |result| cluster.count(|metrics| metrics.recoveries.of(result).get());
+    assert_eq!((recoveries(Recovery::Whole), recoveries(Recovery::Gap)), (0, 1));
+}
