@@ -19,6 +19,7 @@ use socket2::{SockRef, Socket};
 
 use super::clock::Clock;
 use super::listening::Listeners;
+use super::store::slice;
 use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, Segment, Store, Token};
 use crate::metrics::Trouble;
 
@@ -362,8 +363,4 @@ fn list(ready: &mut VecDeque<Token>, watched: &mut Watched, token: Token) {
         watched.listed = true;
         ready.push_back(token);
     }
-}
-
-fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
-    &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
 }

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use slab::Slab;
 
+use crate::io::store::slice;
 use crate::io::{Block, Segment, Store};
 use crate::limits::BufferPool;
 
@@ -124,11 +125,6 @@ impl fmt::Debug for Messages {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Messages").field("waiting", &self.headers.len()).finish_non_exhaustive()
     }
-}
-
-/// The bytes of a segment.
-pub(super) fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
-    &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
 }
 
 #[cfg(test)]
