@@ -65,6 +65,8 @@ struct Watched {
     readable: bool,
     /// The peer has shut its side: only a receive of zero bytes is the end.
     hung_up: bool,
+    /// The end of its input was told. Every later edge brings it again.
+    ended: bool,
     paused: bool,
     /// Stands in the ready list.
     listed: bool,
@@ -127,7 +129,9 @@ impl Epoll {
             match (&*SockRef::from(&watched.socket)).read(&mut self.buffer) {
                 Ok(0) => {
                     watched.readable = false;
-                    return Some(Event::EndOfStream(token));
+                    if !std::mem::replace(&mut watched.ended, true) {
+                        return Some(Event::EndOfStream(token));
+                    }
                 }
                 Ok(length) => {
                     watched.readable = length == self.buffer.len() || watched.hung_up;
@@ -261,6 +265,7 @@ impl Driver for Epoll {
             generation: token.generation,
             readable: false,
             hung_up: false,
+            ended: false,
             paused: false,
             listed: false,
             blocked: false,

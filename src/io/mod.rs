@@ -166,7 +166,7 @@ pub enum Event<S> {
     ListenersClosed,
     /// Bytes arrived.
     Received(Token, Received),
-    /// The peer has shut its side.
+    /// The peer has shut its side. Told once.
     EndOfStream(Token),
     /// The socket takes more; this many bytes of the pending send were taken since it was made.
     Sendable(Token, usize),

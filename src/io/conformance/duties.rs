@@ -194,6 +194,19 @@ pub(super) fn the_end_of_the_input_is_told_once_and_behind_its_bytes<D: Kernel>(
     assert_eq!(read_exactly(&mut peer, 5), b"heard");
 }
 
+pub(super) fn the_end_of_the_input_is_not_told_again_with_other_news<D: Kernel>(mut bench: Bench<D>) {
+    let (mut peer, token) = bench.pair();
+    peer.shutdown(Shutdown::Write).unwrap();
+    bench.until("the end is told", |bench| bench.told[&token].ends > 0);
+    let block = bench.fill(token);
+    read_exactly(&mut peer, bench.told[&token].taken);
+    bench.until("the send goes on", |bench| !bench.told[&token].under_way);
+    bench.driver.shutdown_write(token);
+    bench.idle();
+    assert_eq!(bench.told[&token].ends, 1);
+    bench.release(block);
+}
+
 pub(super) fn an_end_that_comes_while_paused_is_told_afterwards<D: Kernel>(mut bench: Bench<D>) {
     let (mut peer, token) = bench.pair();
     bench.driver.pause_read(token);
