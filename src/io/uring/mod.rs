@@ -404,7 +404,7 @@ impl Driver for Uring {
     }
 
     fn push(&mut self, token: Token) -> Option<usize> {
-        if matches!(self.socket(token)?.output, Output::Sending | Output::Full) {
+        if matches!(self.socket(token)?.output, Output::Sending | Output::Full) && self.ring.is_due() {
             self.ring.submit();
             self.reap();
         }

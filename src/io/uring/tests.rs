@@ -144,6 +144,19 @@ fn fill(driver: &mut Uring, token: Token) {
 }
 
 #[test]
+fn a_push_that_can_bring_nothing_is_no_system_call() {
+    let Some(mut driver) = driver() else { return };
+    let (_peer, token) = pair(&mut driver);
+    fill(&mut driver, token);
+    driver.wait(Some(Duration::ZERO));
+    assert_eq!(driver.socket(token).unwrap().output, Output::Full);
+    driver.ring.refusals = vec![Errno::IO];
+    assert_eq!(driver.push(token), None);
+    assert_eq!(driver.ring.refusals.len(), 1, "a call was made");
+    driver.ring.refusals.clear();
+}
+
+#[test]
 fn a_send_without_room_where_a_poll_has_just_found_some_waits_a_moment() {
     let Some(mut driver) = driver() else { return };
     let (_peer, token) = pair(&mut driver);
