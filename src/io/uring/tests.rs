@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::ring::Ring;
 use super::socket::{Input, Output};
-use super::{ENTRIES_MAX, RETRY, Uring};
+use super::{ENTRIES_MAX, RETRIES_MAX, RETRY, Uring};
 use crate::frame::{Epoch, Form, Forms, Kind, Payload, Position, Publication, Topic};
 use crate::io::conformance::can_be_had;
 use crate::io::{Close, Driver, Event, Kernel, Options, Segment, Token};
@@ -167,6 +167,27 @@ fn a_send_without_room_where_a_poll_has_just_found_some_waits_a_moment() {
         until(&mut driver, |driver, _| driver.socket(token).unwrap().output == Output::Idle);
     }
     assert_eq!(driver.troubles(Trouble::SendRetried), 1);
+}
+
+#[test]
+fn a_crowd_that_has_shut_its_side_is_asked_for_room_some_at_a_time() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..3 * RETRIES_MAX).map(|_| pair(&mut driver)).collect();
+    for (peer, token) in &pairs {
+        peer.shutdown(Shutdown::Write).unwrap();
+        fill(&mut driver, *token);
+    }
+    let asked =
+        |driver: &mut Uring| pairs.iter().filter(|(_, token)| driver.socket(*token).unwrap().output == Output::Full).count();
+    until(&mut driver, |driver, _| asked(driver) == 0);
+    std::thread::sleep(RETRY);
+    driver.retry();
+    assert_eq!(asked(&mut driver), RETRIES_MAX);
+    for (peer, token) in &mut pairs {
+        peer.set_nonblocking(true).unwrap();
+        while peer.read(&mut [0; 4096]).is_ok() {}
+        until(&mut driver, |driver, _| driver.socket(*token).unwrap().output == Output::Idle);
+    }
 }
 
 #[test]
