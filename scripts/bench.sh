@@ -50,7 +50,8 @@ status=0
 # 3: some server has no run without a flaw, which the report says; anything else left nothing to report.
 [ "$status" -eq 0 ] || [ "$status" -eq 3 ] || exit "$status"
 
-fantail=(target/release/fantail serve --admin 127.0.0.1:0 --log-level warn)
+# The comparison's server of that name.
+fantail=(target/release/fantail serve --admin 127.0.0.1:0 --io epoll --log-level warn)
 server_cpus=$(sed -n 's/^server_cpus *= *"\(.*\)"/\1/p' "$file")
 client_cpu=$(sed -n 's/^client_cpu *= *//p' "$file")
 server=
@@ -58,7 +59,7 @@ trap '[ -z "$server" ] || kill "$server"' EXIT
 singles=()
 
 # subscribers NAME COMMAND...: paced fan-outs of a server, so that latency is seen against the number of subscribers. One that
-# can't be made is told and missing, no more.
+# can't be made is told and missing, no more; after Ctrl-C there is no other.
 subscribers() {
   local name=$1 said=$out/$1.log address= size
   shift
@@ -77,7 +78,7 @@ subscribers() {
   fi
   for size in 100 1000 5000; do
     "$tool" fanout "ws://$address/topics/{topic}" --connections "$size" --rate 20 --size 128 --duration 5s --warmup 1s \
-      --pid "$server" --cpu "$client_cpu" --json "$out/$name-$size.json" >/dev/null || true
+      --pid "$server" --cpu "$client_cpu" --json "$out/$name-$size.json" >/dev/null || [ $? -ne 130 ] || exit 130
     [ ! -s "$out/$name-$size.json" ] || singles+=("$out/$name-$size.json")
   done
   kill "$server"
@@ -89,7 +90,7 @@ rm -f "$out"/{floor,fantail}-*.json
 subscribers floor "$tool" floor
 subscribers fantail "${fantail[@]}" --workers 1
 "$tool" scaling "ws://127.0.0.1:{port}/topics/{topic}" --workers 1,2 --duration 3s --json "$out/fantail-2.json" \
-  -- "${fantail[@]}" --listen "127.0.0.1:{port}" --workers "{workers}" >/dev/null || true
+  -- "${fantail[@]}" --listen "127.0.0.1:{port}" --workers "{workers}" >/dev/null || [ $? -ne 130 ] || exit 130
 [ ! -s "$out/fantail-2.json" ] || singles+=("$out/fantail-2.json")
 
 "$tool" report "$out/results.json" "${singles[@]}" -o "$out/report.html"

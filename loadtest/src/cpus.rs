@@ -36,8 +36,14 @@ impl Cpus {
     /// Keeps this thread on these CPUs for good.
     pub fn pin(&self) -> Result<(), Failure> {
         let mut wanted = CpuSet::new();
-        self.0.iter().for_each(|&cpu| wanted.set(cpu));
-        sched_setaffinity(None, &wanted).map_err(|_| Failure::Usage(format!("this process may not run on CPU {self}")))?;
+        let not_one = || Failure::Usage(format!("this process may not run on CPU {self}"));
+        for &cpu in &self.0 {
+            if cpu >= CpuSet::MAX_CPU {
+                return Err(not_one());
+            }
+            wanted.set(cpu);
+        }
+        sched_setaffinity(None, &wanted).map_err(|_| not_one())?;
         // The kernel takes a set of which it knows but one; a figure would then be of another machine than it says.
         let is_whole = sched_getaffinity(None).is_ok_and(|set| self.0.iter().all(|&cpu| set.is_set(cpu)));
         if is_whole { Ok(()) } else { Err(Failure::Usage(format!("this process may not run on all CPUs of {self}"))) }

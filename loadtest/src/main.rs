@@ -8,7 +8,7 @@
 //! stage      warm-up, measurement, end
 //! engine net one epoll loop over all connections of the run
 //! client     one connection's protocol, sans IO: WebSocket, Redis, NATS, Socket.IO, POST
-//! target wire payload schedule ledger histogram cpu kernel measured report rows output progress
+//! target wire payload schedule topic ledger histogram cpu kernel measured report rows output progress
 //! compare    servers side by side: cpus launch machine measure statistics
 //! page       `report`: results as one page
 //! floor      the barest server there is: the line under every comparison
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     match commands::run() {
         Ok(status) => status,
         Err(failure) => {
-            eprintln!("fantail-loadtest: {failure}");
+            output::remark(&format!("fantail-loadtest: {failure}"));
             ExitCode::FAILURE
         }
     }

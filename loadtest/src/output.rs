@@ -1,7 +1,7 @@
 //! Where reports go: a table for people, JSON and CSV for programs.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::Value;
@@ -37,10 +37,8 @@ pub fn write(reports: &[Report], json: Option<&Path>, csv: Option<&Path>) -> Res
     let json_written = json_file.map_or(Ok(()), |path| fs::write(path, to_json(reports)).map_err(|error| cannot(path, error)));
     let csv_written = csv.map_or(Ok(()), |path| rows::append(reports, path).map_err(|error| cannot(path, error.into())));
     let printed = if to_stdout {
-        io::stderr()
-            .write_all(tables.as_bytes())
-            .map_err(|error| cannot(Path::new("standard error"), error))
-            .and_then(|()| print(&to_json(reports)))
+        let told = say(io::stderr(), "standard error", &tables);
+        print(&to_json(reports)).and(told)
     } else {
         print(&tables)
     };
@@ -57,9 +55,18 @@ pub fn is_stdout(path: &Path) -> bool {
 /// # Errors
 /// The kernel's.
 pub fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
+    say(io::stdout(), "standard output", text)
+}
+
+/// Says something beside the results, on standard error. If nobody reads it, so be it.
+pub fn remark(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn say(mut stream: impl Write, name: &str, text: &str) -> Result<(), Failure> {
+    match stream.write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|error| Failure::Output { path: "standard output".into(), error }),
+        written => written.map_err(|error| Failure::Output { path: name.into(), error }),
     }
 }
 

@@ -79,6 +79,13 @@ pub struct Counts {
     pub connections_lost: u64,
 }
 
+impl Counts {
+    /// Deliveries to all subscribers: what the server has done.
+    pub const fn all_delivered(&self) -> u64 {
+        self.delivered + self.passing_delivered
+    }
+}
+
 /// A message that came for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -147,7 +154,7 @@ impl Traffic {
         self.under_way
     }
 
-    /// When something last came.
+    /// When something last came that was new: who sends the same for ever holds up no run.
     pub const fn moved_at(&self) -> Nanos {
         self.moved_at
     }
@@ -234,7 +241,6 @@ impl Traffic {
             self.counts.foreign += 1;
             return None;
         };
-        self.moved_at = at;
         match self.ledgers[ledger].enter(stamp.number) {
             Arrival::Duplicate => {
                 self.counts.duplicated += 1;
@@ -243,6 +249,7 @@ impl Traffic {
             Arrival::Reordered => self.counts.reordered += 1,
             Arrival::InOrder => {}
         }
+        self.moved_at = at;
         if !is_steady {
             self.counts.passing_delivered += 1;
             return Some(Delivery { stamp, is_complete: false });
@@ -402,8 +409,10 @@ mod tests {
         let complete = [3, 0, 2, 1].map(|id| traffic.message(&stage, id, &message, clock::now()).unwrap().is_complete);
         assert_eq!(complete, [false, false, false, true]);
         assert_eq!((traffic.under_way(), traffic.counts.delivered, traffic.counts.passing_delivered), (0, 3, 1));
+        let moved_at = traffic.moved_at();
         assert_eq!(traffic.message(&stage, 0, &message, clock::now()), None);
         assert_eq!((traffic.counts.duplicated, traffic.lost(false)), (1, 0));
+        assert_eq!(traffic.moved_at(), moved_at, "nothing new came");
         publish(&mut traffic, 0);
         assert_eq!((traffic.lost(false), traffic.lost(true)), (3, 0));
         traffic.refuse(0, 1);

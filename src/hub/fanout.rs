@@ -108,6 +108,11 @@ impl<P> Fanouts<P> {
         self.waiting
     }
 
+    /// Whether one link holds all of them.
+    pub fn has_one(&self) -> bool {
+        self.links.len() == 1
+    }
+
     pub fn push(&mut self, queue: &mut Queue, publication: P) {
         self.waiting += 1;
         let link = self.links.insert(Link { publication, joined: 1, next: NONE }) as u32;

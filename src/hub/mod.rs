@@ -290,6 +290,12 @@ impl<P> Hub<P> {
         self.fanouts.len() > 0
     }
 
+    /// Whether exactly one fan-out is open: of a publication, or of some that have joined.
+    #[must_use]
+    pub fn has_one_fanout(&self) -> bool {
+        self.fanouts.has_one()
+    }
+
     /// How many publications are on their way, joined or not. The hub takes as many as it is given: their bound is what the caller
     /// lets in.
     #[must_use]

@@ -3,17 +3,20 @@
 //! Each socket is registered once, edge-triggered, for both directions. An edge does not come again, so a socket that was not read
 //! to its end (its budget is spent, or reading is paused) stays marked readable here, and the ready list brings it back.
 //!
+//! Receives and sends are made by rustix: bare system calls, without a C library's cancellation points.
+//!
 //! System calls of a connection: accept4, epoll_ctl, recv, send, close. A receive that did not fill the buffer has emptied the
 //! socket (epoll(7)), so the recv that would say EAGAIN is saved.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, Read};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::unix::SourceFd;
-use rustix::net::SocketFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
 use slab::Slab;
 use socket2::{SockRef, Socket};
 
@@ -126,25 +129,25 @@ impl Epoll {
                 list(&mut self.ready, watched, token);
                 continue;
             }
-            match (&*SockRef::from(&watched.socket)).read(&mut self.buffer) {
-                Ok(0) => {
+            match rustix::net::recv(&watched.socket, &mut *self.buffer, RecvFlags::empty()) {
+                Ok((0, _)) => {
                     watched.readable = false;
                     if !std::mem::replace(&mut watched.ended, true) {
                         return Some(Event::EndOfStream(token));
                     }
                 }
-                Ok(length) => {
+                Ok((length, _)) => {
                     watched.readable = length == self.buffer.len() || watched.hung_up;
                     if watched.readable {
                         self.reading = Some((token, spent + length));
                     }
                     return Some(Event::Received(token, Received { length }));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => watched.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => self.reading = Some((token, spent)),
+                Err(Errno::AGAIN) => watched.readable = false,
+                Err(Errno::INTR) => self.reading = Some((token, spent)),
                 Err(error) => {
                     watched.readable = false;
-                    return Some(Event::Failed(token, error));
+                    return Some(Event::Failed(token, error.into()));
                 }
             }
         }
@@ -275,11 +278,10 @@ impl Driver for Epoll {
 
     fn send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress> {
         let Some(watched) = watched(&mut self.sockets, token) else { return Ok(Progress::Sent(0)) };
-        let socket = SockRef::from(&watched.socket);
         let (offered, result) = match segments {
             [only] => {
                 let bytes = slice(&self.store, only);
-                (bytes.len(), socket.send_with_flags(bytes, NO_SIGNAL))
+                (bytes.len(), rustix::net::send(&watched.socket, bytes, NO_SIGNAL))
             }
             segments => {
                 let mut slices = [IoSlice::new(&[]); SEGMENTS_MAX];
@@ -289,18 +291,19 @@ impl Driver for Epoll {
                     *place = IoSlice::new(slice(&self.store, segment));
                     offered += place.len();
                 }
-                (offered, socket.send_vectored_with_flags(&slices[..count], NO_SIGNAL))
+                let mut nothing = SendAncillaryBuffer::default();
+                (offered, rustix::net::sendmsg(&watched.socket, &slices[..count], &mut nothing, NO_SIGNAL))
             }
         };
         let sent = match result {
             Ok(sent) => sent,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(Errno::AGAIN) => 0,
             // The kernel is short of memory, not the connection broken: the write time-out bounds the wait.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+            Err(Errno::NOBUFS) => {
                 self.sends_retried += 1;
                 0
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         watched.blocked = sent < offered;
         Ok(Progress::Sent(sent))
@@ -357,7 +360,7 @@ impl Driver for Epoll {
 }
 
 /// A peer that has gone must not kill the process by SIGPIPE.
-const NO_SIGNAL: i32 = rustix::net::SendFlags::NOSIGNAL.bits() as i32;
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 
 fn watched(sockets: &mut Slab<Watched>, token: Token) -> Option<&mut Watched> {
     sockets.get_mut(token.slot as usize).filter(|watched| watched.generation == token.generation)

@@ -36,6 +36,10 @@ pub(crate) struct Peer {
     fin: bool,
     reset: bool,
     from_server: Vec<u8>,
+    /// The peer has gone, and the next send is the first to find out.
+    pub(crate) lost: bool,
+    /// Bytes that each send offered.
+    pub(crate) offers: Vec<usize>,
     /// Bytes the kernel still takes from the server until the peer reads.
     window: usize,
     /// The server has shut its write side.
@@ -330,9 +334,11 @@ impl Driver for Scripted {
         };
         assert!(watched.in_flight.is_empty() && !watched.blocked, "one send under way per socket");
         let peer = self.peers.get_mut(&watched.id).expect("an adopted socket has a peer");
-        if peer.reset {
+        if peer.reset || peer.lost {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        let offered: usize = segments.iter().map(|segment| (segment.end - segment.start) as usize).sum();
+        peer.offers.push(offered);
         if mode == Mode::Completion {
             for segment in segments {
                 self.store.retain(segment.block, 1);
@@ -340,7 +346,6 @@ impl Driver for Scripted {
             watched.in_flight = segments.to_vec();
             return Ok(Progress::Pending);
         }
-        let offered: usize = segments.iter().map(|segment| (segment.end - segment.start) as usize).sum();
         let taken = take(&self.store, segments, peer, &mut self.random);
         watched.blocked = taken < offered;
         Ok(Progress::Sent(taken))

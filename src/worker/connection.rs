@@ -73,6 +73,14 @@ pub struct Flags {
     pub gone: bool,
 }
 
+impl Flags {
+    /// There, with nothing queued and nothing under way.
+    #[must_use]
+    pub fn is_at_rest(self) -> bool {
+        !(self.dirty | self.blocked | self.corked | self.gone)
+    }
+}
+
 /// What a connection speaks.
 #[derive(Debug)]
 pub enum Protocol {

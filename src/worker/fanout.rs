@@ -1,14 +1,18 @@
-//! Publications to their subscribers: one reference each, one write each at the end of the turn; and who is slow.
+//! Publications to their subscribers: one reference each, one write each in a turn; and who is slow.
+//!
+//! A subscriber for whom the turn has nothing else is handed its frames at once, past its queue: with one fan-out open that is
+//! everybody who keeps up. All others get a reference in their outbox, and one write at the end of the turn for all that came.
 
+use crate::frame::Form;
 use crate::hub::{Subscriber, TopicId};
-use crate::io::{Driver, Served, Store};
-use crate::metrics::{Cause, DropReason};
+use crate::io::{Driver, Progress, Segment, Served, Store};
+use crate::metrics::{Cause, DropReason, Transport};
 use crate::routes::refusals;
 
 use super::Core;
 use super::options::SlowConsumer;
 use super::outbox::Frames;
-use super::run::Run;
+use super::run::{FramesByForm, Run};
 
 /// References given out in one turn at most, so that a turn stays short also where its subscribers are few and its publications many.
 const DELIVERIES_MAX: usize = 64 * 1024;
@@ -24,24 +28,33 @@ impl<D: Driver> Core<D> {
         if !self.hub.has_open_fanouts() || !self.gate.lets_through(self.now, crowded) {
             return;
         }
-        let mut left = DELIVERIES_MAX;
+        let (mut left, mut handed) = (DELIVERIES_MAX, 0);
         // Connections that have something to write for another reason are not held against the fan-outs.
         let dirty_max = self.dirty.len() + self.options.fanout_slice;
-        while left > 0 && self.dirty.len() < dirty_max {
-            let max = left.min(dirty_max - self.dirty.len());
+        while left > 0 && self.dirty.len() + handed < dirty_max {
+            let is_last = self.hub.has_one_fanout();
+            let max = left.min(dirty_max - self.dirty.len() - handed);
             let Some(mut slice) = self.hub.next_slice(max) else { break };
-            self.slice.clear();
-            self.slice.extend_from_slice(slice.subscribers);
-            left -= self.slice.len();
+            let mut subscribers = std::mem::take(&mut self.slice);
+            subscribers.clear();
+            subscribers.extend_from_slice(slice.subscribers);
+            left -= subscribers.len();
             let topic = slice.topic;
             let frames = slice.publication.get_mut().frames(driver.store(), slice.subscribers);
             let finished = slice.publication.finished();
-            for at in 0..self.slice.len() {
-                let subscriber = self.slice[at];
-                if let Some(frames) = frames[subscriber.form as usize] {
-                    self.deliver(driver, subscriber, frames, topic);
+            let mut at_once = [0; Form::ALL.len()];
+            for subscriber in &subscribers {
+                let form = subscriber.form as usize;
+                let Some(frames) = frames[form] else { continue };
+                if is_last && self.connections[subscriber.slot as usize].flags.is_at_rest() {
+                    at_once[form] += u64::from(self.hand_over(driver, subscriber.slot, frames, topic));
+                    handed += 1;
+                } else {
+                    self.deliver(driver, *subscriber, frames, topic);
                 }
             }
+            self.slice = subscribers;
+            self.count_handed_over(&frames, at_once);
             if let Some(run) = finished {
                 self.end_fanout(driver, run);
             }
@@ -62,6 +75,38 @@ impl<D: Driver> Core<D> {
     pub(super) fn observe_fanout(&self, now: u64, served: Served) {
         let duration = now.saturating_sub(served.numbered_ns);
         self.metrics().fanout_duration.observe_many_ns(duration, served.publications);
+    }
+
+    /// Gives publications to the kernel for a subscriber with an empty outbox; true if it took all. Else what is left is queued.
+    fn hand_over(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId) -> bool {
+        let whole = [Segment { block: frames.block, start: 0, end: frames.length }];
+        let progress = match driver.send(self.connections[slot as usize].token, &whole) {
+            Ok(Progress::Sent(taken)) if taken == frames.length as usize => return true,
+            Ok(progress) => progress,
+            Err(error) => {
+                self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(u64::from(frames.publications));
+                self.lost(driver.store(), slot, &error);
+                return false;
+            }
+        };
+        let queued = self.queue(driver.store(), slot, frames, topic);
+        debug_assert!(queued, "an empty outbox takes frames of any size");
+        self.offered(driver, slot, 1, progress);
+        false
+    }
+
+    /// Counts subscribers of each form who were handed everything at once.
+    fn count_handed_over(&self, frames: &FramesByForm, at_once: [u64; Form::ALL.len()]) {
+        for (form, count) in Form::ALL.into_iter().zip(at_once) {
+            if let (Some(frames), 1..) = (frames[form as usize], count) {
+                let transport = match form {
+                    Form::WsRaw | Form::WsEnvelope => Transport::WebSocket,
+                };
+                let metrics = self.metrics();
+                metrics.sent_bytes.of(transport).add(u64::from(frames.length) * count);
+                metrics.messages_sent.of(transport).add(u64::from(frames.publications) * count);
+            }
+        }
     }
 
     /// Queues publications for one subscriber.

@@ -49,24 +49,26 @@ impl<D: Driver> Core<D> {
             if self.segments.is_empty() {
                 return self.flushed(driver, slot);
             }
+            let count = self.segments.len();
             match driver.send(connection.token, &self.segments) {
-                Ok(Progress::Sent(taken)) => {
-                    self.account(driver, slot, taken);
-                    if taken < offered {
-                        return self.blocked(slot);
-                    }
-                }
-                Ok(Progress::Pending) => {
-                    connection.outbox.pin(self.segments.len());
-                    return self.blocked(slot);
-                }
+                Ok(Progress::Sent(taken)) if taken == offered => self.account(driver, slot, taken),
+                Ok(progress) => return self.offered(driver, slot, count, progress),
                 Err(error) => return self.lost(driver.store(), slot, &error),
             }
+            if self.connections[slot as usize].outbox.is_empty() {
+                return self.flushed(driver, slot);
+            }
         }
-        match self.connections[slot as usize].outbox.is_empty() {
-            true => self.flushed(driver, slot),
-            false => self.mark_dirty(slot),
+        self.mark_dirty(slot);
+    }
+
+    /// The kernel did not take at once all of the `count` entries at the head of the queue that it was offered.
+    pub(super) fn offered(&mut self, driver: &mut D, slot: u32, count: usize, progress: Progress) {
+        match progress {
+            Progress::Sent(taken) => self.account(driver, slot, taken),
+            Progress::Pending => self.connections[slot as usize].outbox.pin(count),
         }
+        self.blocked(slot);
     }
 
     /// Counts what the kernel took.

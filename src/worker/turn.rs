@@ -45,6 +45,8 @@ impl<D: Driver> Worker<D> {
         core.take_mail(driver);
         core.tell_interest(driver.store());
         core.resume(driver);
+        // They hand out their part of a publication while this worker hands out its own.
+        core.wake_others();
         core.fan_out(driver);
         let unfinished = core.check_deadlines(driver);
         core.resume_accept(driver);
@@ -106,11 +108,7 @@ impl<D: Driver> Core<D> {
     fn end_turn(&mut self, driver: &D, unfinished: bool) {
         self.unfinished = unfinished;
         self.engine.expire(self.tick);
-        for worker in 0..self.to_wake.len() {
-            if std::mem::take(&mut self.to_wake[worker]) {
-                self.shared.wake(worker);
-            }
-        }
+        self.wake_others();
         let metrics = self.shared.metrics(self.index);
         metrics.subscriptions.set(self.hub.subscriptions() as u64);
         metrics.topics.set(self.engine.topics() as u64);
@@ -122,6 +120,15 @@ impl<D: Driver> Core<D> {
             self.tell_memory(driver.buffer_bytes());
             for kind in Trouble::ALL {
                 metrics.io_troubles.of(*kind).set(driver.troubles(*kind));
+            }
+        }
+    }
+
+    /// Wakes the workers that have mail from this turn.
+    fn wake_others(&mut self) {
+        for worker in 0..self.to_wake.len() {
+            if std::mem::take(&mut self.to_wake[worker]) {
+                self.shared.wake(worker);
             }
         }
     }

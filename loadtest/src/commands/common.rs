@@ -4,7 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 
 use clap::{Arg, Args};
-use fantail::config::TimeSpan;
+use fantail::config::{ByteSize, TimeSpan};
 
 use crate::clock::{self, Nanos};
 use crate::cpus::Cpus;
@@ -29,12 +29,34 @@ pub fn websocket_only(url: Arg) -> Arg {
     url.help("Where to connect: ws://HOST[:PORT]/PATH")
 }
 
+/// What the reader of a closed loop's latency has to know.
+pub const CLOSED_LOOP: &str = "closed loop: latency is the server's service time, not what a stall would do to clients";
+
+/// Why a run of which nothing was published any more must not be quoted.
+pub const PUBLISHER_GONE: &str = "who published is gone: its connection ended, and nothing more was published";
+
 /// Tells how much of what was due an open loop left out: the slowest, so no rate and no latency of it may be quoted.
 pub fn tell_left_out(report: &mut Report, name: &'static str, count: u64) {
     report.fault(name, count);
     if count > 0 {
         report.busy.push(format!("{} {count}: what was due and left out is in no rate and no latency", name.replace('_', " ")));
     }
+}
+
+/// The most that a closed loop may have under way, in bytes: what the server does not read waits in the tool.
+const INFLIGHT_BYTES_MAX: u64 = 1 << 30;
+
+/// What a message under way takes beside its own bytes: its header, its number and its time.
+const INFLIGHT_ENTRY_BYTES: u64 = 32;
+
+/// Whether so many messages of this size may be under way on each connection.
+pub fn check_inflight(connections: u32, inflight: u32, size: ByteSize) -> Result<(), Failure> {
+    let messages = u64::from(connections) * u64::from(inflight);
+    if messages.saturating_mul(size.bytes() as u64 + INFLIGHT_ENTRY_BYTES) <= INFLIGHT_BYTES_MAX {
+        return Ok(());
+    }
+    let why = format!("{messages} messages of {size} under way are more than 1GiB, which the load test may have to keep");
+    Err(Failure::Usage(format!("--inflight {inflight}: {why}: use fewer, or smaller ones")))
 }
 
 /// Flags of every command that measures.

@@ -24,7 +24,7 @@ use crate::stage::Stage;
 use crate::target::Target;
 use crate::traffic::Traffic;
 
-use super::common::{Common, Measure, tell_left_out};
+use super::common::{CLOSED_LOOP, Common, Measure, PUBLISHER_GONE, tell_left_out};
 use super::crowd::Crowd;
 use super::failures::Failures;
 use super::fanout::TOPIC;
@@ -184,9 +184,7 @@ impl Connect {
             report.tell("slots_full", slots.slots_full);
             tell_left_out(&mut report, "never_opened", slots.never_opened);
         } else {
-            report
-                .notes
-                .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+            report.notes.push(CLOSED_LOOP.to_owned());
         }
         report.latencies = vec![("tcp", slots.tcp), ("upgrade", slots.upgrade)];
         if self.first_echo {
@@ -197,14 +195,27 @@ impl Connect {
         report.lateness = self.rate.map(|_| ("whole", slots.lateness));
         report.interrupted = interrupted;
         if let Some(idle) = slots.idle {
-            let counts = idle.traffic.counts;
-            report.busy.extend(late("idle_delivery", &idle.feed.lateness, &idle.traffic.latency));
-            report.tell("idle_delivered", counts.delivered);
-            report.fault("idle_lost", idle.traffic.lost(interrupted));
-            report.fault("idle_connections_lost", counts.connections_lost);
-            report.latencies.push(("idle_delivery", idle.traffic.latency));
+            self.report_idle(&mut report, idle, interrupted);
         }
         Ok(report)
+    }
+
+    fn report_idle(&self, report: &mut Report, mut idle: Crowd, interrupted: bool) {
+        let counts = idle.traffic.counts;
+        report.tell("idle_delivered", counts.delivered);
+        report.fault("idle_lost", idle.traffic.lost(interrupted));
+        report.fault("idle_duplicated", counts.duplicated);
+        report.fault("idle_reordered", counts.reordered);
+        report.fault("idle_connections_lost", counts.connections_lost);
+        if self.idle_rate.is_some() {
+            tell_left_out(report, "idle_not_sent", idle.left_out(interrupted));
+            report.notes.push("server CPU: what the idle ones got is in it".to_owned());
+        }
+        if idle.feed.is_broken() {
+            report.doubts.push(PUBLISHER_GONE.to_owned());
+        }
+        report.busy.extend(late("idle_delivery", &idle.feed.lateness, &idle.traffic.latency));
+        report.latencies.push(("idle_delivery", idle.traffic.latency));
     }
 }
 
@@ -377,7 +388,8 @@ impl Load for Slots {
             return;
         }
         self.under_way -= 1;
-        let is_answer = self.slots[id].state == State::Closing && matches!(ending, Ending::Closed { code: 1000, .. });
+        // An answer has the code that was sent or, as RFC 6455 section 5.5.1 leaves that open, none: 1005.
+        let is_answer = self.slots[id].state == State::Closing && matches!(ending, Ending::Closed { code: 1000 | 1005, .. });
         if !is_answer {
             self.failures.count(&ending);
         }

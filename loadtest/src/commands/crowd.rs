@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::stage::Stage;
 use crate::traffic::{Delivery, Traffic};
 
-use super::common::{Common, tell_left_out};
+use super::common::{Common, PUBLISHER_GONE, tell_left_out};
 
 /// How long to listen on when all has come: what comes now was sent twice.
 pub const LINGER: Nanos = 200 * MILLISECOND;
@@ -41,7 +41,7 @@ impl Crowd {
 
     /// One turn of publishing; whether the run is over.
     pub fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
-        self.stage.tick(net, now, self.traffic.counts.delivered)?;
+        self.stage.tick(net, now, self.traffic.counts.all_delivered())?;
         if self.is_settled(now) || self.feed.is_stuck(&self.traffic, now, self.timeout) {
             return Ok(Next::Done);
         }
@@ -68,24 +68,29 @@ impl Crowd {
         self.stage.is_over() && now >= self.traffic.moved_at().max(self.stage.until) + patience
     }
 
+    /// How much of what was due was not sent.
+    pub fn left_out(&mut self, interrupted: bool) -> u64 {
+        if !interrupted && !self.feed.is_broken() {
+            // The end may have come before the tool came round to it.
+            self.feed.leave_out(0, &self.stage, self.stage.until);
+        }
+        self.feed.not_sent
+    }
+
     /// Ends the measurement and tells what there was.
     pub fn report(mut self, net: &Net, interrupted: bool) -> Result<Report, Failure> {
-        self.stage.finish(net, self.traffic.counts.delivered);
+        self.stage.finish(net, self.traffic.counts.all_delivered());
         let mut report = Report::new(self.command, "delivery", self.stage.measured(), self.stage.lag().clone());
         self.traffic.tell(&mut report, interrupted);
         if self.feed.is_open_loop() {
-            if !interrupted && !self.feed.is_broken() {
-                // The end may have come before the tool came round to it.
-                self.feed.leave_out(0, &self.stage, self.stage.until);
-            }
-            tell_left_out(&mut report, "not_sent", self.feed.not_sent);
+            tell_left_out(&mut report, "not_sent", self.left_out(interrupted));
         }
         report.notes.extend(self.feed.first_refusal.take().map(|first| format!("the first publication refused: {first}")));
         if !self.feed.is_open_loop() {
             report.notes.push("flat out: latency is what the window makes of it; compare the rate".to_owned());
         }
         if self.feed.is_broken() {
-            report.doubts.push("who published is gone: its connection ended, and nothing more was published".to_owned());
+            report.doubts.push(PUBLISHER_GONE.to_owned());
         }
         report.lateness = self.feed.is_open_loop().then_some(("delivery", self.feed.lateness));
         report.latencies = vec![("delivery", self.traffic.latency), ("last_subscriber", self.traffic.last)];

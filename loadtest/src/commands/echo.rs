@@ -21,7 +21,7 @@ use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::stage::Stage;
 
-use super::common::{Common, Measure, tell_left_out};
+use super::common::{CLOSED_LOOP, Common, Measure, check_inflight, tell_left_out};
 use super::gather::gather;
 use super::party::parse_size;
 
@@ -74,6 +74,9 @@ impl Measure for Echo {
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
+        if self.rate.is_none() {
+            check_inflight(self.connections, self.inflight, self.size)?;
+        }
         let connections = self.connections as usize;
         let mut engine = self.common.prepare_websocket(connections)?;
         if gather(&mut engine, 0, &vec![Purpose::Visit; connections])?.is_none() {
@@ -124,9 +127,7 @@ impl Echo {
         if self.rate.is_some() {
             tell_left_out(&mut report, "not_sent", pairs.not_sent);
         } else {
-            report
-                .notes
-                .push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+            report.notes.push(CLOSED_LOOP.to_owned());
         }
         report.latencies = vec![("round_trip", pairs.latency)];
         report.lateness = self.rate.map(|_| ("round_trip", pairs.lateness));

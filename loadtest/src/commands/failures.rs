@@ -42,9 +42,9 @@ impl Failures {
         report.notes.extend(self.first().map(|first| format!("the first failure to connect: {first}")));
     }
 
-    /// Whether there are so many, and nothing listened each time.
+    /// Whether there are so many, and each time nothing listened or the server said no.
     pub const fn are_all_refused(&self, number: u64) -> bool {
-        self.refused >= number && self.reset + self.timed_out + self.rejected + self.other == 0
+        self.refused + self.rejected >= number && self.reset + self.timed_out + self.other == 0
     }
 
     /// How many waited for longer than `--timeout`.

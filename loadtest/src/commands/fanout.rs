@@ -49,15 +49,19 @@ impl Measure for Fanout {
         };
         let mut reports: Vec<Report> = Vec::new();
         for size in sizes {
-            if !reports.last().is_some_and(|report| report.interrupted) {
-                let mut report = spread.measure(size)?;
-                report.parameters = vec![
-                    ("connections", self.connections.into()),
-                    ("size", size.bytes() as u64),
-                    ("processes", spread.processes()),
-                ];
-                reports.push(report);
+            if let Some(last) = reports.last_mut() {
+                let lost = last.count("connections_lost").unwrap_or_default();
+                if lost > 0 {
+                    last.notes.push("not all subscribers are left: no further size was measured".to_owned());
+                }
+                if lost > 0 || last.interrupted {
+                    break;
+                }
             }
+            let mut report = spread.measure(size)?;
+            report.parameters =
+                vec![("connections", self.connections.into()), ("size", size.bytes() as u64), ("processes", spread.processes())];
+            reports.push(report);
         }
         Ok(reports)
     }

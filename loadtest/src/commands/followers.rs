@@ -86,7 +86,7 @@ impl Followers {
             let source = common.source.or_else(|| target.source_of(at));
             command.args(source.iter().flat_map(|source| ["--source".to_owned(), source.to_string()]));
             command.args(["--connections", &share.to_string(), "--size", &size.to_string()]);
-            command.args(["--run", &run.to_string(), "--timeout", &format!("{}ms", common.timeout_ns() / 1_000_000)]);
+            command.args(["--run", &run.to_string(), "--timeout", &common.timeout.to_string()]);
             if let Some(dialect) = common.sub {
                 command.args(["--sub", dialect.name()]);
             }

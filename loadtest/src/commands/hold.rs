@@ -7,19 +7,17 @@ use clap::Args;
 use crate::client::Purpose;
 use crate::clock;
 use crate::cpu::Memory;
-use crate::ending::Ending;
-use crate::engine::{Engine, Load, Next};
+use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::kernel;
-use crate::net::Net;
 use crate::payload::SIZE_MIN;
 use crate::report::{Figure, Report};
-use crate::stage::Stage;
 
 use super::common::{Common, Measure};
 use super::fanout::TOPIC;
 use super::followers::{self, Followers};
 use super::gather::gather;
+use super::rest::Rest;
 use super::spread::{Layout, Processes};
 
 /// Flags of `hold`.
@@ -35,12 +33,6 @@ pub struct Hold {
     from: u32,
     #[command(flatten)]
     processes: Processes,
-}
-
-struct Idle {
-    stage: Stage,
-    lost: u64,
-    first_ending: Option<String>,
 }
 
 /// What there was with one count of connections.
@@ -68,15 +60,20 @@ impl Measure for Hold {
         let shares = followers::shares(many, 0, self.processes.processes)?;
         let mut engine = self.common.prepare(followers::room(&shares, 0), 1)?;
         let mut followers = Followers::start(&self.common, &shares[1..], Layout { topics: 1, each: 1 }, SIZE_MIN, 0)?;
-        let first: Vec<u32> = followers::shares(few, 0, Some(shares.len() as u32))?;
-        let first: Vec<u32> = (0..shares.len()).map(|at| first.get(at).copied().unwrap_or(0)).collect();
+        let mut left = few;
+        let mut take = |&share: &u32| {
+            let taken = share.min(left);
+            left -= taken;
+            taken
+        };
+        let first: Vec<u32> = shares.iter().map(&mut take).collect();
         let rest: Vec<u32> = shares.iter().zip(&first).map(|(all, first)| all - first).collect();
         // Before the second look there is no slope, so there is nothing to print.
         let cut_short = || Ok(vec![Report::cut_short("hold", "connection")]);
         let Some(with_few) = self.rest_with(&mut engine, &mut followers, &first, pid)? else { return cut_short() };
         let Some(with_many) = self.rest_with(&mut engine, &mut followers, &rest, pid)? else { return cut_short() };
 
-        let mut idle = Idle { stage: self.common.stage_at_once("idle", clock::now()), lost: 0, first_ending: None };
+        let mut idle = Rest::new(self.common.stage_at_once("idle", clock::now()));
         let was_interrupted = engine.run(&mut idle)?;
         idle.stage.finish(&engine.net, 0);
         let measured = idle.stage.measured();
@@ -112,25 +109,7 @@ impl Hold {
             return Ok(None);
         }
         followers.open(more[0], &more[1..])?;
-        let mut rest = Idle { stage: self.common.stage_resting(clock::now()), lost: 0, first_ending: None };
-        if engine.run(&mut rest)? {
-            return Ok(None);
-        }
-        match rest.first_ending {
-            Some(ending) => Err(Failure::Usage(format!("{} connections did not stay: {ending}", rest.lost))),
-            None => Ok(Some(Look { server: Memory::of_tree(pid)?, kernel: kernel::memory_bytes() })),
-        }
-    }
-}
-
-impl Load for Idle {
-    fn turn(&mut self, net: &mut Net, now: clock::Nanos) -> Result<Next, Failure> {
-        self.stage.tick(net, now, 0)?;
-        Ok(if self.stage.is_over() { Next::Done } else { Next::At(self.stage.until) })
-    }
-
-    fn closed(&mut self, _net: &mut Net, _id: usize, ending: Ending, _at: clock::Nanos) {
-        self.lost += 1;
-        self.first_ending.get_or_insert_with(|| ending.to_string());
+        let has_rested = Rest::undisturbed(engine, self.common.stage_resting(clock::now()))?;
+        has_rested.then(|| Ok(Look { server: Memory::of_tree(pid)?, kernel: kernel::memory_bytes() })).transpose()
     }
 }

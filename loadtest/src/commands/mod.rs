@@ -15,6 +15,7 @@ mod notify;
 mod party;
 mod passing;
 mod publish;
+mod rest;
 mod rooms;
 mod scaling;
 mod slow;

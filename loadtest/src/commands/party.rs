@@ -14,6 +14,7 @@ use crate::payload::SIZE_MIN;
 use crate::schedule::Schedule;
 use crate::target::{Dialect, Target, Topics};
 use crate::traffic::Traffic;
+use crate::wire::PAYLOAD_BYTES_MAX;
 
 use super::common::Common;
 use super::gather::gather;
@@ -133,11 +134,14 @@ impl Publishing {
     }
 }
 
-/// A message's size: it needs room for its stamp.
+/// A message's size: it needs room for its stamp, and has to come back whole.
 pub fn parse_size(text: &str) -> Result<ByteSize, String> {
     let size = ByteSize::from_str(text).map_err(|error| error.to_string())?;
     if size.bytes() < SIZE_MIN {
         return Err(format!("at least {SIZE_MIN}: a message carries its number and time"));
+    }
+    if size.bytes() > PAYLOAD_BYTES_MAX {
+        return Err("at most 64MiB: what is longer is taken for garbage when it comes back".to_owned());
     }
     Ok(size)
 }

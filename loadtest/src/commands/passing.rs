@@ -109,6 +109,7 @@ impl Passing {
         report.tell("passing_beside", counts.passing_beside);
         report.fault("passing_lost", counts.passing_lost);
         self.failures.tell(&mut report);
+        report.notes.push("server CPU: joins and leaves are in it; deliveries to those who pass are operations, too".to_owned());
         report.latencies.push(("join", self.join));
         Ok(report)
     }
@@ -129,6 +130,7 @@ impl Passing {
                     return;
                 };
                 net.subscribe(id, TOPIC.first);
+                net.expect(id, now);
                 id
             }
             None => match net.open(now, 0, Purpose::Subscribe(TOPIC)) {
@@ -172,6 +174,7 @@ impl Passing {
             } else if self.free.is_some() {
                 // Until that is confirmed, more may come.
                 net.unsubscribe(id, TOPIC.first);
+                net.expect(id, now);
                 self.states[id] = State::Leaving { number };
                 self.changing += 1;
             } else {
@@ -210,7 +213,8 @@ impl Load for Passing {
         }
     }
 
-    fn confirmed(&mut self, _net: &mut Net, id: usize, at: Nanos) {
+    fn confirmed(&mut self, net: &mut Net, id: usize, at: Nanos) {
+        net.settle_expectation(id);
         match self.state(id) {
             State::Joining { due } => self.join(id, due, at),
             State::Leaving { number } => {

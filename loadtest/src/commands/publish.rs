@@ -20,7 +20,7 @@ use crate::stage::Stage;
 use crate::target::Topics;
 use crate::traffic::Traffic;
 
-use super::common::{Common, Measure};
+use super::common::{CLOSED_LOOP, Common, Measure, PUBLISHER_GONE, check_inflight};
 use super::party::{Publishing, parse_size};
 
 /// Flags of `publish`.
@@ -67,6 +67,7 @@ impl Measure for Publish {
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
+        check_inflight(self.publishing.publishers, self.inflight, self.size)?;
         let mut reports: Vec<Report> = Vec::new();
         for &subscribers in &self.subscribers {
             if !reports.last().is_some_and(|report| report.interrupted) {
@@ -123,9 +124,9 @@ impl Publish {
         report.fault("unanswered", run.never_answered + if interrupted { 0 } else { run.unanswered() });
         run.traffic.tell(&mut report, interrupted);
         report.notes.extend(run.first_refusal.map(|first| format!("the first publication refused: {first}")));
-        report.notes.push("closed loop: latency is the server's service time, not what a stall would do to clients".to_owned());
+        report.notes.push(CLOSED_LOOP.to_owned());
         if run.all.iter().any(|publisher| publisher.is_gone) {
-            report.doubts.push("who published is gone: its connection ended, and nothing more was published".to_owned());
+            report.doubts.push(PUBLISHER_GONE.to_owned());
         }
         report.latencies = vec![("answer", run.latency)];
         report.interrupted = interrupted;

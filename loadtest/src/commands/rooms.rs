@@ -139,16 +139,13 @@ impl Rooms {
 
     /// Why no shorter interval is worth a try, if none is.
     fn why_broken(&self, report: &Report) -> Option<String> {
-        let p99 = report.latencies.iter().find(|(name, _)| *name == "delivery").map(|(_, latency)| latency.quantile(0.99));
-        let limit = clock::length(self.p99_max.duration());
-        match p99 {
-            _ if report.interrupted => Some("somebody pressed Ctrl-C".to_owned()),
-            _ if !report.doubts.is_empty() => report.doubts.first().cloned(),
-            _ if report.first_fault().is_some() => report.first_fault().map(|(name, count)| format!("{name} {count}")),
-            Some(p99) if p99 > limit => Some(format!("p99 {:.1} ms is beyond --p99-max", p99 as f64 / 1e6)),
-            Some(_) => None,
-            None => Some("nothing was delivered".to_owned()),
-        }
+        let p99 = report.latencies.iter().find(|(name, _)| *name == "delivery").map_or(0, |(_, latency)| latency.quantile(0.99));
+        let is_late = p99 > clock::length(self.p99_max.duration());
+        let interrupted = report.interrupted.then(|| "somebody pressed Ctrl-C".to_owned());
+        interrupted
+            .or_else(|| report.all_doubts().into_iter().next())
+            .or_else(|| report.first_fault().map(|(name, count)| format!("{name} {count}")))
+            .or_else(|| is_late.then(|| format!("p99 {:.1} ms is beyond --p99-max", p99 as f64 / 1e6)))
     }
 }
 
@@ -193,7 +190,8 @@ mod tests {
             histogram
         };
         let report = |lag, p99| {
-            let mut report = Report::new("rooms", "delivery", Measured::default(), of(lag));
+            let measured = Measured { seconds: 1.0, operations: 9, ..Measured::default() };
+            let mut report = Report::new("rooms", "delivery", measured, of(lag));
             report.latencies = vec![("delivery", of(p99))];
             report
         };
@@ -208,5 +206,8 @@ mod tests {
         let mut lost = report(1, 2);
         lost.fault("lost", 3);
         assert_eq!(rooms.why_broken(&lost).unwrap(), "lost 3");
+        let mut nothing = Report::new("rooms", "delivery", Measured::default(), of(1));
+        nothing.latencies = vec![("delivery", Histogram::new())];
+        assert!(rooms.why_broken(&nothing).unwrap().contains("nothing was measured"), "that is no interval that held");
     }
 }

@@ -23,7 +23,7 @@ use super::party::{Paced, parse_size};
 /// How often the server's memory is looked at.
 const LOOK: Nanos = 200 * MILLISECOND;
 
-/// How long the slow may read at the end.
+/// How long the slow go on reading at the end when nothing comes any more.
 const READ_OUT: Nanos = 2 * SECOND;
 
 /// Flags of `slow`.
@@ -63,7 +63,7 @@ enum State {
     Warm,
     /// Some don't.
     Stopped,
-    /// They read what they left, until this time.
+    /// They read what they left, since this time.
     ReadingOut(Nanos),
 }
 
@@ -163,9 +163,13 @@ impl Load for Mixed {
             }
             State::Stopped if next == Next::Done => {
                 self.slow.iter().for_each(|&id| net.resume(id));
-                self.state = State::ReadingOut(now + READ_OUT);
+                self.state = State::ReadingOut(now);
             }
-            State::ReadingOut(until) if now >= until || self.ended == self.slow.len() as u64 => return Ok(Next::Done),
+            State::ReadingOut(since)
+                if now >= since.max(self.crowd.traffic.moved_at()) + READ_OUT || self.ended == self.slow.len() as u64 =>
+            {
+                return Ok(Next::Done);
+            }
             State::Warm | State::Stopped | State::ReadingOut(_) => {}
         }
         Ok(if next == Next::Done { Next::At(Nanos::MAX) } else { next })

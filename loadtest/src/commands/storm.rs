@@ -20,6 +20,7 @@ use super::common::{Common, Measure};
 use super::failures::Failures;
 use super::fanout::TOPIC;
 use super::gather::gather;
+use super::rest::Rest;
 
 /// Flags of `storm`.
 #[derive(Args, Debug)]
@@ -63,12 +64,8 @@ impl Measure for Storm {
         let wanted = self.connections as usize;
         let mut engine = self.common.prepare(wanted, 1)?;
         let ids = gather(&mut engine, 0, &vec![Purpose::Subscribe(TOPIC); wanted])?;
-        let mut rest = Resting(self.common.stage_resting(clock::now()), None);
-        if ids.is_none() || engine.run(&mut rest)? {
+        if ids.is_none() || !Rest::undisturbed(&mut engine, self.common.stage_resting(clock::now()))? {
             return Ok(vec![Report::cut_short("storm", "connection")]);
-        }
-        if let Some(ending) = rest.1 {
-            return Err(Failure::Usage(format!("the {wanted} connections did not stay: {ending}")));
         }
         let now = clock::now();
         let spread = clock::length(self.spread.duration()).max(1);
@@ -112,20 +109,6 @@ impl Storm {
         report.latencies = vec![("back", run.back)];
         report.interrupted = interrupted;
         Ok(report)
-    }
-}
-
-/// Waits, and sees whether all stay.
-struct Resting(Stage, Option<String>);
-
-impl Load for Resting {
-    fn turn(&mut self, net: &mut Net, now: Nanos) -> Result<Next, Failure> {
-        self.0.tick(net, now, 0)?;
-        Ok(if self.0.is_over() { Next::Done } else { Next::At(self.0.until) })
-    }
-
-    fn closed(&mut self, _net: &mut Net, _id: usize, ending: Ending, _at: Nanos) {
-        self.1.get_or_insert_with(|| ending.to_string());
     }
 }
 

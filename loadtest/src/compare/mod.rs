@@ -130,7 +130,7 @@ fn leave_out_missing(file: &mut Comparison, results: &mut Results, skip: bool) -
         return Err(Failure::Usage(format!("{name}: {missing} is not installed; --skip-missing compares the others")));
     }
     for server in results.servers.iter().filter(|server| server.missing.is_some()) {
-        eprintln!("{} is left out: {}", server.name, server.missing.as_deref().unwrap_or_default());
+        output::remark(&format!("{} is left out: {}", server.name, server.missing.as_deref().unwrap_or_default()));
     }
     file.servers.retain(|server| server.missing().is_none());
     results.tests.retain(|test| file.servers.iter().any(|server| server.has(test)));
@@ -144,7 +144,7 @@ fn announce(file: &Comparison, results: &Results) {
     let (minutes, seconds) = (time / 60, time % 60);
     let (servers, tests) = (file.servers.len(), results.tests.len());
     let (rounds, runs) = (results.rounds, steps.len());
-    eprintln!("{servers} servers, {tests} tests, {rounds} rounds: {runs} runs, some {minutes} min {seconds} s");
+    output::remark(&format!("{servers} servers, {tests} tests, {rounds} rounds: {runs} runs, some {minutes} min {seconds} s"));
 }
 
 fn save(options: &Compare, results: &Results) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::failure::Failure;
+use crate::output;
 use crate::progress::{self, Progress};
 
 use super::child::{self, Outcome};
@@ -88,7 +89,7 @@ impl<'a> Rounds<'a> {
     /// Notes why a server that need not be there takes no part.
     fn leave_out(&mut self, server: &Server, failure: &Failure) {
         let reason = failure.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        eprintln!("{} is left out: {reason}", server.name);
+        output::remark(&format!("{} is left out: {reason}", server.name));
         let known = self.results.servers.iter_mut().find(|known| known.name == server.name);
         known.into_iter().for_each(|known| known.missing = Some(reason.clone()));
     }

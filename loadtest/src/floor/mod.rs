@@ -23,6 +23,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::cpus::Cpus;
 use crate::failure::Failure;
 use crate::kernel;
+use crate::output;
 
 /// The most connections it makes room for, as far as the hard limit goes.
 const CONNECTIONS_MAX: usize = 100_000;
@@ -50,14 +51,14 @@ pub fn run(options: &Floor) -> Result<(), Failure> {
     let descriptors = kernel::make_room_up_to(CONNECTIONS_MAX)?;
     let listener = listen(options.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let announce = || println!("floor: listening on {address}, echo at /echo, fan-out elsewhere");
+    let announce = || output::print(&format!("floor: listening on {address}, echo at /echo, fan-out elsewhere\n"));
     if options.uring {
         let server = uring::Server::new(listener, descriptors).map_err(Failure::Uring)?;
-        announce();
+        announce()?;
         server.run().map_err(failed)
     } else {
         let server = epoll::Server::new(listener).map_err(failed)?;
-        announce();
+        announce()?;
         server.run().map_err(failed)
     }
 }

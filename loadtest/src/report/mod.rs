@@ -242,9 +242,9 @@ impl Report {
         &self.lag
     }
 
-    /// Operations a second of the server's processor time.
+    /// Operations a second of the server's processor time; None without operations.
     pub fn per_cpu_second(&self) -> Option<f64> {
-        let server = self.measured.server?;
+        let server = self.measured.server.filter(|_| self.measured.operations > 0)?;
         Some(self.measured.operations as f64 / (server.user + server.system)).filter(|rate| rate.is_finite())
     }
 
@@ -373,6 +373,9 @@ mod tests {
         assert!(report.to_json()["server_cpu"].is_null());
         report.measured.server = Some(CpuTime { user: 0.001, system: 0.002, ..CpuTime::default() });
         assert!(report.to_string().contains("300.00 µs a message (100.00 user, 200.00 system)"), "{report}");
+        assert!(report.to_string().contains("of the server's CPU time"), "{report}");
+        report.measured.operations = 0;
+        assert!(!report.to_string().contains("CPU time") && report.per_cpu_second().is_none(), "no zero: {report}");
     }
 
     #[test]

@@ -27,10 +27,15 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         (vec!["connect", &gone, "--source", "192.0.2.7"], 1, "--source 192.0.2.7: Cannot assign requested address"),
         (vec!["fanout", "wss://127.0.0.1/"], 1, "TLS is not supported"),
         (vec!["fanout", &gone, "--size", "8"], 2, "at least 23: a message carries its number and time"),
+        (vec!["fanout", &gone, "--size", "65MiB"], 2, "at most 64MiB"),
+        (vec!["echo", &gone, "--inflight", "4000000000"], 1, "--inflight 4000000000: 400000000000 messages of 64B under way"),
+        (vec!["echo", &gone, "--rate", "1", "--size", "64MiB"], 1, "connection 1 of 100: connection refused"),
+        (vec!["publish", &gone, "--inflight", "1025", "--size", "1MiB"], 1, "more than 1GiB"),
         (vec!["fanout", &gone, "--rate", "0"], 2, "operations a second"),
         (vec!["hold", &gone], 1, "give its --pid"),
         (vec!["hold", &gone, "--connections", "4000000000", "--pid", "1"], 1, "4000000032 descriptors are needed"),
         (vec!["echo", &gone, "--cpu", "999"], 1, "may not run on CPU 999"),
+        (vec!["echo", &gone, "--cpu", "99999"], 1, "may not run on CPU 99999"),
         (vec!["notify", &gone], 1, "put {topic} into the URL"),
         (vec!["notify", &both, "--per-connection", "2"], 1, "room for 1 topic only"),
         (vec!["rooms", &several], 1, "use --publish post"),
@@ -72,6 +77,19 @@ fn a_process_that_is_gone_is_an_error_not_a_zero() {
     let (code, line) = failure(&["echo", &format!("ws://{}/echo", server.address), "--connections", "1", "--pid", "4194304"]);
     assert_eq!(code, Some(1));
     assert!(line.contains("--pid 4194304"), "{line}");
+}
+
+#[test]
+fn results_are_printed_though_nobody_reads_the_table() {
+    let server = Process::floor();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let flags = ["--connections", "2", "--duration", "200ms", "--warmup", "0s", "--json", "-"];
+    let mut tool = Command::new(TOOL);
+    let output = tool.args(["echo", &format!("ws://{}/echo", server.address)]).args(flags).stderr(writer).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{:?}", output.status);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["command"], "echo");
 }
 
 #[test]

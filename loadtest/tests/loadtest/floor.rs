@@ -1,13 +1,14 @@
 //! The floor delivers exactly: a line under a comparison that loses messages would lie too low.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::Process;
+use crate::support::{Process, TOOL};
 
 /// Messages of a run; more bytes in all than the sockets on a connection's way hold (`tcp_wmem` ends at 4 MiB).
 const MESSAGES: u32 = 6000;
@@ -41,6 +42,23 @@ fn slow_readers_get_everything_in_order_and_hold_up_nobody() {
             read_all(socket);
         }
     }
+}
+
+#[test]
+fn it_serves_though_nobody_reads_what_it_says() {
+    let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut floor = Command::new(TOOL).args(["floor", "--listen", &address.to_string()]).stdout(writer).spawn().unwrap();
+    let listens = (0..500).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        TcpStream::connect(address).is_ok()
+    });
+    // It answers when it has said that it listens.
+    let answered = thread::spawn(move || connect(address, "/echo", None)).join();
+    floor.kill().unwrap();
+    floor.wait().unwrap();
+    assert!(listens && answered.is_ok());
 }
 
 #[test]

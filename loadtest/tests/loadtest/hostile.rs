@@ -1,12 +1,14 @@
 //! Against servers that end, refuse, or say nothing: the run ends, and tells what there was.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::faults::{send, upgrade};
 use crate::support::{Process, TOOL, count, measure, read_to_end, serve_each};
+use crate::witness::frame;
 
 #[test]
 fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
@@ -25,6 +27,33 @@ fn a_slow_one_that_ends_in_the_warm_up_is_no_slow_one() {
 }
 
 #[test]
+fn a_slow_one_is_read_for_as_long_as_something_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let [healthy, slow] = [(); 2].map(|()| listener.accept().unwrap().0);
+        [&healthy, &slow].into_iter().for_each(|socket| upgrade(socket, false));
+        let (sender, receiver) = channel::<Vec<u8>>();
+        thread::spawn(move || {
+            for frame in receiver {
+                thread::sleep(Duration::from_millis(300));
+                send(&slow, &frame, false);
+            }
+            read_to_end(&slow);
+        });
+        while let Ok((_, payload)) = frame(&healthy) {
+            let frame = [&[0x81, payload.len() as u8], &payload[..]].concat();
+            send(&healthy, &frame, false);
+            sender.send(frame).unwrap();
+        }
+    });
+    let flags = ["--connections", "2", "--slow", "1", "--rate", "16", "--size", "64", "--duration", "1s", "--warmup", "0s"];
+    let json = measure(&[&["slow", &url], &flags[..]].concat());
+    let counts = ["published", "delivered", "slow_delivered", "slow_lost_in_silence"].map(|name| count(&json, name));
+    assert_eq!(counts, [16, 16, 16, 0], "the last of them comes some four seconds after the others have all: {json:#}");
+}
+
+#[test]
 fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_valid_run() {
     let url = serve_each(|_, socket| read_to_end(&socket));
     for (flags, hung) in [(["--concurrency", "4"], 4), (["--rate", "20"], 10)] {
@@ -33,6 +62,21 @@ fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_val
         assert_eq!((count(&json, "opened"), count(&json, "timed_out")), (hung, hung), "{json:#}");
         assert!(json["doubts"].to_string().contains("no connection was completed in the measured part"), "{json:#}");
     }
+}
+
+#[test]
+fn subscriptions_that_are_never_confirmed_time_out_and_the_run_ends() {
+    // A Redis that confirms what a connection subscribes to first, and answers nothing after that.
+    let url = serve_each(|_, socket| {
+        let mut first = [0; 256];
+        let bytes = std::io::Read::read(&mut &socket, &mut first).unwrap_or(0);
+        let subscribes = first[..bytes].windows(9).any(|word| word == b"SUBSCRIBE");
+        send(&socket, if subscribes { b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n" } else { b"+PONG\r\n" }, false);
+        read_to_end(&socket);
+    });
+    let flags = ["--connections", "2", "--joins", "10", "--duration", "1s", "--warmup", "0s", "--timeout", "500ms"];
+    let json = measure(&[&["churn", &url.replace("ws:", "redis:"), "--how", "subscribe"], &flags[..]].concat());
+    assert_eq!(["joined", "timed_out", "none_free"].map(|name| count(&json, name)), [0, 10, 0], "{json:#}");
 }
 
 #[test]
@@ -66,6 +110,21 @@ fn an_open_loop_that_is_not_read_queues_so_much_and_counts_the_rest() {
 }
 
 #[test]
+fn what_idle_ones_were_to_get_and_was_not_sent_is_counted_and_makes_no_valid_run() {
+    let url = serve_each(|_, socket| {
+        upgrade(&socket, false);
+        thread::sleep(Duration::from_secs(60));
+    });
+    let idle = ["--idle", "2", "--idle-rate", "4000000"];
+    let flags = ["--rate", "10", "--duration", "500ms", "--warmup", "0s", "--timeout", "500ms"];
+    let json = measure(&[&["connect", &url], &idle[..], &flags].concat());
+    let not_sent = count(&json, "idle_not_sent");
+    assert_eq!(not_sent + count(&json, "idle_lost") / 2, 2_000_000, "what was sent is lost to both: {json:#}");
+    assert!(not_sent > 0 && json["busy_tool"].to_string().contains("idle not sent"), "{json:#}");
+    assert!(json["notes"].to_string().contains("what the idle ones got is in it"), "{json:#}");
+}
+
+#[test]
 fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
     let url = serve_each(|_, socket| {
         thread::sleep(Duration::from_millis(100));
@@ -80,11 +139,27 @@ fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
 }
 
 #[test]
+fn a_close_that_is_answered_without_a_code_is_an_answer() {
+    let url = serve_each(|_, socket| {
+        upgrade(&socket, false);
+        let _ = frame(&socket);
+        send(&socket, &[0x88, 0], false);
+    });
+    for close in ["client", "server"] {
+        let flags = ["--rate", "20", "--duration", "500ms", "--warmup", "0s", "--close", close];
+        let json = measure(&[&["connect", &url], &flags[..]].concat());
+        let failures = ["reset", "timed_out", "other_failures"].map(|name| count(&json, name));
+        assert_eq!((count(&json, "opened"), failures), (10, [0; 3]), "{json:#}");
+    }
+}
+
+#[test]
 fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed() {
     let server = Process::floor();
     let url = format!("ws://{}/topics/idle", server.address);
     let hold = |connections: &str| {
-        let tool = format!("ulimit -n 128; exec {TOOL} hold {url} --pid {} --from 10 --connections {connections}", server.pid());
+        let tool =
+            format!("ulimit -n 128; exec {TOOL} hold {url} --pid {} --from 1343 --connections {connections}", server.pid());
         let flags = "--duration 100ms --warmup 100ms --json -";
         Command::new("sh").args(["-c", &format!("{tool} {flags}")]).output().unwrap()
     };
@@ -98,6 +173,21 @@ fn more_connections_than_descriptors_spread_over_processes_or_say_what_is_needed
         (Some(1), true),
         "{line}"
     );
+}
+
+#[test]
+fn no_size_is_measured_with_subscribers_that_the_one_before_has_lost() {
+    let url = serve_each(|number, socket| {
+        upgrade(&socket, false);
+        match number {
+            1 => thread::sleep(Duration::from_millis(300)),
+            _ => read_to_end(&socket),
+        }
+    });
+    let flags = ["--connections", "3", "--sizes", "64,100", "--rate", "20", "--duration", "500ms", "--warmup", "0s"];
+    let json = measure(&[&["fanout", &url, "--timeout", "300ms"], &flags[..]].concat());
+    assert_eq!((count(&json, "connections_lost"), &json["parameters"]["size"]), (1, &64.into()), "one report, no list: {json:#}");
+    assert!(json["notes"].to_string().contains("no further size was measured"), "{json:#}");
 }
 
 /// A storm of 20, whose first openings are answered with a 101; `then` does those that come back, by their number.

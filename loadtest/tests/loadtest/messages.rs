@@ -165,6 +165,8 @@ fn churn_loses_nothing_of_who_stays_nor_of_who_passes() {
         assert_eq!((count(json, "joined"), count(json, "left"), count(json, "ended_early")), (120, 120, 0), "{json:#}");
         assert_eq!(count(json, "passing_lost"), 0, "{json:#}");
         assert!(count(json, "passing_delivered") > 120, "{json:#}");
+        // Twenty of them are there beside the ten who stay.
+        assert!(json["operations"].as_u64().unwrap() > count(json, "delivered"), "what passing ones got was done, too: {json:#}");
         check_latency(json, "join", 100);
     });
 }

@@ -131,9 +131,13 @@ fn hold_spreads_over_processes() {
 #[test]
 fn a_refusal_is_told_in_the_servers_words() {
     let server = Process::fantail();
-    let output = crate::support::run(&["echo", &format!("ws://{}/nowhere", server.address), "--connections", "3"]);
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("refused the upgrade with 404") && error.contains("urn:fantail:problem"), "{error}");
-    assert!(output.stdout.is_empty());
+    let url = format!("ws://{}/nowhere", server.address);
+    // Nobody waits an hour for what a hundred refusals have told.
+    for flags in [["echo", "--connections", "3"], ["connect", "--duration", "1h"]] {
+        let output = crate::support::run(&[&flags[..], &[&url]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("refused the upgrade with 404") && error.contains("urn:fantail:problem"), "{error}");
+        assert!(output.stdout.is_empty());
+    }
 }

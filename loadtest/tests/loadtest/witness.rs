@@ -29,7 +29,7 @@ fn serve(with: fn(&TcpStream) -> &'static str) -> (String, Receiver<&'static str
 }
 
 /// The next masked frame of less than 126 bytes: its first byte and its payload.
-fn frame(mut socket: &TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+pub fn frame(mut socket: &TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 6];
     socket.read_exact(&mut head)?;
     let mut payload = vec![0; usize::from(head[1] & 0x7F)];

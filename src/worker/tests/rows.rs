@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::cluster::{WINDOW, frame, post, upgrade};
+use super::cluster::{WINDOW, frame, post, take_frames, upgrade};
 use super::scenarios::{each, frames, subscribe};
 use crate::Config;
 use crate::config::TimeSpan;
-use crate::metrics::Transport;
+use crate::metrics::{DropReason, Transport};
 use crate::worker::SlowConsumer;
 use crate::worker::fanout::FANOUTS_OPEN_MAX;
 
@@ -67,5 +67,48 @@ fn publishers_do_not_wait_for_a_full_row_of_coalesced_publications() {
         let burst: Vec<u8> = (0..FANOUTS_OPEN_MAX + 1).flat_map(|_| frame(0x81, b"x")).collect();
         cluster.write(1, &burst);
         assert!(frames(cluster, 1).len() >= FANOUTS_OPEN_MAX, "as many as may be open go without their time having come");
+    });
+}
+
+#[test]
+fn what_one_fan_out_brings_is_handed_over_and_what_several_bring_leaves_in_one_write() {
+    let config = Config { coalesce: TimeSpan(Duration::from_millis(200)), ..Config::default() };
+    for topics in [&["chat"][..], &["chat", "news"]] {
+        each(&config, 1, |cluster| {
+            subscribe(cluster, 0, 1, "/topics?topic=chat&topic=news&envelope");
+            cluster.connect(0, 2, WINDOW);
+            for topic in topics {
+                cluster.write(2, &post(&format!("/topics/{topic}"), "x"));
+                cluster.pass(Duration::from_millis(32));
+            }
+            cluster.driver(1).peer(1).offers.clear();
+            cluster.pass(Duration::from_millis(200));
+            let first = cluster.driver(1).peer(1).offers[0];
+            let mut bytes = cluster.read(1);
+            for _ in 0..20 {
+                cluster.settle();
+                bytes.extend(cluster.read(1));
+            }
+            assert_eq!(first, bytes.len(), "all is offered in the first write");
+            assert_eq!(take_frames(&mut bytes).len(), topics.len());
+            let sent = cluster.count(|metrics| metrics.messages_sent.of(Transport::WebSocket).get());
+            assert_eq!(sent, topics.len() as u64);
+        });
+    }
+}
+
+#[test]
+fn a_subscriber_that_has_gone_when_it_is_handed_a_message_is_counted() {
+    each(&Config::default(), 1, |cluster| {
+        for id in 1..4 {
+            subscribe(cluster, 0, id, "/topics/chat");
+        }
+        cluster.driver(1).peer(1).lost = true;
+        cluster.write(3, &frame(0x81, b"hello"));
+        for id in 2..4 {
+            assert_eq!(frames(cluster, id), [(1, b"hello".to_vec())]);
+        }
+        assert_eq!(cluster.count(|metrics| metrics.messages_sent.of(Transport::WebSocket).get()), 2);
+        assert_eq!(cluster.count(|metrics| metrics.messages_dropped.of(DropReason::ConnectionClosed).get()), 1);
     });
 }
