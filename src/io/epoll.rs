@@ -23,13 +23,11 @@ use socket2::{SockRef, Socket};
 use super::clock::Clock;
 use super::listening::Listeners;
 use super::store::slice;
-use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, Segment, Store, Token};
+use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, SEGMENTS_MAX, Segment, Store, Token};
 use crate::metrics::Trouble;
 
 /// Events taken from the kernel in one wait.
 const EVENTS_MAX: usize = 1024;
-/// Segments handed to the kernel in one call; more than a few dozen gain nothing.
-const SEGMENTS_MAX: usize = 64;
 /// Tokens at or above this one name the waker and the listeners.
 const SPECIAL: u32 = u32::MAX - 4096;
 /// The waker's token; listeners count up from the next one.

@@ -10,10 +10,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use super::Uring;
 use super::buffers::GROUP;
 use super::operation::{self, Operation, Receiving};
-use super::sending::SEGMENTS_MAX;
 use super::socket::{Input, Output};
 use crate::io::store::slice;
-use crate::io::{Progress, Segment, Token};
+use crate::io::{Progress, SEGMENTS_MAX, Segment, Token};
 
 /// How long a socket is quiet before it is parked, in nanoseconds; it may take twice as long to be noticed. Well below the usual time
 /// between two pings, so that an idle subscriber is parked most of the time; above that between the messages of a lively chat.

@@ -9,11 +9,8 @@ use std::mem::MaybeUninit;
 use slab::Slab;
 
 use crate::io::store::slice;
-use crate::io::{Block, Segment, Store};
+use crate::io::{Block, SEGMENTS_MAX, Segment, Store};
 use crate::limits::BufferPool;
-
-/// Segments handed to the kernel in one send; more than a few dozen gain nothing.
-pub(super) const SEGMENTS_MAX: usize = 64;
 
 /// Blocks that a send in flight holds. The store keeps their bytes in place until the send's completion gives them back.
 #[derive(Debug)]
