@@ -1,4 +1,5 @@
-//! Crowds: those who come while the server stops, all who come back at once, and the many who never read.
+//! Crowds: those who come while the server stops, all who come back at once, the many who never read, and the many who keep nobody
+//! waiting.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::server::{Launch, Server};
-use support::socket::{CLOSE, Socket, close_payload, frame, handshake};
+use support::socket::{CLOSE, PING, PONG, Socket, TEXT, close_payload, frame, handshake};
 use support::wire::{Connection, End};
 use support::{PATIENCE, figure, percentile, scaled};
 
@@ -207,4 +208,54 @@ fn a_crowd_that_comes_back_at_once_is_let_in() {
     drop(crowd);
     server.expect_metric("fantail_subscriptions", &[], 0.0);
     server.assert_well();
+}
+
+/// All of them on one worker, and nobody reads meanwhile, so that this thread can ask the server for pongs as fast as it answers. Who asks
+/// is the last to be served: until the publication comes, its fan-out is under way.
+#[test]
+fn a_ping_is_answered_while_a_fan_out_to_a_crowd_runs() {
+    const PUBLICATIONS: usize = 10;
+    // The crowd comes one after the other, which takes as long as pings are apart.
+    let server = Server::start(&["--workers", "1", "--ping-interval", "10m"]);
+    let mut crowd: Vec<_> = (0..scaled(1_500, 19_000)).map(|_| server.socket("/topics/crowd")).collect();
+    let mut asker = server.socket("/topics/crowd");
+    let mut publisher = server.connect();
+    let (mut waits, mut fan_outs) = (Vec::new(), Vec::new());
+    for number in 0..PUBLICATIONS {
+        let start = Instant::now();
+        assert_eq!(publisher.post("/topics/crowd", format!("{number:128}")).status, 200);
+        while !ping(&mut asker, &mut waits) {}
+        fan_outs.push(start.elapsed());
+    }
+    for socket in &mut crowd {
+        (0..PUBLICATIONS).for_each(|number| socket.expect(TEXT, format!("{number:128}")));
+    }
+    println!(
+        "figure: {} pings while fan-outs to {} ran, {:.1?} each: median {:.1?}, the longest {:.1?}",
+        waits.len(),
+        crowd.len(),
+        percentile(&mut fan_outs, 0.5),
+        percentile(&mut waits, 0.5),
+        percentile(&mut waits, 1.0)
+    );
+    // The longest is the machine's: it runs others, too. The small crowd is for debug builds, which only have to go on.
+    figure("p99 of the waits for a pong", percentile(&mut waits, 0.99), Duration::from_millis(scaled(100, 5)));
+    drop((crowd, asker, publisher));
+    server.assert_well();
+}
+
+/// Asks for a pong and notes how long it took; whether a publication came before it.
+fn ping(asker: &mut Socket, waits: &mut Vec<Duration>) -> bool {
+    let start = Instant::now();
+    asker.send(frame(PING, b"here?"));
+    let mut published = false;
+    loop {
+        let frame = asker.frame();
+        if frame.first == PONG {
+            waits.push(start.elapsed());
+            return published;
+        }
+        assert_eq!(frame.first, TEXT);
+        published = true;
+    }
 }

@@ -169,6 +169,25 @@ fn an_echo_never_counts_as_slow() {
     server.assert_well();
 }
 
+/// The kernel has threads of its own for operations of io_uring that must block: one for each of them.
+#[test]
+fn who_shuts_its_side_before_it_reads_costs_no_thread_and_gets_everything() {
+    const ECHOES: usize = 16;
+    let server = start("disconnect");
+    let mut sockets: Vec<_> = (0..20).map(|_| Socket::open_narrow(server.address, "/echo")).collect();
+    for socket in &mut sockets {
+        (0..ECHOES).for_each(|number| socket.text(&body(number)));
+        socket.wire.finish();
+    }
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.threads("iou-wrk-"), 0);
+    for mut socket in sockets {
+        (0..ECHOES).for_each(|expected| assert_eq!(number(&socket.message()), expected));
+        socket.wire.expect_end();
+    }
+    server.assert_well();
+}
+
 #[test]
 fn every_message_is_accounted_for() {
     const SUBSCRIBERS: usize = 20;

@@ -127,9 +127,11 @@ fn command(brief: bool) -> clap::Command {
 mod tests {
     use super::*;
 
+    /// As on a machine without variables: whoever runs the tests may have set some.
     fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
         let words: Vec<_> = ["fantail"].iter().chain(words).map(OsString::from).collect();
-        command(is_brief(&words)).try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches))
+        let command = command(is_brief(&words)).mut_subcommand("serve", |serve| serve.mut_args(|flag| flag.env(None)));
+        command.try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches))
     }
 
     fn config(flags: &[&str]) -> Config {

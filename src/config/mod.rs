@@ -166,7 +166,7 @@ pub struct Config {
     #[arg(long, help_heading = TUNING, value_name = "SIZE", default_value = "64KiB")]
     pub recv_buffer_size: ByteSize,
     /// Subscribers a publication is handed to before other work gets its turn
-    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024", value_parser = choice::whole_number)]
+    #[arg(long, help_heading = TUNING, value_name = "N", default_value = "256", value_parser = choice::whole_number)]
     pub fanout_slice: u32,
     /// Entries in each ring between two workers, 16 to 65536
     #[arg(long, help_heading = TUNING, value_name = "N", default_value = "1024", value_parser = choice::whole_number)]
@@ -254,7 +254,7 @@ impl Default for Config {
             read_budget: ByteSize::kib(256),
             rebalance: false,
             recv_buffer_size: ByteSize::kib(64),
-            fanout_slice: 1024,
+            fanout_slice: 256,
             mailbox_size: 1024,
             uring_entries: 256,
             uring_buffers: 256,

@@ -22,13 +22,12 @@ use socket2::{SockRef, Socket};
 
 use super::clock::Clock;
 use super::listening::Listeners;
-use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, Segment, Store, Token};
+use super::store::slice;
+use super::{Close, Driver, Event, EventBell, Kernel, Options, Progress, Received, SEGMENTS_MAX, Segment, Store, Token};
 use crate::metrics::Trouble;
 
 /// Events taken from the kernel in one wait.
 const EVENTS_MAX: usize = 1024;
-/// Segments handed to the kernel in one call; more than a few dozen gain nothing.
-const SEGMENTS_MAX: usize = 64;
 /// Tokens at or above this one name the waker and the listeners.
 const SPECIAL: u32 = u32::MAX - 4096;
 /// The waker's token; listeners count up from the next one.
@@ -67,6 +66,8 @@ struct Watched {
     readable: bool,
     /// The peer has shut its side: only a receive of zero bytes is the end.
     hung_up: bool,
+    /// The end of its input was told. Every later edge brings it again.
+    ended: bool,
     paused: bool,
     /// Stands in the ready list.
     listed: bool,
@@ -129,7 +130,9 @@ impl Epoll {
             match rustix::net::recv(&watched.socket, &mut *self.buffer, RecvFlags::empty()) {
                 Ok((0, _)) => {
                     watched.readable = false;
-                    return Some(Event::EndOfStream(token));
+                    if !std::mem::replace(&mut watched.ended, true) {
+                        return Some(Event::EndOfStream(token));
+                    }
                 }
                 Ok((length, _)) => {
                     watched.readable = length == self.buffer.len() || watched.hung_up;
@@ -263,6 +266,7 @@ impl Driver for Epoll {
             generation: token.generation,
             readable: false,
             hung_up: false,
+            ended: false,
             paused: false,
             listed: false,
             blocked: false,
@@ -365,8 +369,4 @@ fn list(ready: &mut VecDeque<Token>, watched: &mut Watched, token: Token) {
         watched.listed = true;
         ready.push_back(token);
     }
-}
-
-fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
-    &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
 }

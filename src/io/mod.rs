@@ -51,6 +51,9 @@ pub use token::Token;
 pub use uring::Uring;
 pub(crate) use uring::{ENTRIES_MAX as URING_ENTRIES_MAX, why_not as why_no_uring};
 
+/// Segments that one send offers at most: more than a few dozen gain nothing.
+pub const SEGMENTS_MAX: usize = 64;
+
 /// Settings of a driver.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -106,7 +109,7 @@ pub trait Driver {
     /// # Errors
     /// The kernel's, when it cannot watch one more socket; the socket is closed then.
     fn adopt(&mut self, socket: Self::Socket) -> io::Result<Token>;
-    /// Offers bytes of the store to the socket.
+    /// Offers bytes of the store to the socket, of at most [`SEGMENTS_MAX`] segments.
     ///
     /// # Errors
     /// The kernel's: the connection is broken.
@@ -166,7 +169,7 @@ pub enum Event<S> {
     ListenersClosed,
     /// Bytes arrived.
     Received(Token, Received),
-    /// The peer has shut its side.
+    /// The peer has shut its side. Told once.
     EndOfStream(Token),
     /// The socket takes more; this many bytes of the pending send were taken since it was made.
     Sendable(Token, usize),

@@ -171,6 +171,11 @@ impl Store {
     }
 }
 
+/// The bytes of a segment.
+pub(super) fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
+    &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

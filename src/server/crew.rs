@@ -39,8 +39,11 @@ pub(super) struct Crew {
 struct Hand {
     thread: JoinHandle<()>,
     work: Sender<Work>,
-    ready: Receiver<io::Result<()>>,
+    ready: Receiver<Ready>,
 }
+
+/// What a thread says when it is ready: the core it was to stay on and may not, if there is one; or why it has no driver.
+type Ready = io::Result<Option<CoreId>>;
 
 impl Crew {
     /// Starts as many threads as there are `cores` to stay on, and returns when each of them has its driver.
@@ -55,14 +58,18 @@ impl Crew {
             let (say, ready) = mpsc::channel();
             let options = options.clone();
             let run = move || {
-                machine::pin(core);
+                let refused = machine::pin(core);
                 // The driver is made on the thread that uses it: an io_uring belongs to its thread.
-                serve(D::new(options, started), index, &to_do, &say);
+                serve(D::new(options, started), refused, index, &to_do, &say);
             };
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(ServeError::Thread)?;
             crew.hands.push(Hand { thread, work, ready });
         }
-        crew.hands.iter().try_for_each(Hand::is_ready)?;
+        let refused = crew.hands.iter().map(|hand| is_ready(&hand.ready)).collect::<Result<Vec<_>, _>>()?;
+        // Said of those who stay: where one has no driver, others are tried in their place.
+        for core in refused.into_iter().flatten() {
+            tracing::warn!(core = core.id, "a worker cannot be pinned to this core; the kernel moves it as it likes");
+        }
         Ok(crew)
     }
 
@@ -83,7 +90,7 @@ impl Crew {
             threads.push(hand.thread);
             begun.push(hand.ready);
         }
-        begun.iter().try_for_each(is_ready)
+        begun.iter().try_for_each(|ready| is_ready(ready).map(drop))
     }
 }
 
@@ -97,29 +104,23 @@ impl Drop for Crew {
     }
 }
 
-impl Hand {
-    fn is_ready(&self) -> Result<(), ServeError> {
-        is_ready(&self.ready)
-    }
-}
-
-fn is_ready(ready: &Receiver<io::Result<()>>) -> Result<(), ServeError> {
+fn is_ready(ready: &Receiver<Ready>) -> Result<Option<CoreId>, ServeError> {
     ready.recv().map_err(|_| ServeError::WorkerPanicked)?.map_err(ServeError::Driver)
 }
 
 /// The life of a worker's thread. Whoever waits for `say` may have given up meanwhile.
-fn serve<D: Kernel>(driver: io::Result<D>, index: usize, to_do: &Receiver<Work>, say: &Sender<io::Result<()>>) {
+fn serve<D: Kernel>(driver: io::Result<D>, refused: Option<CoreId>, index: usize, to_do: &Receiver<Work>, say: &Sender<Ready>) {
     let mut driver = match driver {
         Ok(driver) => driver,
         Err(error) => return drop(say.send(Err(error))),
     };
-    drop(say.send(Ok(())));
+    drop(say.send(Ok(refused)));
     // No work comes where another worker got no driver, or an address is taken.
     let Ok(Work { listening, mailbox, options, shared, tell }) = to_do.recv() else { return };
     if let Err(error) = driver.listen(listening.sockets) {
         return drop(say.send(Err(error)));
     }
     let worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
-    drop(say.send(Ok(())));
+    drop(say.send(Ok(None)));
     supervisor::tell_the_end(&tell, || worker.run());
 }

@@ -52,13 +52,9 @@ pub(super) fn cores(pin: &PinCores, workers: usize) -> Vec<Option<CoreId>> {
     cores
 }
 
-/// Pins the calling thread.
-pub(super) fn pin(core: Option<CoreId>) {
-    if let Some(core) = core
-        && !core_affinity::set_for_current(core)
-    {
-        tracing::warn!(core = core.id, "a worker cannot be pinned to this core; the kernel moves it as it likes");
-    }
+/// Pins the calling thread; the core that it cannot be pinned to, if so.
+pub(super) fn pin(core: Option<CoreId>) -> Option<CoreId> {
+    core.filter(|core| !core_affinity::set_for_current(*core))
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! One write per connection and turn; what the kernel took, and who stalls.
 
-use crate::io::{Driver, Progress, Token};
+use crate::io::{Driver, Progress, SEGMENTS_MAX, Token};
 use crate::metrics::Cause;
 
 use super::Core;
 
 /// Below this many bytes in a write time-out a connection that has as many waiting is stalled.
 pub(super) const STALLED_BYTES: u16 = 4096;
-/// Entries offered in one call.
-const SEGMENTS_MAX: usize = 64;
 /// Bytes offered in one call: what a socket buffer takes at best.
 const OFFER_BYTES_MAX: usize = 1024 * 1024;
 /// Calls for one connection in one turn; a queue of many small frames goes on in the next.

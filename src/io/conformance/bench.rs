@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -250,7 +249,7 @@ impl<D: Kernel> Bench<D> {
     /// Sends until the socket is full and a send is under way; the block it is of, and the bytes taken.
     #[track_caller]
     pub(super) fn fill(&mut self, token: Token) -> Block {
-        let block = self.block(&vec![FILLS.fetch_add(1, Ordering::Relaxed); FILL_BYTES]);
+        let block = self.block(&vec![b'x'; FILL_BYTES]);
         let start = Instant::now();
         loop {
             self.send(token, &[Segment { block, start: 0, end: FILL_BYTES as u32 }]).expect("the connection is well");
@@ -272,11 +271,8 @@ impl<D: Kernel> Bench<D> {
     }
 }
 
-/// Each full socket gets a byte of its own, so that no other test's memory can pass for it.
-static FILLS: AtomicU8 = AtomicU8::new(1);
-
 /// More than a socket takes without a reader.
-pub(super) const FILL_BYTES: usize = 8 * 1024 * 1024;
+const FILL_BYTES: usize = 8 * 1024 * 1024;
 
 /// A listener on a free port; what it accepts has small buffers.
 fn listener() -> Socket {

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, FILL_BYTES, OPTIONS, PATIENCE, reset};
+use super::bench::{Bench, OPTIONS, PATIENCE, reset};
 use crate::io::{Bell, Close, Event, Kernel, Progress, Segment};
 
 /// Bytes that tell where they are.
@@ -79,19 +79,19 @@ pub(super) fn a_send_to_a_full_socket_goes_on_when_the_peer_reads<D: Kernel>(mut
 
 pub(super) fn a_block_is_held_until_the_kernel_has_taken_it<D: Kernel>(mut bench: Bench<D>) {
     let (mut peer, token) = bench.pair();
-    let block = bench.fill(token);
-    let (before, filled) = (bench.told[&token].taken, bench.driver.store().bytes(block)[0]);
-    bench.release(block);
-    // What the kernel still works on stays. Memory that was freed would be read as what stands there then, or not at all.
-    assert_eq!(bench.driver.store().blocks(), usize::from(bench.told[&token].is_pinned));
-    let taken_by_others = vec![0; FILL_BYTES];
-    assert!(read_exactly(&mut peer, before).iter().all(|byte| *byte == filled));
-    bench.until("the send is done", |bench| !bench.told[&token].under_way);
-    let more = bench.told[&token].taken - before;
-    assert!(read_exactly(&mut peer, more).iter().all(|byte| *byte == filled));
-    assert!(bench.told[&token].failures.is_empty());
-    drop(std::hint::black_box(taken_by_others));
-    assert_eq!(bench.driver.store().blocks(), 0);
+    for count in [1, 3] {
+        let blocks: Vec<_> = (0..count).map(|_| bench.block(&[b'x'; 1000])).collect();
+        let segments: Vec<_> = blocks.iter().map(|block| Segment { block: *block, start: 0, end: 1000 }).collect();
+        bench.send(token, &segments).unwrap();
+        blocks.into_iter().for_each(|block| bench.release(block));
+        // What the kernel has still to read stays. Memory that was freed would be read as what stands there then.
+        assert_eq!(bench.driver.store().blocks(), count * usize::from(bench.told[&token].is_pinned));
+        let taken_by_others = vec![vec![0; 1000]; count];
+        bench.until("the send is done", |bench| !bench.told[&token].under_way);
+        assert_eq!(read_exactly(&mut peer, count * 1000), vec![b'x'; count * 1000]);
+        drop(std::hint::black_box(taken_by_others));
+        assert_eq!(bench.driver.store().blocks(), 0);
+    }
 }
 
 pub(super) fn push_tells_what_was_taken<D: Kernel>(mut bench: Bench<D>) {
@@ -192,6 +192,19 @@ pub(super) fn the_end_of_the_input_is_told_once_and_behind_its_bytes<D: Kernel>(
     assert_eq!(bench.told[&token].ends, 1);
     bench.send_all(token, b"heard");
     assert_eq!(read_exactly(&mut peer, 5), b"heard");
+}
+
+pub(super) fn the_end_of_the_input_is_not_told_again_with_other_news<D: Kernel>(mut bench: Bench<D>) {
+    let (mut peer, token) = bench.pair();
+    peer.shutdown(Shutdown::Write).unwrap();
+    bench.until("the end is told", |bench| bench.told[&token].ends > 0);
+    let block = bench.fill(token);
+    read_exactly(&mut peer, bench.told[&token].taken);
+    bench.until("the send goes on", |bench| !bench.told[&token].under_way);
+    bench.driver.shutdown_write(token);
+    bench.idle();
+    assert_eq!(bench.told[&token].ends, 1);
+    bench.release(block);
 }
 
 pub(super) fn an_end_that_comes_while_paused_is_told_afterwards<D: Kernel>(mut bench: Bench<D>) {

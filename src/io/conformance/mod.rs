@@ -35,6 +35,7 @@ duties! {
     nothing_comes_while_reading_is_paused
     a_paused_socket_keeps_at_most_its_budget
     the_end_of_the_input_is_told_once_and_behind_its_bytes
+    the_end_of_the_input_is_not_told_again_with_other_news
     an_end_that_comes_while_paused_is_told_afterwards
     a_loud_peer_keeps_no_other_waiting
     more_at_once_than_there_are_buffers_arrives_whole

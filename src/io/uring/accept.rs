@@ -8,7 +8,8 @@
 //! - What the kernel closes of a ring after a SIGKILL takes longer than the process lives. A listener goes with the process, and the
 //!   next start finds its address free.
 //!
-//! System calls of a new connection: accept4(2), which brings the address, too; the poll is an entry of the ring.
+//! System calls of a new connection: accept4(2), which brings the address, too, and behind a crowd one more for each listener of the
+//! worker, which says that nobody is left: the poll does not tell whose connection came. The poll itself is an entry of the ring.
 
 // An operation is handed to the kernel.
 #![allow(unsafe_code)]

@@ -7,14 +7,12 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
-use io_uring::squeue::Entry;
-
 use super::Uring;
 use super::buffers::GROUP;
 use super::operation::{self, Operation, Receiving};
-use super::ring::Ring;
-use super::socket::Input;
-use crate::io::Token;
+use super::socket::{Input, Output};
+use crate::io::store::slice;
+use crate::io::{Progress, SEGMENTS_MAX, Segment, Token};
 
 /// How long a socket is quiet before it is parked, in nanoseconds; it may take twice as long to be noticed. Well below the usual time
 /// between two pings, so that an idle subscriber is parked most of the time; above that between the messages of a lively chat.
@@ -76,7 +74,7 @@ impl Uring {
     }
 
     /// Makes room for one more message of this many slices.
-    pub(super) fn make_room_for_message(&mut self, slices: usize) {
+    fn make_room_for_message(&mut self, slices: usize) {
         if !self.messages.has_room(slices) {
             self.ring.submit();
         }
@@ -85,11 +83,45 @@ impl Uring {
         }
     }
 
-    /// Hands a send over.
-    pub(super) fn push_send(&mut self, entry: &Entry) {
-        // SAFETY: the bytes lie in blocks of the store that `Runs::pin` has counted for this send: until its completion gives them
-        // back none is freed, and an owned one does not grow. Header and slices stay until their entry has left the queue.
-        unsafe { self.ring.push(entry) };
+    /// Hands a send over, the socket's only one.
+    pub(super) fn arm_send(&mut self, token: Token, segments: &[Segment]) -> io::Result<Progress> {
+        let segments = &segments[..segments.len().min(SEGMENTS_MAX)];
+        if segments.len() > 1 {
+            self.make_room_for_message(segments.len());
+        }
+        let Some(socket) = self
+            .sockets
+            .get_mut(token.slot as usize)
+            .filter(|socket| socket.generation == token.generation && !socket.flags.closing)
+        else {
+            return Ok(Progress::Sent(0));
+        };
+        match socket.output {
+            Output::Idle => {}
+            Output::Broken(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            Output::Sending | Output::Full | Output::Resting | Output::Sent(_) => {
+                unreachable!("at most one send is under way per socket")
+            }
+        }
+        let entry = match segments {
+            [only] => operation::send(socket.fd.as_raw_fd(), token, slice(&self.store, only)),
+            several => operation::send_message(socket.fd.as_raw_fd(), token, self.messages.add(&self.store, several)),
+        };
+        socket.pins = self.runs.pin(&mut self.store, segments);
+        socket.output = Output::Sending;
+        // SAFETY: the bytes lie in blocks of the store that were just counted for this send: until its completion gives them back none
+        // is freed, and an owned one does not grow. Header and slices stay until their entry has left the queue.
+        unsafe { self.ring.push(&entry) };
+        Ok(Progress::Pending)
+    }
+
+    /// Has room in the socket waited for.
+    pub(super) fn arm_room(&mut self, token: Token) {
+        let Some(socket) = self.socket(token) else { return };
+        socket.output = Output::Full;
+        let entry = operation::room(socket.fd.as_raw_fd(), token);
+        // SAFETY: the operation points at no memory.
+        unsafe { self.ring.push(&entry) };
     }
 
     /// Has the operation end that brings the socket's input, if one is under way.
@@ -107,7 +139,8 @@ impl Uring {
 
     /// Has an operation end.
     pub(super) fn cancel(&mut self, operation: Operation) {
-        cancel_by(&mut self.ring, &operation::cancel(operation));
+        // SAFETY: a cancellation points at no memory.
+        unsafe { self.ring.push(&operation::cancel(operation)) };
     }
 
     /// Looks for sockets from which nothing came since the last look, and parks them.
@@ -143,9 +176,4 @@ impl Drop for Uring {
         self.buffers.leave_to_kernel();
         tracing::error!(operations = self.ring.under_way(), "the kernel does not end its operations; their memory is left to it");
     }
-}
-
-fn cancel_by(ring: &mut Ring, entry: &Entry) {
-    // SAFETY: a cancellation points at no memory.
-    unsafe { ring.push(entry) };
 }

@@ -35,6 +35,8 @@ pub(super) enum Operation {
     Watch(Token),
     /// Takes bytes to a socket.
     Send(Token),
+    /// Waits until a socket takes more.
+    Room(Token),
     /// Waits until somebody comes to a listener.
     Doorbell,
     /// Waits for the bell.
@@ -52,6 +54,7 @@ const SEND: u64 = 3;
 const DOORBELL: u64 = 4;
 const BELL: u64 = 5;
 const CANCEL: u64 = 6;
+const ROOM: u64 = 7;
 
 impl Operation {
     /// The name as the kernel carries it.
@@ -60,6 +63,7 @@ impl Operation {
             Self::Receive(token) => (RECEIVE, token.slot, token.generation),
             Self::Watch(token) => (WATCH, token.slot, token.generation),
             Self::Send(token) => (SEND, token.slot, token.generation),
+            Self::Room(token) => (ROOM, token.slot, token.generation),
             Self::Doorbell => (DOORBELL, 0, 0),
             Self::Bell => (BELL, 0, 0),
             Self::Cancel => (CANCEL, 0, 0),
@@ -75,6 +79,7 @@ impl Operation {
             RECEIVE => Self::Receive(token),
             WATCH => Self::Watch(token),
             SEND => Self::Send(token),
+            ROOM => Self::Room(token),
             DOORBELL => Self::Doorbell,
             BELL => Self::Bell,
             CANCEL => Self::Cancel,
@@ -124,14 +129,25 @@ pub(super) fn watch(socket: RawFd, token: Token) -> Entry {
 /// Sends bytes that lie in one piece.
 pub(super) fn send(socket: RawFd, token: Token, bytes: &[u8]) -> Entry {
     opcode::Send::new(Fd(socket), bytes.as_ptr(), bytes.len() as u32)
-        .flags(NO_SIGNAL)
+        .flags(SEND_FLAGS)
         .build()
         .user_data(Operation::Send(token).to_bits())
 }
 
 /// Sends what a message header points at.
 pub(super) fn send_message(socket: RawFd, token: Token, message: *const libc::msghdr) -> Entry {
-    opcode::SendMsg::new(Fd(socket), message).flags(NO_SIGNAL as u32).build().user_data(Operation::Send(token).to_bits())
+    opcode::SendMsg::new(Fd(socket), message).flags(SEND_FLAGS as u32).build().user_data(Operation::Send(token).to_bits())
+}
+
+/// Waits until a socket takes more, or its peer has shut its side: the kernel adds that to what every poll waits for.
+pub(super) fn room(socket: RawFd, token: Token) -> Entry {
+    opcode::PollAdd::new(Fd(socket), u32::from(PollFlags::OUT.bits())).build().user_data(Operation::Room(token).to_bits())
+}
+
+/// Whether [`room`] has ended for another reason than that the peer has shut its side.
+pub(super) fn is_room(result: i32) -> bool {
+    let events = PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
+    result < 0 || result & i32::from(events.bits()) != 0
 }
 
 /// Waits until somebody is queued at a listener: `epoll` has them all.
@@ -177,8 +193,10 @@ impl Completion {
     }
 }
 
-/// A peer that has gone must not kill the process by SIGPIPE.
-const NO_SIGNAL: i32 = SendFlags::NOSIGNAL.bits() as i32;
+/// A peer that has gone must not kill the process by SIGPIPE. And a send that finds no room comes back at once: left to itself the kernel
+/// waits by a poll, which a peer that has shut its side ends without room; after some tries it gives the send to a thread of its own that
+/// blocks, one for each such peer.
+const SEND_FLAGS: i32 = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT).bits() as i32;
 
 #[cfg(test)]
 mod tests {
@@ -191,6 +209,7 @@ mod tests {
             Operation::Receive(token),
             Operation::Watch(token),
             Operation::Send(token),
+            Operation::Room(token),
             Operation::Doorbell,
             Operation::Bell,
             Operation::Cancel,

@@ -132,6 +132,12 @@ impl Ring {
         self.uring.submission().is_empty()
     }
 
+    /// A call could bring something: entries wait for it, or work that the kernel has deferred; or it was brought already.
+    pub(super) fn is_due(&mut self) -> bool {
+        let entries = self.uring.submission();
+        !entries.is_empty() || entries.taskrun() || entries.cq_overflow() || !self.completed.is_empty()
+    }
+
     /// Operations that have not had their last completion.
     pub(super) fn under_way(&self) -> u64 {
         self.under_way

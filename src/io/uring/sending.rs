@@ -8,11 +8,9 @@ use std::mem::MaybeUninit;
 
 use slab::Slab;
 
-use crate::io::{Block, Segment, Store};
+use crate::io::store::slice;
+use crate::io::{Block, SEGMENTS_MAX, Segment, Store};
 use crate::limits::BufferPool;
-
-/// Segments handed to the kernel in one send; more than a few dozen gain nothing.
-pub(super) const SEGMENTS_MAX: usize = 64;
 
 /// Blocks that a send in flight holds. The store keeps their bytes in place until the send's completion gives them back.
 #[derive(Debug)]
@@ -124,11 +122,6 @@ impl fmt::Debug for Messages {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Messages").field("waiting", &self.headers.len()).finish_non_exhaustive()
     }
-}
-
-/// The bytes of a segment.
-pub(super) fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
-    &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
 }
 
 #[cfg(test)]

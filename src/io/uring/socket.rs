@@ -36,6 +36,10 @@ pub(super) enum Output {
     Idle,
     /// The kernel has it.
     Sending,
+    /// The socket had no room: a poll waits for some.
+    Full,
+    /// The kernel is asked for room again in a moment; until then nothing is under way.
+    Resting,
     /// So many bytes were taken, which the worker has not been told yet.
     Sent(u32),
     /// The connection is broken by this errno: nothing will be sent any more.
@@ -59,6 +63,8 @@ pub(super) struct Flags {
     pub(super) active: bool,
     /// The next operation for its input is a poll.
     pub(super) quiet: bool,
+    /// A poll has found room since the last send.
+    pub(super) had_room: bool,
     /// Handed over for closing: its descriptor is closed after its last completion.
     pub(super) closing: bool,
 }
@@ -95,7 +101,7 @@ impl Socket {
 
     /// No completion names it any more.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.input == Input::Idle && self.output != Output::Sending
+        self.input == Input::Idle && !matches!(self.output, Output::Sending | Output::Full)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What this driver does beyond the duties of all: parking, pausing, waiting for buffers and memory, and how it ends.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use rustix::io::Errno;
 
 use super::ring::Ring;
 use super::socket::{Input, Output};
-use super::{ENTRIES_MAX, Uring};
+use super::{ENTRIES_MAX, RETRIES_MAX, RETRY, Uring};
 use crate::frame::{Epoch, Form, Forms, Kind, Payload, Position, Publication, Topic};
 use crate::io::conformance::can_be_had;
 use crate::io::{Close, Driver, Event, Kernel, Options, Segment, Token};
+use crate::limits::BufferPool;
 use crate::metrics::Trouble;
 
 const OPTIONS: Options = Options {
@@ -118,22 +120,99 @@ fn more_sockets_than_buffers_wait_for_one_and_are_counted() {
     assert_eq!(driver.buffers.count(), 8);
 }
 
-/// A send that the peer does not take, of a frame whose references tell who holds its bytes.
+/// A send that the kernel has not heard of yet, of a frame whose references tell who holds its bytes.
 fn send_under_way(driver: &mut Uring) -> (UnixStream, Arc<Publication>) {
     let (peer, token) = pair(driver);
     let position = Position { epoch: Epoch::from_random(1), offset: 1 };
-    let payload = Payload::new(Kind::Text, &[b'x'; 4 * 1024 * 1024]).unwrap();
+    let payload = Payload::new(Kind::Text, b"x").unwrap();
     let forms = Forms::NONE.with(Form::WsRaw);
     let frame = Arc::new(Publication::new(Topic::new("chat").unwrap(), position, 0, 0, payload, forms));
     let block = driver.store().share(&frame, Form::WsRaw);
-    let end = driver.store().bytes(block).len() as u32;
-    // The first send takes what the socket has room for.
+    driver.send(token, &[Segment { block, start: 0, end: 3 }]).unwrap();
+    driver.store().release(block, &mut BufferPool::new(0));
+    (peer, frame)
+}
+
+/// Sends until the socket has no room.
+fn fill(driver: &mut Uring, token: Token) {
+    let block = driver.store().own(vec![b'x'; 1024 * 1024]);
     while driver.socket(token).unwrap().output == Output::Idle {
-        driver.send(token, &[Segment { block, start: 0, end }]).unwrap();
+        driver.send(token, &[Segment { block, start: 0, end: 1024 * 1024 }]).unwrap();
         driver.wait(Some(Duration::ZERO));
         while driver.poll().is_some() {}
     }
-    (peer, frame)
+}
+
+#[test]
+fn a_push_that_can_bring_nothing_is_no_system_call() {
+    let Some(mut driver) = driver() else { return };
+    let (_peer, token) = pair(&mut driver);
+    fill(&mut driver, token);
+    driver.wait(Some(Duration::ZERO));
+    assert_eq!(driver.socket(token).unwrap().output, Output::Full);
+    driver.ring.refusals = vec![Errno::IO];
+    assert_eq!(driver.push(token), None);
+    assert_eq!(driver.ring.refusals.len(), 1, "a call was made");
+    driver.ring.refusals.clear();
+}
+
+#[test]
+fn a_send_without_room_where_a_poll_has_just_found_some_waits_a_moment() {
+    let Some(mut driver) = driver() else { return };
+    let (_peer, token) = pair(&mut driver);
+    for expected in [Output::Full, Output::Resting] {
+        // As the kernel answers where it has no memory for TCP.
+        driver.send_completed(token, -Errno::AGAIN.raw_os_error());
+        assert_eq!(driver.socket(token).unwrap().output, expected);
+        until(&mut driver, |driver, _| driver.socket(token).unwrap().output == Output::Idle);
+    }
+    assert_eq!(driver.troubles(Trouble::SendRetried), 1);
+}
+
+#[test]
+fn a_crowd_that_has_shut_its_side_is_asked_for_room_some_at_a_time() {
+    let Some(mut driver) = driver() else { return };
+    let mut pairs: Vec<_> = (0..3 * RETRIES_MAX).map(|_| pair(&mut driver)).collect();
+    for (peer, token) in &pairs {
+        peer.shutdown(Shutdown::Write).unwrap();
+        fill(&mut driver, *token);
+    }
+    let asked =
+        |driver: &mut Uring| pairs.iter().filter(|(_, token)| driver.socket(*token).unwrap().output == Output::Full).count();
+    until(&mut driver, |driver, _| asked(driver) == 0);
+    std::thread::sleep(RETRY);
+    driver.retry();
+    assert_eq!(asked(&mut driver), RETRIES_MAX);
+    for (peer, token) in &mut pairs {
+        peer.set_nonblocking(true).unwrap();
+        while peer.read(&mut [0; 4096]).is_ok() {}
+        until(&mut driver, |driver, _| driver.socket(*token).unwrap().output == Output::Idle);
+    }
+}
+
+#[test]
+fn a_peer_that_has_shut_its_side_is_asked_for_room_now_and_then() {
+    let Some(mut driver) = driver() else { return };
+    let (mut peer, token) = pair(&mut driver);
+    peer.shutdown(Shutdown::Write).unwrap();
+    fill(&mut driver, token);
+    until(&mut driver, |driver, _| driver.socket(token).unwrap().output == Output::Resting);
+    let (start, mut turns) = (Instant::now(), 0);
+    while start.elapsed() < 10 * RETRY {
+        driver.wait(Some(PATIENCE));
+        assert!(driver.poll().is_none(), "there is no room");
+        turns += 1;
+    }
+    // For each time one turn in which it is asked and one that ends in time, and twice as many to spare.
+    assert!(turns <= 40, "{turns} turns in {:?}", start.elapsed());
+    peer.set_nonblocking(true).unwrap();
+    while peer.read(&mut [0; 4096]).is_ok() {}
+    until(&mut driver, |driver, _| driver.socket(token).unwrap().output == Output::Idle);
+    // It is closed while it rests.
+    fill(&mut driver, token);
+    until(&mut driver, |driver, _| driver.socket(token).unwrap().output == Output::Resting);
+    driver.close(token, Close::InOrder);
+    until(&mut driver, |driver, _| driver.sockets.is_empty());
 }
 
 #[test]

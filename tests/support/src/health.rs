@@ -35,6 +35,14 @@ impl Server {
         Vitals { descriptors, memory_bytes: kibibytes * 1024 }
     }
 
+    /// How many threads have a name that begins so.
+    #[must_use]
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process runs");
+        let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|each| each.starts_with(name)).count()
+    }
+
     /// The CPU time that all threads have used, in steps of 10 ms.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
