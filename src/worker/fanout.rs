@@ -14,8 +14,9 @@ use super::options::SlowConsumer;
 use super::outbox::Frames;
 use super::run::{FramesByForm, Run};
 
-/// References given out in one turn at most, so that a turn stays short also where its subscribers are few and its publications many.
-const DELIVERIES_MAX: usize = 64 * 1024;
+/// References given out in one turn at most, so that a turn stays short also where its subscribers are few, or wait for room, and its
+/// publications many: a millisecond's work.
+const DELIVERIES_MAX: usize = 16 * 1024;
 
 /// Publications a worker hands out at the same time, joined in runs or not. Beyond it the next wait in the rings, then in line for a credit, and so with
 /// their publishers: who publishes faster than all subscribers can be served is slowed down, and no queue grows.
@@ -28,6 +29,8 @@ impl<D: Driver> Core<D> {
         if !self.hub.has_open_fanouts() || !self.gate.lets_through(self.now, crowded) {
             return;
         }
+        // Answers and pongs of this turn do not wait for the writes of a fan-out.
+        self.flush_dirty(driver);
         let (mut left, mut handed) = (DELIVERIES_MAX, 0);
         // Connections that have something to write for another reason are not held against the fan-outs.
         let dirty_max = self.dirty.len() + self.options.fanout_slice;

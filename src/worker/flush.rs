@@ -15,6 +15,14 @@ const SENDS_MAX: usize = 4;
 impl<D: Driver> Core<D> {
     /// Flushes what the turn made dirty, then closes what ended.
     pub(super) fn flush(&mut self, driver: &mut D) {
+        self.flush_dirty(driver);
+        while let Some((token, how)) = self.closing.pop() {
+            driver.close(token, how);
+        }
+    }
+
+    /// Flushes what the turn has made dirty so far.
+    pub(super) fn flush_dirty(&mut self, driver: &mut D) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             self.connections[slot as usize].flags.dirty = false;
@@ -23,9 +31,6 @@ impl<D: Driver> Core<D> {
         // Queues of very many small frames stand here again.
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
-        while let Some((token, how)) = self.closing.pop() {
-            driver.close(token, how);
-        }
     }
 
     /// The socket takes more; `taken` bytes of the send before went out meanwhile.
