@@ -22,8 +22,8 @@ pub enum Ending {
     /// Another error of the socket.
     #[error("{0}")]
     Socket(io::Error),
-    /// An HTTP answer other than 101, with its text.
-    #[error("the server refused the upgrade with {status}: {text}")]
+    /// An HTTP answer other than the one that was wanted, with its text.
+    #[error("the server refused with {status}: {text}")]
     Rejected {
         /// The status of the answer.
         status: u16,

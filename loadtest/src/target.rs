@@ -24,6 +24,8 @@ pub enum Dialect {
     Nats,
     /// Socket.IO over a WebSocket
     Socketio,
+    /// An event stream (server-sent events); published by POST
+    Sse,
     /// HTTP, for publishing alone
     #[value(skip)]
     Post,
@@ -37,6 +39,7 @@ impl Dialect {
             Self::Redis => "redis",
             Self::Nats => "nats",
             Self::Socketio => "socketio",
+            Self::Sse => "sse",
             Self::Post => "post",
         }
     }
@@ -77,7 +80,7 @@ impl Target {
             return Err(Failure::Usage(format!("{url}: a user and a password in the URL are not supported")));
         }
         let dialect = dialect.unwrap_or(of_scheme);
-        let is_http = |dialect| matches!(dialect, Dialect::Raw | Dialect::Socketio | Dialect::Post);
+        let is_http = |dialect| matches!(dialect, Dialect::Raw | Dialect::Socketio | Dialect::Sse | Dialect::Post);
         if is_http(dialect) != is_http(of_scheme) || (dialect != of_scheme && !is_http(dialect)) {
             return Err(Failure::Usage(format!("{url}: its scheme is not that of --sub")));
         }
@@ -140,7 +143,7 @@ impl Target {
         match self.dialect {
             Dialect::Redis | Dialect::Post => true,
             Dialect::Nats => confirm,
-            Dialect::Raw | Dialect::Socketio => false,
+            Dialect::Raw | Dialect::Socketio | Dialect::Sse => false,
         }
     }
 
@@ -192,7 +195,7 @@ const fn default_port(dialect: Dialect) -> u16 {
     match dialect {
         Dialect::Redis => 6379,
         Dialect::Nats => 4222,
-        Dialect::Raw | Dialect::Socketio | Dialect::Post => 80,
+        Dialect::Raw | Dialect::Socketio | Dialect::Sse | Dialect::Post => 80,
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use crate::ending::Ending;
 use crate::target::{Target, Topics};
 
-use super::{ANSWER_BYTES_MAX, Event, number, words};
+use super::{ANSWER_BYTES_MAX, Event, number, read_head, words};
 
 /// Takes whole answers and returns how many bytes they had.
 pub fn consume(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
@@ -32,12 +32,7 @@ pub fn publish(target: &Target, topic: u32, payload: &[u8], out: &mut Vec<u8>) {
 fn read_answer(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<usize>, Ending> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut answer = httparse::Response::new(&mut headers);
-    let head_bytes = match answer.parse(bytes) {
-        Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-        Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(Ending::Answer("its head has more than 16 KiB")),
-        Err(_) => return Err(Ending::Answer("it is not HTTP/1.1")),
-    };
+    let Some(head_bytes) = read_head(&mut answer, bytes)? else { return Ok(None) };
     let header =
         |name: &str| answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
     let status = answer.code.unwrap_or_default();

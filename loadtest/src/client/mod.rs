@@ -12,6 +12,7 @@ mod http;
 mod nats;
 mod redis;
 mod socketio;
+mod sse;
 mod websocket;
 
 use std::mem;
@@ -75,6 +76,7 @@ enum Protocol {
     SocketIo(socketio::Reader),
     Redis(redis::Reader),
     Nats(nats::Reader),
+    Sse(sse::Reader),
     Http,
 }
 
@@ -86,6 +88,7 @@ impl Client {
             Dialect::Socketio => Protocol::SocketIo(socketio::Reader::greet(target, purpose, out)),
             Dialect::Redis => Protocol::Redis(redis::Reader::greet(target, purpose, out)),
             Dialect::Nats => Protocol::Nats(nats::Reader::greet(target, purpose, out)),
+            Dialect::Sse => Protocol::Sse(sse::Reader::greet(target, purpose, out)),
             Dialect::Post => Protocol::Http,
         };
         Self { protocol, tail: Vec::new() }
@@ -118,6 +121,7 @@ impl Client {
     pub fn handle_end(&self) -> Ending {
         match &self.protocol {
             Protocol::WebSocket(reader) => reader.handle_end(&self.tail),
+            Protocol::Sse(reader) => reader.handle_end(&self.tail),
             _ => Ending::EndOfStream,
         }
     }
@@ -130,7 +134,7 @@ impl Client {
             Dialect::Socketio => socketio::publish(payload, out),
             Dialect::Redis => redis::publish(target, topic, payload, out),
             Dialect::Nats => nats::publish(target, topic, payload, confirm, out),
-            Dialect::Post => http::publish(target, topic, payload, out),
+            Dialect::Post | Dialect::Sse => http::publish(target, topic, payload, out),
         }
     }
 
@@ -139,7 +143,7 @@ impl Client {
         match target.dialect {
             Dialect::Redis => redis::subscribe(target, topic, out),
             Dialect::Nats => nats::subscribe(target, topic, out),
-            Dialect::Raw | Dialect::Socketio | Dialect::Post => {}
+            Dialect::Raw | Dialect::Socketio | Dialect::Sse | Dialect::Post => {}
         }
     }
 
@@ -148,7 +152,7 @@ impl Client {
         match target.dialect {
             Dialect::Redis => redis::unsubscribe(target, topic, out),
             Dialect::Nats => nats::unsubscribe(topic, out),
-            Dialect::Raw | Dialect::Socketio | Dialect::Post => {}
+            Dialect::Raw | Dialect::Socketio | Dialect::Sse | Dialect::Post => {}
         }
     }
 
@@ -158,9 +162,25 @@ impl Client {
             Protocol::SocketIo(reader) => reader.consume(bytes, replies, sink),
             Protocol::Redis(reader) => reader.consume(bytes, sink),
             Protocol::Nats(reader) => reader.consume(bytes, replies, sink),
+            Protocol::Sse(reader) => reader.consume(bytes, sink),
             Protocol::Http => http::consume(bytes, sink),
         }
     }
+}
+
+/// Parses the head of an answer and returns what it took; `None` while it isn't whole.
+fn read_head<'b>(answer: &mut httparse::Response<'_, 'b>, bytes: &'b [u8]) -> Result<Option<usize>, Ending> {
+    match answer.parse(bytes) {
+        Ok(httparse::Status::Complete(head_bytes)) => Ok(Some(head_bytes)),
+        Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => Ok(None),
+        Ok(httparse::Status::Partial) => Err(Ending::Answer("its head has more than 16 KiB")),
+        Err(_) => Err(Ending::Answer("it is not HTTP/1.1")),
+    }
+}
+
+/// A refusal by HTTP, with what its body says.
+fn refusal(status: u16, body: &[u8]) -> Ending {
+    Ending::Rejected { status, text: words(body) }
 }
 
 /// The server's own words, on one line.

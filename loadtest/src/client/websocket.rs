@@ -12,7 +12,7 @@ use crate::ending::Ending;
 use crate::target::{Target, Topics};
 use crate::wire::{self, ACCEPT_BYTES, Header, PAYLOAD_BYTES_MAX};
 
-use super::{ANSWER_BYTES_MAX, Event, Purpose, words};
+use super::{ANSWER_BYTES_MAX, Event, Purpose, read_head, refusal};
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -96,12 +96,7 @@ impl Reader {
     fn read_answer(&mut self, bytes: &[u8], accept: &[u8; ACCEPT_BYTES]) -> Result<usize, Ending> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut answer = httparse::Response::new(&mut headers);
-        let head_bytes = match answer.parse(bytes) {
-            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-            Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return Ok(0),
-            Ok(httparse::Status::Partial) => return Err(Ending::Answer("its head has more than 16 KiB")),
-            Err(_) => return Err(Ending::Answer("it is not HTTP/1.1")),
-        };
+        let Some(head_bytes) = read_head(&mut answer, bytes)? else { return Ok(0) };
         let header = |name: &str| {
             answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
         };
@@ -180,10 +175,6 @@ fn close_of(payload: &[u8]) -> Event<'_> {
     }
 }
 
-fn refusal(status: u16, body: &[u8]) -> Ending {
-    Ending::Rejected { status, text: words(body) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,11 +237,11 @@ mod tests {
         let stream = b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\ntoo many\n";
         for cut in 0..=stream.len() {
             let (left, right) = stream.split_at(cut);
-            assert_eq!(read(&[left, right]).unwrap_err(), "the server refused the upgrade with 503: too many");
+            assert_eq!(read(&[left, right]).unwrap_err(), "the server refused with 503: too many");
         }
         let (mut reader, answer) = (reader(), b"HTTP/1.1 404 Nothing\r\n\r\nnot here");
         assert_eq!(reader.consume(answer, &mut Vec::new(), &mut |_| ()).unwrap(), 0);
-        assert_eq!(reader.handle_end(answer).to_string(), "the server refused the upgrade with 404: not here");
+        assert_eq!(reader.handle_end(answer).to_string(), "the server refused with 404: not here");
     }
 
     #[test]

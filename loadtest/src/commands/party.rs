@@ -117,11 +117,15 @@ impl Publishing {
     /// Where those connect to who only publish; None where subscribers do it.
     fn target(&self, engine: &mut Engine) -> Result<Option<usize>, Failure> {
         let own = engine.net.target(0);
-        match (own.dialect, self.publish.unwrap_or(if self.post.is_some() { How::Post } else { How::Ws })) {
+        let is_posted = self.post.is_some() || own.dialect == Dialect::Sse;
+        match (own.dialect, self.publish.unwrap_or(if is_posted { How::Post } else { How::Ws })) {
             (Dialect::Redis | Dialect::Nats, _) if self.publish.is_some() || self.post.is_some() => Err(Failure::Usage(
                 "--publish and --post are for WebSocket and HTTP; Redis and NATS have their own way".to_owned(),
             )),
             (Dialect::Redis | Dialect::Nats, _) => Ok(Some(0)),
+            (Dialect::Sse, How::Ws) => {
+                Err(Failure::Usage("an event stream can't publish: leave --publish out, or use --publish post".to_owned()))
+            }
             (_, How::Ws) => Ok(None),
             (_, How::Post) => {
                 let target = match &self.post {

@@ -1,6 +1,6 @@
 //! Each command a second against the real server and both floors. Meanings are checked, never speed.
 
-use crate::support::{Process, SHORT, against_each, check_latency, count, fantail, measure};
+use crate::support::{Process, SHORT, against_each, check_latency, count, fantail, measure, run};
 
 #[test]
 fn connect_opens_and_closes_in_every_way() {
@@ -137,7 +137,25 @@ fn a_refusal_is_told_in_the_servers_words() {
         let output = crate::support::run(&[&flags[..], &[&url]].concat());
         assert_eq!(output.status.code(), Some(1));
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(error.contains("refused the upgrade with 404") && error.contains("urn:fantail:problem"), "{error}");
+        assert!(error.contains("refused with 404") && error.contains("urn:fantail:problem"), "{error}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn event_streams_get_every_message_once() {
+    let server = Process::fantail();
+    let url = format!("http://{}/topics/{{topic}}", server.address);
+    for flags in [["--rate", "50"], ["--window", "4"]] {
+        let command = ["fanout", &url, "--sub", "sse", "--connections", "20", "--pid", &server.pid()];
+        let json = measure(&[&command[..], &flags, &SHORT].concat());
+        for fault in ["lost", "duplicated", "reordered", "foreign", "connections_lost"] {
+            assert_eq!(count(&json, fault), 0, "{fault}: {json:#}");
+        }
+        assert!(count(&json, "delivered") >= 20 * 10, "{json:#}");
+        check_latency(&json, "delivery", 200);
+    }
+    let output = run(&["fanout", &url, "--sub", "sse", "--publish", "ws"]);
+    let refused = String::from_utf8(output.stderr).unwrap();
+    assert!(refused.contains("an event stream can't publish"), "{refused}");
 }
