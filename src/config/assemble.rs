@@ -44,6 +44,7 @@ impl Config {
             fanout_slice: self.fanout_slice as usize,
             mailbox_requests: self.mailbox_size as usize,
             mailbox_deliveries: self.mailbox_size as usize,
+            silence_max: Duration::from(self.ping_interval) + Duration::from(self.pong_timeout),
             keep_alive: format!("timeout={}", (millis(self.ping_interval) + millis(self.pong_timeout)).div_ceil(1000)),
             io_name,
             topics_max: self.max_topics as usize,

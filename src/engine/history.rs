@@ -42,8 +42,8 @@ pub(super) struct History {
 }
 
 impl History {
-    pub fn len(&self) -> usize {
-        self.kept.len()
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
     }
 
     /// What it takes in memory.
@@ -83,14 +83,22 @@ impl History {
         }
     }
 
-    /// Lets go of what is too old; returns when the last of that was due.
-    pub fn expire(&mut self, keep: Keep, now: Tick) -> Option<Tick> {
+    /// Lets go of what is too old, at most `left` publications, which it counts down; returns when the last of them was due.
+    pub fn expire(&mut self, keep: Keep, now: Tick, left: &mut usize) -> Option<Tick> {
         let mut last = None;
-        while let Some(due) = self.due(keep).filter(|due| *due <= now) {
+        while *left > 0
+            && let Some(due) = self.due(keep).filter(|due| *due <= now)
+        {
             self.drop_first();
+            *left -= 1;
             last = Some(due);
         }
         last
+    }
+
+    /// When the oldest publication was numbered.
+    pub fn oldest_ns(&self) -> Option<u64> {
+        self.kept.front().map(|publication| publication.numbered_ns)
     }
 
     /// What comes behind `since`, at most `bytes_max` bytes with envelopes, but at least one publication unless that is 0. `last` is the
@@ -100,8 +108,8 @@ impl History {
         let (after, reason) = match since {
             Since::Latest => (last, None),
             Since::Earliest => (first - 1, None),
-            Since::Within(duration) => {
-                let from_ns = now_ns.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+            Since::Within(_) | Since::From(_) => {
+                let Since::From(from_ns) = since.fixed(now_ns) else { unreachable!("a time is fixed to a moment") };
                 let index = self.kept.partition_point(|publication| publication.numbered_ns < from_ns);
                 (self.kept.get(index).map_or(last, |publication| publication.position.offset - 1), None)
             }
@@ -129,7 +137,7 @@ impl History {
             Some(publication) => publication.position.offset,
             None => after,
         };
-        Page { publications, position: Position { epoch, offset }, is_last, gap }
+        Page { publications, position: Position { epoch, offset }, newest: last, is_last, gap }
     }
 }
 
@@ -183,9 +191,10 @@ mod tests {
         assert_eq!(offsets(&history(5, Keep { bytes: 1, ..KEEP })), [5], "the newest is kept whatever its size");
         let mut aging = history(5, KEEP);
         let due = aging.due(KEEP).unwrap();
-        assert_eq!((aging.expire(KEEP, Tick(due.0 - 1)), aging.len()), (None, 3));
-        assert_eq!((aging.expire(KEEP, Tick(due.0 + 1)), offsets(&aging)), (Some(Tick(due.0 + 1)), vec![5]));
-        assert_eq!((aging.expire(KEEP, Tick::NEVER), aging.bytes(), aging.first()), (Some(Tick(due.0 + 2)), 0, None));
+        assert_eq!((aging.expire(KEEP, Tick(due.0 - 1), &mut 9), offsets(&aging).len()), (None, 3));
+        assert_eq!((aging.expire(KEEP, Tick(due.0 + 1), &mut 1), offsets(&aging)), (Some(due), vec![4, 5]), "so many at a time");
+        assert_eq!((aging.expire(KEEP, Tick(due.0 + 1), &mut 9), offsets(&aging)), (Some(Tick(due.0 + 1)), vec![5]));
+        assert_eq!((aging.expire(KEEP, Tick::NEVER, &mut 9), aging.bytes(), aging.first()), (Some(Tick(due.0 + 2)), 0, None));
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! left and the last kept publication has gone, and the next life draws another epoch, so that a cursor of the old one is
 //! recognised.
 //!
-//! All histories of a worker together have a bound, too. Over it the oldest publication goes, whichever topic it is of: the row of
-//! all that are kept is in the order of numbering, and passes over what its topic has let go of meanwhile.
+//! All histories of a worker together have a bound, too. Over it the oldest publication goes, whichever topic it is of: an index has
+//! the topics in the order of their oldest.
 
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,11 @@ pub const TOPIC_LINGER: Duration = Duration::from_secs(60);
 
 /// Topics looked at in one call of `expire`: some 100 microseconds.
 const EXPIRED_TOPICS_MAX: usize = 1024;
+/// Publications let go of in one call of `expire`: some 100 microseconds, too.
+const EXPIRED_PUBLICATIONS_MAX: usize = 1024;
+/// Publications let go of for one that needs their room. Were that not enough, as when small ones make room for a large one, the next
+/// publications go on.
+const DROPPED_MAX: usize = 1024;
 
 /// Numbers publications, and keeps them in memory.
 #[derive(Debug)]
@@ -34,9 +39,9 @@ pub struct MemoryEngine<R> {
     topics: HashMap<Topic, Life, RandomState>,
     topics_max: usize,
     classes: Arc<Classes>,
-    row: Row,
+    kept: Kept,
     history_bytes_max: u64,
-    /// Each topic that nobody subscribed to once, with a deadline not later than its true one.
+    /// Each topic for which there will be something to do, with a deadline not later than its true one; and some that were put off.
     endings: BinaryHeap<Ending>,
     events: VecDeque<EngineEvent<R>>,
     random: fastrand::Rng,
@@ -52,8 +57,8 @@ struct Life {
     history: History,
     /// When it ends, unless something is kept; [`Tick::NEVER`] while it has subscribers.
     end: Tick,
-    /// Whether `endings` holds the topic.
-    has_ending: bool,
+    /// When `endings` has it looked at next.
+    looked_at: Tick,
 }
 
 impl Life {
@@ -63,26 +68,28 @@ impl Life {
     }
 }
 
-/// Everything that is kept, in the order in which it was numbered, by topic and offset.
+/// What all histories hold together.
 #[derive(Debug, Default)]
-struct Row {
-    kept: VecDeque<(Topic, u64)>,
-    /// Publications in all histories; what stands in the row beyond them has gone already.
-    publications: usize,
-    /// Bytes of all histories.
+struct Kept {
+    /// When each topic's oldest publication was numbered, and which topic that is.
+    oldest: BTreeSet<(u64, Topic)>,
+    /// Bytes of all publications.
     bytes: u64,
 }
 
-impl Row {
-    /// What has gone may make up half of the row and this much.
-    const GONE_MAX: usize = 1024;
-
-    /// Changes a history and keeps count of it.
-    fn change<T>(&mut self, history: &mut History, change: impl FnOnce(&mut History) -> T) -> T {
-        let (publications, bytes) = (history.len(), history.bytes());
+impl Kept {
+    /// Changes a topic's history and keeps count of it.
+    fn change<T>(&mut self, topic: &Topic, history: &mut History, change: impl FnOnce(&mut History) -> T) -> T {
+        let (oldest, bytes) = (history.oldest_ns(), history.bytes());
         let result = change(history);
-        self.publications = self.publications + history.len() - publications;
         self.bytes = self.bytes + history.bytes() - bytes;
+        let now_oldest = history.oldest_ns();
+        if oldest != now_oldest {
+            if let Some(oldest) = oldest {
+                self.oldest.remove(&(oldest, topic.clone()));
+            }
+            self.oldest.extend(now_oldest.map(|oldest| (oldest, topic.clone())));
+        }
         result
     }
 }
@@ -104,7 +111,7 @@ impl<R> MemoryEngine<R> {
             topics: HashMap::default(),
             topics_max,
             classes,
-            row: Row::default(),
+            kept: Kept::default(),
             history_bytes_max,
             endings: BinaryHeap::new(),
             events: VecDeque::new(),
@@ -121,7 +128,7 @@ impl<R> MemoryEngine<R> {
     /// Bytes of all publications that are kept.
     #[must_use]
     pub fn history_bytes(&self) -> u64 {
-        self.row.bytes
+        self.kept.bytes
     }
 
     /// How many topics live.
@@ -140,7 +147,8 @@ impl<R> MemoryEngine<R> {
                 let epoch = Epoch::from_random(self.random.u64(..));
                 let class = self.classes.id_of(place.key().as_str());
                 let keep = self.classes.get(class).history.into();
-                let life = Life { epoch, last: 0, class, keep, history: History::default(), end: Tick(0), has_ending: false };
+                let life =
+                    Life { epoch, last: 0, class, keep, history: History::default(), end: Tick(0), looked_at: Tick::NEVER };
                 Ok((place.key().clone(), place.insert(life)))
             }
         }
@@ -158,66 +166,66 @@ impl<R> MemoryEngine<R> {
 
     /// Keeps a publication as its topic's class says; the oldest of all topics make room for it.
     fn keep(&mut self, publication: &Arc<Publication>) {
+        let Self { topics, kept, .. } = self;
         let topic = &publication.topic;
-        let Some(life) = self.topics.get_mut(topic.as_str()).filter(|life| life.keep.publications > 0) else { return };
+        let Some(life) = topics.get_mut(topic.as_str()).filter(|life| life.keep.publications > 0) else { return };
         let keep = life.keep;
-        self.row.change(&mut life.history, |history| history.push(Arc::clone(publication), keep));
-        if let Some(at) = life.history.due(keep).filter(|_| !std::mem::replace(&mut life.has_ending, true)) {
-            self.endings.push(Ending { at, topic: topic.clone() });
+        kept.change(topic, &mut life.history, |history| history.push(Arc::clone(publication), keep));
+        if let Some(at) = life.history.due(keep).filter(|at| *at < life.looked_at) {
+            self.schedule(topic, at);
         }
-        self.row.kept.push_back((topic.clone(), publication.position.offset));
-        while self.row.bytes > self.history_bytes_max {
+        for _ in 0..DROPPED_MAX {
+            if self.kept.bytes <= self.history_bytes_max {
+                break;
+            }
             self.drop_oldest();
-        }
-        if self.row.kept.len() > 2 * self.row.publications + Row::GONE_MAX {
-            let Self { topics, row, .. } = self;
-            row.kept.retain(|(topic, offset)| is_kept(topics, topic, *offset));
-            row.kept.give_back();
         }
     }
 
     /// Lets go of the oldest publication of all topics.
     fn drop_oldest(&mut self) {
-        while let Some((topic, offset)) = self.row.kept.pop_front() {
-            if let Some(life) = self.topics.get_mut(topic.as_str()).filter(|life| life.history.first() == Some(offset)) {
-                return self.row.change(&mut life.history, History::drop_first);
-            }
-        }
+        let Self { topics, kept, .. } = self;
+        let Some((_, topic)) = kept.oldest.first().cloned() else { return };
+        let Some(life) = topics.get_mut(topic.as_str()) else { return };
+        kept.change(&topic, &mut life.history, History::drop_first);
     }
 
-    /// Lets a topic without subscribers live on from `now`. An ending it has already is looked at first, and put off then.
+    /// Has a topic looked at when `at` has come, unless it will be before.
+    fn schedule(&mut self, topic: &Topic, at: Tick) {
+        let Some(life) = self.topics.get_mut(topic.as_str()).filter(|life| at < life.looked_at) else { return };
+        life.looked_at = at;
+        self.endings.push(Ending { at, topic: topic.clone() });
+    }
+
+    /// Lets a topic without subscribers live on from `now`.
     fn linger(&mut self, topic: &Topic, now: Tick) {
         let Some(life) = self.topics.get_mut(topic.as_str()) else { return };
         life.end = now.after(Tick::count(TOPIC_LINGER));
-        if !std::mem::replace(&mut life.has_ending, true) {
-            self.endings.push(Ending { at: life.end, topic: topic.clone() });
-        }
+        let at = life.end;
+        self.schedule(topic, at);
     }
 
-    /// Looks at a topic for which there may be something to do: what is too old goes, and where nothing is left, the topic.
-    fn settle(&mut self, mut ending: Ending, now: Tick) {
-        let Some(life) = self.topics.get_mut(ending.topic.as_str()) else { return };
+    /// Looks at a topic for which there may be something to do: what is too old goes, at most `left` publications, and where nothing
+    /// is left, the topic.
+    fn settle(&mut self, ending: Ending, now: Tick, left: &mut usize) {
+        let Self { topics, kept, .. } = self;
+        let Ending { at, topic } = ending;
+        // An earlier look has taken the place of this one, or the topic has begun another life.
+        let Some(life) = topics.get_mut(topic.as_str()).filter(|life| life.looked_at == at) else { return };
+        life.looked_at = Tick::NEVER;
         let keep = life.keep;
-        if let Some(gone) = self.row.change(&mut life.history, |history| history.expire(keep, now)) {
+        if let Some(gone) = kept.change(&topic, &mut life.history, |history| history.expire(keep, now, left)) {
             life.end = life.end.max(gone.after(Tick::count(TOPIC_LINGER)));
         }
         match life.due() {
-            None => life.has_ending = false,
-            Some(due) if due <= now => {
-                self.topics.remove(ending.topic.as_str());
-                self.topics.give_back();
+            None => {}
+            Some(due) if due <= now && life.history.is_empty() => {
+                topics.remove(topic.as_str());
+                topics.give_back();
             }
-            Some(due) => {
-                ending.at = due;
-                self.endings.push(ending);
-            }
+            Some(due) => self.schedule(&topic, due),
         }
     }
-}
-
-/// Whether a publication is still kept: everything behind the first that is.
-fn is_kept(topics: &HashMap<Topic, Life, RandomState>, topic: &Topic, offset: u64) -> bool {
-    topics.get(topic.as_str()).and_then(|life| life.history.first()).is_some_and(|first| first <= offset)
 }
 
 impl<R> Engine<R> for MemoryEngine<R> {
@@ -274,13 +282,14 @@ impl<R> Engine<R> for MemoryEngine<R> {
     }
 
     fn expire(&mut self, now: Tick) {
+        let mut left = EXPIRED_PUBLICATIONS_MAX;
         for _ in 0..EXPIRED_TOPICS_MAX {
             let Some(first) = self.endings.peek_mut() else { break };
-            if first.at > now {
+            if first.at > now || left == 0 {
                 break;
             }
             let ending = std::collections::binary_heap::PeekMut::pop(first);
-            self.settle(ending, now);
+            self.settle(ending, now, &mut left);
         }
         self.endings.give_back();
     }
@@ -439,31 +448,67 @@ mod tests {
     #[test]
     fn over_the_common_bound_the_oldest_goes_whichever_topic_it_is_of() {
         let mut engine = keeping(9, 4, Tick(5000));
-        append(&mut engine, 0, "a", Tick(0)).unwrap();
+        let mut now = Tick(0);
+        let mut append = |engine: &mut MemoryEngine<u32>, name| {
+            now = Tick(now.0 + 1);
+            append(engine, 0, name, now).unwrap();
+        };
+        append(&mut engine, "a");
         let one = engine.history_bytes();
         engine.history_bytes_max = 6 * one;
         for _ in 0..5 {
-            append(&mut engine, 0, "b", Tick(0)).unwrap();
+            append(&mut engine, "b");
         }
-        append(&mut engine, 0, "a", Tick(0)).unwrap();
+        append(&mut engine, "a");
         assert_eq!((kept(&mut engine, "a", Tick(0)), kept(&mut engine, "b", Tick(0))), (vec![1, 2], vec![2, 3, 4, 5]));
-        append(&mut engine, 0, "c", Tick(0)).unwrap();
-        append(&mut engine, 0, "c", Tick(0)).unwrap();
+        append(&mut engine, "c");
+        append(&mut engine, "c");
         assert_eq!((kept(&mut engine, "a", Tick(0)), kept(&mut engine, "b", Tick(0))), (vec![2], vec![3, 4, 5]));
         assert_eq!(engine.history_bytes(), 6 * one);
     }
 
     #[test]
-    fn what_has_gone_does_not_fill_the_row() {
-        let mut engine = keeping(9, 2, Tick(5000));
-        append(&mut engine, 0, "a", Tick(0)).unwrap();
-        for _ in 0..10_000 {
-            append(&mut engine, 0, "b", Tick(0)).unwrap();
+    fn the_index_has_one_entry_for_each_topic_of_which_something_is_kept() {
+        let mut engine = keeping(9, 2, Tick(100));
+        for life in 0..3u32 {
+            let now = Tick(life * 10_000);
+            append(&mut engine, 0, "a", now).unwrap();
+            for _ in 0..1000 {
+                append(&mut engine, 0, "b", now).unwrap();
+            }
+            assert_eq!(engine.kept.oldest.len(), 2);
+            engine.expire(Tick(now.0 + 9000));
+            engine.expire(Tick(now.0 + 9000));
+            assert_eq!((engine.kept.oldest.len(), engine.history_bytes(), engine.topics()), (0, 0, 0));
         }
-        assert!(engine.row.publications == 3 && engine.row.kept.len() <= 6 + Row::GONE_MAX, "{}", engine.row.kept.len());
         engine.history_bytes_max = 0;
-        append(&mut engine, 0, "b", Tick(0)).unwrap();
-        assert_eq!((engine.row.publications, engine.history_bytes()), (0, 0));
+        append(&mut engine, 0, "b", Tick(90_000)).unwrap();
+        assert_eq!((engine.kept.oldest.len(), engine.history_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_short_time_is_kept_also_where_a_topic_lingers_longer() {
+        let mut engine = keeping(9, 9, Tick(100));
+        append(&mut engine, 0, "chat", Tick(0)).unwrap();
+        let due = engine.poll_timeout().unwrap();
+        assert!(due <= Tick(102), "{due:?}");
+        engine.expire(due);
+        assert_eq!((kept(&mut engine, "chat", due), engine.topics()), (vec![], 1));
+    }
+
+    #[test]
+    fn much_that_is_too_old_goes_a_piece_at_a_time() {
+        let mut engine = keeping(9, 10_000, Tick(100));
+        for _ in 0..5000 {
+            append(&mut engine, 0, "chat", Tick(0)).unwrap();
+        }
+        let due = Tick(200);
+        engine.expire(due);
+        assert_eq!(kept(&mut engine, "chat", due).len(), 5000 - EXPIRED_PUBLICATIONS_MAX);
+        while engine.poll_timeout().is_some_and(|at| at <= due) {
+            engine.expire(due);
+        }
+        assert_eq!(kept(&mut engine, "chat", due).len(), 0);
     }
 
     #[test]

@@ -96,10 +96,22 @@ pub struct Page {
     pub publications: Vec<Arc<Publication>>,
     /// Where the reader stands behind them: the next page begins here.
     pub position: Position,
+    /// The offset of the topic's newest publication when this was read, kept or not.
+    pub newest: u64,
     /// The topic had nothing more when this was read.
     pub is_last: bool,
     /// What is missing before the first of them.
     pub gap: Option<Gap>,
+}
+
+impl Page {
+    /// What is missing of what came behind `newest`, for a reader who had not asked for anything before it.
+    #[must_use]
+    pub fn gap_behind(&self, newest: u64) -> Option<Gap> {
+        let first = self.publications.first().map_or(self.position.offset + 1, |publication| publication.position.offset);
+        let at = |offset| Position { offset, ..self.position };
+        (first > newest + 1).then(|| Gap { from: at(newest), to: at(first - 1), reason: GapReason::Trimmed })
+    }
 }
 
 /// Publications that a reader has missed for good, or may have.

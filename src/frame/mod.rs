@@ -3,6 +3,7 @@
 //! A [`Publication`] owns its payload inside its first wire form (header and payload in one allocation), so the most common
 //! subscriber, a raw WebSocket, is served by the very bytes that were accepted. Nothing here does I/O or reads a clock.
 
+mod event_stream;
 mod header;
 mod kind;
 mod pattern;
@@ -10,6 +11,7 @@ mod position;
 mod publication;
 mod topic;
 
+pub use event_stream::{LAST_CHUNK, StreamEvent, chunk};
 pub use header::{FrameHeader, OpCode};
 pub use kind::Kind;
 pub use pattern::{Pattern, PatternError};

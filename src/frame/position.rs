@@ -17,6 +17,9 @@ impl Epoch {
     /// The longest epoch, in bytes.
     pub const BYTES_MAX: usize = 12;
 
+    /// An epoch that no life of a topic has: those have 8 characters.
+    pub const UNKNOWN: Self = Self { bytes: *b"unknown\0\0\0\0\0", length: 7 };
+
     /// An epoch of 8 characters from 64 random bits: two lives of one topic meet with a chance below 2^-47.
     #[must_use]
     pub fn from_random(random: u64) -> Self {
@@ -85,8 +88,21 @@ pub enum Since {
     Earliest,
     /// What was published within this time.
     Within(Duration),
+    /// What was numbered from this moment on, in nanoseconds of the driver's clock: what `Within` means once it is known when.
+    From(u64),
     /// What comes behind this position.
     After(Position),
+}
+
+impl Since {
+    /// The same, with a time counted back from `now_ns`.
+    #[must_use]
+    pub fn fixed(self, now_ns: u64) -> Self {
+        match self {
+            Self::Within(span) => Self::From(now_ns.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))),
+            other => other,
+        }
+    }
 }
 
 impl FromStr for Since {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Cursor, FrameHeader, Kind, Position, Topic};
+use super::{Cursor, FrameHeader, Kind, Position, StreamEvent, Topic, chunk};
 
 /// How a publication looks on the wire of one sort of subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,11 +12,17 @@ pub enum Form {
     WsRaw = 0,
     /// A WebSocket text frame with a `message` object.
     WsEnvelope = 1,
+    /// An event with the payload, a binary one in base64 as an event `binary`.
+    Events = 2,
+    /// An event with a `message` object.
+    EventsEnvelope = 3,
+    /// A line with a `message` object.
+    Lines = 4,
 }
 
 impl Form {
     /// Every form, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::WsRaw, Self::WsEnvelope];
+    pub const ALL: [Self; 5] = [Self::WsRaw, Self::WsEnvelope, Self::Events, Self::EventsEnvelope, Self::Lines];
 }
 
 /// A set of forms: what a worker's subscribers of a topic need.
@@ -136,16 +142,18 @@ pub struct Publication {
     /// The class of its topic.
     pub class: ClassId,
     payload: Payload,
-    envelope: Option<Box<[u8]>>,
+    /// The forms that were made, but for the payload's own frame.
+    made: [Option<Box<[u8]>>; Form::ALL.len() - 1],
 }
 
 impl Publication {
     /// Joins a payload with its number and makes the forms in `forms`. Its class is the default one.
     #[must_use]
     pub fn new(topic: Topic, position: Position, at_ms: u64, numbered_ns: u64, payload: Payload, forms: Forms) -> Self {
-        let mut publication = Self { topic, position, at_ms, numbered_ns, class: ClassId::default(), payload, envelope: None };
-        if forms.contains(Form::WsEnvelope) {
-            publication.envelope = Some(publication.encode(Form::WsEnvelope));
+        let mut publication =
+            Self { topic, position, at_ms, numbered_ns, class: ClassId::default(), payload, made: Default::default() };
+        for form in Form::ALL.into_iter().skip(1).filter(|form| forms.contains(*form)) {
+            publication.made[form as usize - 1] = Some(publication.encode(form));
         }
         publication
     }
@@ -153,8 +161,8 @@ impl Publication {
     /// What it takes in memory, in bytes, in the forms that were made.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let envelope = self.envelope.as_ref().map_or(0, |envelope| envelope.len());
-        (size_of::<Self>() + self.payload.frame.len() + envelope) as u64
+        let made: usize = self.made.iter().flatten().map(|form| form.len()).sum();
+        (size_of::<Self>() + self.payload.frame.len() + made) as u64
     }
 
     /// The payload as it was accepted.
@@ -168,7 +176,7 @@ impl Publication {
     pub fn form(&self, form: Form) -> Option<&[u8]> {
         match form {
             Form::WsRaw => Some(&self.payload.frame),
-            Form::WsEnvelope => self.envelope.as_deref(),
+            Form::WsEnvelope | Form::Events | Form::EventsEnvelope | Form::Lines => self.made[form as usize - 1].as_deref(),
         }
     }
 
@@ -182,7 +190,27 @@ impl Publication {
                 let header = FrameHeader::new(super::OpCode::Text, object.len());
                 [header.as_bytes(), &object].concat().into_boxed_slice()
             }
+            Form::Events => match self.payload.kind {
+                Kind::Json | Kind::Text => self.event(None, self.payload.as_bytes()),
+                Kind::Binary => self.event(Some("binary"), self.base64().as_bytes()),
+            },
+            Form::EventsEnvelope => self.event(None, &self.message_object()),
+            Form::Lines => {
+                let mut object = self.message_object();
+                // JSON that was published has line ends between its tokens alone.
+                object.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+                chunk(&[&object, b"\n"]).into_boxed_slice()
+            }
         }
+    }
+
+    fn event(&self, event: Option<&str>, data: &[u8]) -> Box<[u8]> {
+        let id = Cursor(self.position).to_string();
+        StreamEvent { retry_ms: None, id: Some(&id), event, data: Some(data) }.chunk().into_boxed_slice()
+    }
+
+    fn base64(&self) -> String {
+        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, self.payload.as_bytes())
     }
 
     /// The `message` object: `{"type":"message","topic","cursor","at_ms", and one of "data" (json), "text", "base64"}`.
@@ -192,7 +220,7 @@ impl Publication {
         let (data, text, base64) = match self.payload.kind {
             Kind::Json => (serde_json::from_slice(bytes).ok(), None, None),
             Kind::Text => (None, std::str::from_utf8(bytes).ok(), None),
-            Kind::Binary => (None, None, Some(base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes))),
+            Kind::Binary => (None, None, Some(self.base64())),
         };
         let object = Message {
             kind: "message",
@@ -262,6 +290,19 @@ mod tests {
         assert_eq!(envelope(Kind::Json, br#"{"x": 1.50}"#), format!(r#"{head}"data":{{"x": 1.50}}}}"#));
         assert_eq!(envelope(Kind::Text, b"say \"hi\""), format!(r#"{head}"text":"say \"hi\""}}"#));
         assert_eq!(envelope(Kind::Binary, &[0xFF, 0]), format!(r#"{head}"base64":"/wA="}}"#));
+    }
+
+    #[test]
+    fn an_event_carries_text_as_it_is_and_bytes_in_base64() {
+        let event = |kind, bytes: &[u8], form| String::from_utf8(publication(kind, bytes).encode(form).into_vec()).unwrap();
+        let text = event(Kind::Text, b"two\nlines", Form::Events);
+        assert_eq!(text, "25\r\nid: k3Vq.1041\ndata: two\ndata: lines\n\n\r\n");
+        let binary = event(Kind::Binary, &[0xFF, 0], Form::Events);
+        assert!(binary.ends_with("id: k3Vq.1041\nevent: binary\ndata: /wA=\n\n\r\n"), "{binary}");
+        let object = event(Kind::Json, b"{}", Form::EventsEnvelope);
+        let line = event(Kind::Json, b"{\"a\":\r\n1}", Form::Lines);
+        assert!(line.ends_with("\"data\":{\"a\":  1}}\n\r\n") && line.matches('\n').count() == 3, "{line}");
+        assert!(object.contains("\ndata: {\"type\":\"message\",") && object.contains("\"data\":{}}\n\n"), "{object}");
     }
 
     #[test]

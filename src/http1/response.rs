@@ -27,6 +27,8 @@ pub enum Body {
     Static(&'static [u8]),
     /// Bytes made for this answer.
     Owned(Vec<u8>),
+    /// The first chunks of a body that goes on until the connection ends (RFC 9112 section 7.1): for HTTP/1.1 alone.
+    Stream(Vec<u8>),
 }
 
 impl Body {
@@ -36,7 +38,7 @@ impl Body {
         match self {
             Self::Empty => &[],
             Self::Static(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
+            Self::Owned(bytes) | Self::Stream(bytes) => bytes,
         }
     }
 }
@@ -94,8 +96,10 @@ impl Response {
 
     fn write_head(&self, date: &str, to: Answering, out: &mut Vec<u8>) -> std::io::Result<()> {
         write!(out, "HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, reason(self.status))?;
-        if self.may_have_body() {
-            write!(out, "Content-Length: {}\r\n", self.body.as_bytes().len())?;
+        match &self.body {
+            Body::Stream(_) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            body if self.may_have_body() => write!(out, "Content-Length: {}\r\n", body.as_bytes().len())?,
+            _ => {}
         }
         let mut stays = self.stays(to);
         for (name, value) in &self.headers {

@@ -54,7 +54,7 @@ struct PlainTopic {
     remaining: BTreeSet<u32>,
     published: u64,
     /// The moment at which each form was last wanted for the first time.
-    wanted_since: [u64; 2],
+    wanted_since: [u64; Form::ALL.len()],
     /// The moment of the latest telling that was acknowledged.
     acknowledged: u64,
     is_dirty: bool,

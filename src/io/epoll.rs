@@ -327,6 +327,13 @@ impl Driver for Epoll {
         }
     }
 
+    fn limit_unacknowledged(&mut self, token: Token, limit: Duration) {
+        if let Some(watched) = watched(&mut self.sockets, token) {
+            // Fails only where the peer has already gone.
+            let _ = SockRef::from(&watched.socket).set_tcp_user_timeout(Some(limit));
+        }
+    }
+
     fn shutdown_write(&mut self, token: Token) {
         if let Some(watched) = watched(&mut self.sockets, token) {
             // Fails only where the peer has already gone, which the next receive reports.

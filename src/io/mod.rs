@@ -121,6 +121,8 @@ pub trait Driver {
     fn pause_read(&mut self, token: Token);
     /// Receives again.
     fn resume_read(&mut self, token: Token);
+    /// Has the kernel break the connection when the peer acknowledges nothing for this long (TCP_USER_TIMEOUT).
+    fn limit_unacknowledged(&mut self, token: Token, limit: Duration);
     /// Sends FIN and goes on receiving.
     fn shutdown_write(&mut self, token: Token);
     /// Cancels what is under way and closes.

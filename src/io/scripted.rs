@@ -367,6 +367,8 @@ impl Driver for Scripted {
         }
     }
 
+    fn limit_unacknowledged(&mut self, _token: Token, _limit: Duration) {}
+
     fn shutdown_write(&mut self, token: Token) {
         if let Some(id) = self.watched(token).map(|watched| watched.id) {
             self.peer(id).server_shut = true;

@@ -49,6 +49,10 @@ labels! {
         Http = "http",
         /// A WebSocket of topics.
         WebSocket = "websocket",
+        /// A stream of events.
+        Events = "sse",
+        /// A stream of lines.
+        Lines = "ndjson",
         /// HTTP on the admin listener; apart from the others, because whoever watches the clients is none.
         Admin = "admin",
         /// A WebSocket of `/echo`; apart from the others, because what it sends was not published.

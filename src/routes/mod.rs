@@ -31,11 +31,11 @@ use serde::Serialize;
 pub use admin::{AdminAction, live, metrics, ready, route_admin};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
-pub use topics::{OnGap, Subscribe, information, published};
+pub use topics::{Attach, OnGap, StreamKind, Subscribe, come_back, information, polled, published, stream_of};
 
 use crate::auth::{self, Asker};
 use crate::frame::{Kind, Topic};
-use crate::http1::{Body, Head, Response};
+use crate::http1::{Body, Head, Method, Response};
 use crate::metrics::Handler;
 use crate::ws::{self, Intent};
 use question::Question;
@@ -77,7 +77,7 @@ pub enum Action {
         /// What the body is said to be; the worker checks it with [`crate::frame::Payload::new`].
         kind: Kind,
     },
-    /// Make the connection a WebSocket, once its subscriptions are in force.
+    /// Make the connection a WebSocket or an event stream, once its subscriptions are in force.
     Subscribe(Box<Subscribe>),
     /// Make the connection a WebSocket that sends back what it gets.
     Echo(Box<ws::Accepted>),
@@ -99,6 +99,8 @@ pub struct Routed {
     pub handler: Handler,
     /// To be applied to every answer to this request: the one above, one of this module's, or a problem found later.
     pub cors: Cors,
+    /// It asks for an event stream: what would be 503 is [`come_back`].
+    pub wants_events: bool,
 }
 
 /// Decides what a request means.
@@ -120,6 +122,7 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         grant: options.allow_anonymous.grant(auth::is_local(&asker)),
         listener_is_loopback: request.listener_is_loopback,
         drain: request.drain,
+        wants_events: head.method == Method::Get && topics::wants_events(head),
     };
     let allowed = auth::origin_allowed(&asker, &options.allow_origin);
     let action = match origin.as_deref().filter(|_| !allowed && question.acts()) {
@@ -127,7 +130,8 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         None => question.action(),
     };
     let action = action.unwrap_or_else(|refusal| Action::Respond(question.refused(refusal)));
-    Routed { action, handler: question.handler(), cors: Cors::new(head, origin.as_deref().filter(|_| allowed)) }
+    let cors = Cors::new(head, origin.as_deref().filter(|_| allowed));
+    Routed { action, handler: question.handler(), cors, wants_events: question.wants_events }
 }
 
 /// The Origin header. Several lines are one list (RFC 9110 section 5.3), which is no origin, and neither are foreign bytes; but

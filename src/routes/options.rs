@@ -48,7 +48,7 @@ impl Default for Options {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             retry: Retry::default(),
-            transports: vec!["websocket", "post"],
+            transports: vec!["websocket", "sse", "ndjson", "poll", "post"],
         }
     }
 }
@@ -110,9 +110,9 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Retry {
     /// The shortest delay.
-    pub min_ms: u64,
+    pub min_ms: u32,
     /// Where the doubling ends.
-    pub max_ms: u64,
+    pub max_ms: u32,
     /// How the delay is drawn.
     pub jitter: &'static str,
 }

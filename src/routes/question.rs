@@ -18,6 +18,7 @@ pub(super) struct Question<'r> {
     pub(super) grant: Grant,
     pub(super) listener_is_loopback: bool,
     pub(super) drain: Drain,
+    pub(super) wants_events: bool,
 }
 
 /// What a path names.
@@ -41,7 +42,7 @@ impl<'r> Question<'r> {
     /// Whether the request does something, or asks whether it may: then a foreign page is refused.
     pub(super) fn acts(&self) -> bool {
         let writes = matches!(self.head.method, Method::Post | Method::Delete);
-        writes || self.intent != Intent::None || cors::is_preflight(self.head)
+        writes || self.intent != Intent::None || self.wants_events || cors::is_preflight(self.head)
     }
 
     /// What to do, or the refusal.

@@ -141,6 +141,13 @@ pub(super) fn transport_not_yet(what: &str) -> Response {
     refuse(NOT_YET, 406, NOT_YET_TITLE, &detail, "Open a WebSocket on the same URL.")
 }
 
+/// 505: a stream for a client that could not tell its end from a lost connection.
+pub(super) fn stream_over_http10() -> Response {
+    let detail = "A stream needs HTTP/1.1: in HTTP/1.0 its end could not be told from a lost connection.";
+    let fix = "Use HTTP/1.1; in nginx set proxy_http_version 1.1.";
+    refuse("stream-needs-http11", 505, "A stream needs HTTP/1.1", detail, fix)
+}
+
 /// 400: a place in one topic, for several.
 pub(super) fn cursor_of_one_topic() -> Response {
     let detail = "\"since\" is a place in one topic, and there are several.";
@@ -349,6 +356,7 @@ mod tests {
             delete_not_yet("GET"),
             transport_not_yet("SSE"),
             cursor_of_one_topic(),
+            stream_over_http10(),
             bayeux_not_yet(),
             pattern_not_yet("*"),
             topic_error("", TopicError::Empty),

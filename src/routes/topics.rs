@@ -1,6 +1,8 @@
 //! `/topics/NAME` and `/topics?topic=A&topic=B`: subscribe, publish, ask.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -9,28 +11,65 @@ use super::kind::body_kind;
 use super::query::{Query, decode};
 use super::question::Question;
 use super::{Action, json, refusals};
-use crate::frame::{Cursor, Epoch, Form, Kind, Position, Since, Topic, TopicError};
-use crate::http1::{Head, Response};
+use crate::frame::{Cursor, Epoch, Form, Kind, LAST_CHUNK, Position, Publication, Since, StreamEvent, Topic, TopicError};
+use crate::http1::{Body, Head, Method, Response};
 use crate::words::words;
 use crate::ws::{self, Intent};
 
-/// What a socket is to be once its handshake is answered.
+/// How a subscriber is attached.
+#[derive(Debug)]
+pub enum Attach {
+    /// By a WebSocket.
+    WebSocket {
+        /// The answered handshake.
+        accepted: ws::Accepted,
+        /// What the socket's text messages are published as: [`Kind::Text`], or [`Kind::Json`] with `?kind=json`.
+        text_kind: Kind,
+        /// Whether its messages are published at all.
+        may_publish: bool,
+    },
+    /// By a stream.
+    Stream(StreamKind),
+    /// By a long-poll: until something is published, for so long at most.
+    Poll {
+        /// How long.
+        wait: Duration,
+    },
+}
+
+/// What a stream is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Events (WHATWG HTML section 9.2).
+    Events,
+    /// `message` objects, one a line.
+    Lines,
+}
+
+impl StreamKind {
+    /// Its media type.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Events => "text/event-stream",
+            Self::Lines => "application/x-ndjson",
+        }
+    }
+}
+
+/// What a connection is to be once its request is answered.
 #[derive(Debug)]
 pub struct Subscribe {
     /// The topics, each once, in the order of the URL; at least one.
     pub topics: Vec<Topic>,
     /// Payloads alone, or `message` objects.
     pub form: Form,
-    /// What the socket's text messages are published as: [`Kind::Text`], or [`Kind::Json`] with `?kind=json`.
-    pub text_kind: Kind,
-    /// Whether its messages are published at all.
-    pub may_publish: bool,
     /// From where on it wants each topic, in their order; `None` for what is published from now on.
     pub since: Option<Vec<Since>>,
     /// What becomes of it when something it wants is not kept any more.
     pub on_gap: OnGap,
-    /// The answered handshake.
-    pub accepted: ws::Accepted,
+    /// How.
+    pub attach: Attach,
 }
 
 words! {
@@ -50,7 +89,24 @@ pub(super) fn get(question: &Question<'_>, name: Option<&str>) -> Result<Action,
     if question.intent != Intent::None {
         return subscribe(question, name);
     }
-    refuse_other_transports(question.head)?;
+    if wants_events(question.head) {
+        return stream(question, name, StreamKind::Events);
+    }
+    let query = Query(question.head.query);
+    match query.value("as") {
+        Some("ndjson") => return stream(question, name, StreamKind::Lines),
+        Some(other) => {
+            return Err(refusals::bad_parameter(
+                "as",
+                other,
+                "Use as=sse or as=ndjson, or leave \"as\" out and open a WebSocket.",
+            ));
+        }
+        None => {}
+    }
+    if let Some(wait) = wait(question.head)? {
+        return poll(question, name, wait);
+    }
     if !question.grant.subscribe {
         return Err(refusals::forbidden("ask about topics"));
     }
@@ -83,14 +139,124 @@ fn subscribe(question: &Question<'_>, name: Option<&str>) -> Result<Action, Resp
     }
     let (since, on_gap) = (since(query, topics.len())?, query.on_gap()?);
     let accepted = question.handshake()?;
-    let may_publish = question.grant.publish;
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, text_kind, may_publish, since, on_gap, accepted })))
+    let attach = Attach::WebSocket { accepted, text_kind, may_publish: question.grant.publish };
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach })))
+}
+
+/// Whether a GET asks for an event stream (WHATWG HTML section 9.2).
+pub(super) fn wants_events(head: &Head<'_>) -> bool {
+    Query(head.query).value("as") == Some("sse") || lists(head, "Accept", "text/event-stream")
+}
+
+fn stream(question: &Question<'_>, name: Option<&str>, kind: StreamKind) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    if !question.grant.subscribe {
+        return Err(refusals::forbidden("subscribe"));
+    }
+    let head = question.head;
+    if !head.http11 {
+        return Err(refusals::stream_over_http10());
+    }
+    let (query, topics) = (Query(head.query), topics(question, name)?);
+    let form = match (kind, query.form()?) {
+        (StreamKind::Lines, _) => Form::Lines,
+        (StreamKind::Events, Form::WsRaw) => Form::Events,
+        (StreamKind::Events, _) => Form::EventsEnvelope,
+    };
+    if topics.len() > 1 {
+        return Err(refusals::transport_not_yet("stream of several topics"));
+    }
+    if head.method == Method::Head {
+        return Ok(Action::Respond(stream_of(kind, Vec::new())));
+    }
+    // A browser that comes back says where it stands, beside the URL that says where it began.
+    let since = match head.values("Last-Event-ID").next() {
+        None => query.since()?.unwrap_or(Since::Latest),
+        Some(id) => std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).map_or(UNREADABLE, |Cursor(at)| Since::After(at)),
+    };
+    let (since, on_gap) = (Some(vec![since]), OnGap::Continue);
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach: Attach::Stream(kind) })))
+}
+
+/// How long a poll waits if it does not say so.
+const POLL_WAIT_DEFAULT: Duration = Duration::from_secs(25);
+
+/// How long a GET wants to wait: `?wait=N`, `Prefer: wait=N` (RFC 7240 section 4.3), or by `since` alone. `None` if it does not poll.
+fn wait(head: &Head<'_>) -> Result<Option<Duration>, Response> {
+    let query = Query(head.query);
+    if let Some(value) = query.value("wait") {
+        let fix = "Give whole seconds, such as wait=25.";
+        return value
+            .parse()
+            .map(|seconds| Some(Duration::from_secs(seconds)))
+            .map_err(|_| refusals::bad_parameter("wait", value, fix));
+    }
+    // A preference that can't be read may be ignored (RFC 7240 section 2).
+    let preferred = head.values("Prefer").flat_map(|line| line.split(|byte| matches!(byte, b',' | b';'))).find_map(|item| {
+        let (name, value) = std::str::from_utf8(item).ok()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().parse().ok())?
+    });
+    Ok(preferred.map(Duration::from_secs).or(query.value("since").map(|_| POLL_WAIT_DEFAULT)))
+}
+
+fn poll(question: &Question<'_>, name: Option<&str>, wait: Duration) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    if !question.grant.subscribe {
+        return Err(refusals::forbidden("subscribe"));
+    }
+    let topics = topics(question, name)?;
+    if topics.len() > 1 {
+        return Err(refusals::transport_not_yet("long-poll of several topics"));
+    }
+    let since = Some(vec![Query(question.head.query).since()?.unwrap_or(Since::Latest)]);
+    let wait = wait.min(Duration::from_millis(question.options.timeouts.idle_timeout_ms));
+    // Held until it is answered, it is never handed a frame, so it takes the form that is there anyway.
+    let (form, on_gap) = (Form::WsRaw, OnGap::Continue);
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach: Attach::Poll { wait } })))
+}
+
+/// 200 with what a poll has found: `{"messages":[MESSAGE],"cursor":C,"recovered":bool}`.
+#[must_use]
+pub fn polled(messages: &[Arc<Publication>], position: Position, recovered: bool) -> Response {
+    let mut body = b"{\"messages\":[".to_vec();
+    for (place, publication) in messages.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&publication.message_object());
+    }
+    body.extend_from_slice(format!("],\"cursor\":\"{}\",\"recovered\":{recovered}}}", Cursor(position)).as_bytes());
+    Response::new(200).header("Content-Type", "application/json").header("Cache-Control", "no-store").body(Body::Owned(body))
+}
+
+/// Where somebody stands whose `Last-Event-ID` is none of ours: in no life of any topic, so that a gap is told. To refuse it would end
+/// the stream of a browser for good.
+const UNREADABLE: Since = Since::After(Position { epoch: Epoch::UNKNOWN, offset: 0 });
+
+/// 200 with a stream that begins with these chunks.
+#[must_use]
+pub fn stream_of(kind: StreamKind, chunks: Vec<u8>) -> Response {
+    Response::new(200)
+        .header("Content-Type", kind.media_type())
+        .header("Cache-Control", "no-store")
+        .header("X-Accel-Buffering", "no")
+        .body(Body::Stream(chunks))
+        .close()
+}
+
+/// 200 with an event stream that ends at once: a browser comes back after so many milliseconds, where any other status would make it
+/// give up.
+#[must_use]
+pub fn come_back(retry_ms: u32) -> Response {
+    let event = StreamEvent { retry_ms: Some(retry_ms), ..StreamEvent::default() };
+    stream_of(StreamKind::Events, [event.chunk(), LAST_CHUNK.to_vec()].concat())
 }
 
 /// `since`, for each of so many topics. A cursor is a place in one of them.
 fn since(query: Query<'_>, topics: usize) -> Result<Option<Vec<Since>>, Response> {
     match query.since()? {
-        None => Ok(None),
+        // What is published from now on comes without asking.
+        None | Some(Since::Latest) => Ok(None),
         Some(Since::After(_)) if topics > 1 => Err(refusals::cursor_of_one_topic()),
         Some(since) => Ok(Some(vec![since; topics])),
     }
@@ -123,22 +289,6 @@ fn checked(name: &str, topic: Result<Topic, TopicError>) -> Result<Topic, Respon
         TopicError::Wildcard => refusals::pattern_not_yet(name),
         error => refusals::topic_error(name, error),
     })
-}
-
-/// Information in place of the stream that was asked for would look like a stream that broke.
-fn refuse_other_transports(head: &Head<'_>) -> Result<(), Response> {
-    let query = Query(head.query);
-    let form = query.value("as");
-    if form == Some("sse") || lists(head, "Accept", "text/event-stream") {
-        return Err(refusals::transport_not_yet("server-sent events"));
-    }
-    match form {
-        None => {}
-        Some("ndjson") => return Err(refusals::transport_not_yet("stream of JSON lines")),
-        Some(other) => return Err(refusals::bad_parameter("as", other, "Leave \"as\" out and open a WebSocket.")),
-    }
-    let polls = query.value("wait").or(query.value("since")).is_some() || lists(head, "Prefer", "wait");
-    if polls { Err(refusals::transport_not_yet("long-polling")) } else { Ok(()) }
 }
 
 /// Whether a comma-separated list has `token`, with or without parameters (`;q=0.9`) or a value (`=30`, RFC 7240).
@@ -222,12 +372,19 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::testing::{Ask, problem, problem_type};
+    use crate::routes::testing::{Ask, problem_type};
 
     fn subscribed(target: &'static str) -> Subscribe {
         match Ask::new("GET", target).upgrade().action() {
             Action::Subscribe(subscribe) => *subscribe,
             _ => panic!("{target} is no subscription"),
+        }
+    }
+
+    fn text_kind(subscribe: &Subscribe) -> Kind {
+        match subscribe.attach {
+            Attach::WebSocket { text_kind, .. } => text_kind,
+            _ => panic!("no socket"),
         }
     }
 
@@ -238,10 +395,10 @@ mod tests {
     #[test]
     fn a_socket_subscribes_to_what_its_url_names() {
         let one = subscribed("/topics/caf%C3%A9/menu");
-        assert_eq!((names(&one.topics), one.form, one.text_kind), (vec!["café/menu"], Form::WsRaw, Kind::Text));
+        assert_eq!((names(&one.topics), one.form, text_kind(&one)), (vec!["café/menu"], Form::WsRaw, Kind::Text));
         let several = subscribed("/topics?topic=b&topic=a%2Fc&topic=b&envelope&kind=json");
         assert_eq!((names(&several.topics), several.form), (vec!["b", "a/c"], Form::WsEnvelope));
-        assert_eq!(several.text_kind, Kind::Json);
+        assert_eq!(text_kind(&several), Kind::Json);
         assert_eq!(names(&subscribed("/topics?topic=a&topic=a").topics), ["a"]);
     }
 
@@ -257,9 +414,9 @@ mod tests {
 
     #[test]
     fn a_socket_publishes_where_its_sender_may() {
-        assert!(subscribed("/topics/chat").may_publish);
-        let Action::Subscribe(remote) = Ask::new("GET", "/topics/chat").remote().upgrade().action() else { panic!() };
-        assert!(!remote.may_publish);
+        for (ask, may) in [(Ask::new("GET", "/topics/chat"), true), (Ask::new("GET", "/topics/chat").remote(), false)] {
+            assert!(matches!(attached(ask.upgrade()), Attach::WebSocket { may_publish, .. } if may_publish == may));
+        }
     }
 
     #[test]
@@ -296,28 +453,60 @@ mod tests {
         }
     }
 
-    #[test]
-    fn other_transports_are_refused_and_told_what_works() {
-        for (target, name, value) in [
-            ("/topics/chat", "Accept", "text/event-stream"),
-            ("/topics/chat", "Accept", "text/html, Text/Event-Stream;q=0.9"),
-            ("/topics/chat?as=sse", "Accept", "*/*"),
-            ("/topics/chat?as=ndjson", "Accept", "*/*"),
-            ("/topics/chat?wait=30", "Accept", "*/*"),
-            ("/topics/chat?since=k3Vq.7", "Accept", "*/*"),
-            ("/topics/chat", "Prefer", "respond-async, wait=30"),
-        ] {
-            let answer = Ask::new("GET", target).header(name, value).answer();
-            assert_eq!((answer.status, problem_type(&answer).as_str()), (406, "not-in-this-version"), "{target} {value}");
-            assert!(problem(&answer)["fix"].as_str().unwrap().contains("WebSocket"));
+    fn attached(ask: Ask) -> Attach {
+        match ask.action() {
+            Action::Subscribe(subscribe) => subscribe.attach,
+            other => panic!("{other:?}"),
         }
-        assert_eq!(Ask::new("GET", "/topics/chat?as=xml").problem_type(), (400, "bad-parameter".into()));
+    }
+
+    #[test]
+    fn a_get_says_how_it_wants_to_be_served() {
+        for (target, name, value, expected) in [
+            ("/topics/chat", "Accept", "text/event-stream", Ok(StreamKind::Events)),
+            ("/topics/chat", "Accept", "text/html, Text/Event-Stream;q=0.9", Ok(StreamKind::Events)),
+            ("/topics/chat?as=sse", "Accept", "*/*", Ok(StreamKind::Events)),
+            ("/topics/chat?as=ndjson&wait=3", "Accept", "*/*", Ok(StreamKind::Lines)),
+            ("/topics/chat?wait=30", "Accept", "*/*", Err(30)),
+            ("/topics/chat?wait=3000", "Accept", "*/*", Err(60)),
+            ("/topics/chat?since=k3Vq.7", "Accept", "*/*", Err(25)),
+            ("/topics/chat", "Prefer", "respond-async, wait=30", Err(30)),
+            ("/topics/chat?since=latest", "Prefer", "wait=soon", Err(25)),
+        ] {
+            match (attached(Ask::new("GET", target).header(name, value)), expected) {
+                (Attach::Stream(kind), Ok(expected)) => assert_eq!(kind, expected, "{target} {value}"),
+                (Attach::Poll { wait }, Err(seconds)) => assert_eq!(wait.as_secs(), seconds, "{target} {value}"),
+                (other, _) => panic!("{target} {value}: {other:?}"),
+            }
+        }
+        for target in ["/topics/chat?as=xml", "/topics/chat?wait=-1", "/topics/chat?since=now&as=sse", "/topics/chat?since="] {
+            assert_eq!(Ask::new("GET", target).problem_type(), (400, "bad-parameter".into()), "{target}");
+        }
+        for target in ["/topics?topic=a&topic=b&as=ndjson", "/topics?topic=a&topic=b&wait=1"] {
+            assert_eq!(Ask::new("GET", target).problem_type(), (406, "not-in-this-version".into()), "{target}");
+        }
+    }
+
+    #[test]
+    fn who_comes_back_to_a_stream_says_where_it_stood() {
+        let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
+        for (id, since) in [("k3Vq.7", Since::After(position)), ("7", UNREADABLE), ("k3Vq.7.8", UNREADABLE)] {
+            let ask = Ask::new("GET", "/topics/chat?as=sse&since=earliest").header("Last-Event-ID", id);
+            let Action::Subscribe(subscribe) = ask.action() else { panic!("{id}") };
+            assert_eq!(subscribe.since, Some(vec![since]), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_page_opens_no_stream() {
+        let ask = Ask::new("GET", "/topics/chat?as=sse").header("Origin", "https://evil.example");
+        assert_eq!(ask.problem_type(), (403, "origin-refused".into()));
     }
 
     #[test]
     fn an_upgrade_goes_before_every_other_transport() {
         let ask = Ask::new("GET", "/topics/chat?as=sse&wait=1").header("Accept", "text/event-stream").upgrade();
-        assert!(matches!(ask.action(), Action::Subscribe(_)));
+        assert!(matches!(attached(ask), Attach::WebSocket { .. }));
     }
 
     #[test]

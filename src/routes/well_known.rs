@@ -47,7 +47,7 @@ mod tests {
         let snapshot = serde_json::json!({
             "server": "fantail",
             "version": env!("CARGO_PKG_VERSION"),
-            "transports": ["websocket", "post"],
+            "transports": ["websocket", "sse", "ndjson", "poll", "post"],
             "head_timeout_ms": 10000,
             "idle_timeout_ms": 60000,
             "message_timeout_ms": 30000,

@@ -24,8 +24,6 @@ pub enum Waiter {
     Post(Asker, usize),
     /// A message, which is sent even if its sender has gone.
     Message(Asker, Topic, Payload),
-    /// A page of history from this home worker.
-    Page(Asker, usize),
 }
 
 /// One in so many credits is left to interest.
@@ -88,7 +86,7 @@ impl<D: Driver> Core<D> {
     /// Puts a publication in line for the next credit of its home worker.
     pub(super) fn wait_for_credit(&mut self, waiter: Waiter) {
         let home = match &waiter {
-            Waiter::Post(_, home) | Waiter::Page(_, home) => *home,
+            Waiter::Post(_, home) => *home,
             Waiter::Message(_, topic, _) => self.home_of(topic.as_str()),
         };
         self.metrics().mailbox_full.add(1);
@@ -166,7 +164,7 @@ impl<D: Driver> Core<D> {
             Delivery::Adopted => {}
         }
         self.interest_waits = false;
-        self.next_in_line(driver.store(), home);
+        self.next_in_line(home);
     }
 
     /// A publication was numbered, or refused.
@@ -201,17 +199,13 @@ impl<D: Driver> Core<D> {
     }
 
     /// Sends what waited longest for a credit of `home`; what has given up meanwhile is passed over.
-    fn next_in_line(&mut self, store: &mut Store, home: usize) {
+    fn next_in_line(&mut self, home: usize) {
         while self.has_credit(home)
             && let Some(waiter) = self.waiting[home].pop_front()
         {
             let (asker, publication) = match waiter {
                 Waiter::Message(asker, topic, payload) => (asker, Some((topic, payload))),
                 Waiter::Post(asker, _) => (asker, self.take_posted(asker)),
-                Waiter::Page(asker, _) => {
-                    self.ask_page_again(store, asker);
-                    continue;
-                }
             };
             let Some((topic, payload)) = publication else { continue };
             let sent = self.request_publish(asker, topic, payload);

@@ -9,6 +9,7 @@ use crate::routes::{Action, AdminAction, Cors};
 use crate::ws;
 
 use super::outbox::Outbox;
+use super::stream::Stream;
 
 /// A connection of this worker, at the index that is its token's slot.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub struct Flags {
     pub linger_when_flushed: bool,
     /// It reads history: its subscriptions are held, or some of them.
     pub reading: bool,
+    /// It waits for something to read: a publication that passes it by wakes it.
+    pub polling: bool,
     /// Refused when it was accepted: it only hears why, and counts as no connection.
     pub refused: bool,
     /// Came in by the admin listener, which goes on until the last client has gone.
@@ -94,6 +97,8 @@ pub enum Protocol {
     Topics(WebSocket),
     /// A WebSocket whose messages come back.
     Echo(WebSocket),
+    /// A stream of events or lines.
+    Stream(Stream),
     /// The last word is queued or sent: input is dropped, up to this many more bytes.
     Lingering(u32),
 }
@@ -143,6 +148,8 @@ pub struct Pending {
     pub cors: Cors,
     /// The label of its metric.
     pub handler: crate::metrics::Handler,
+    /// It asks for an event stream, which a passing refusal must not end for good.
+    pub wants_events: bool,
 }
 
 /// What a request asks for.
@@ -158,6 +165,8 @@ pub enum Do {
     Inform(String),
     /// The publication was sent; its answer finds the request here.
     Asked,
+    /// The topic has nothing new for it yet.
+    Poll,
 }
 
 impl Connection {
@@ -190,9 +199,10 @@ impl Connection {
     /// The label its bytes and messages are counted under.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        match self.protocol {
+        match &self.protocol {
             Protocol::Topics(_) => Transport::WebSocket,
             Protocol::Echo(_) => Transport::Echo,
+            Protocol::Stream(stream) => stream.transport(),
             _ if self.flags.admin => Transport::Admin,
             Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => Transport::Http,
         }
@@ -202,7 +212,7 @@ impl Connection {
     pub fn websocket(&mut self) -> Option<&mut WebSocket> {
         match &mut self.protocol {
             Protocol::Topics(websocket) | Protocol::Echo(websocket) => Some(websocket),
-            Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => None,
+            Protocol::Vacant | Protocol::Http(_) | Protocol::Stream(_) | Protocol::Lingering(_) => None,
         }
     }
 
@@ -210,7 +220,7 @@ impl Connection {
     pub fn http(&mut self) -> Option<&mut Http> {
         match &mut self.protocol {
             Protocol::Http(http) => Some(http),
-            Protocol::Vacant | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Lingering(_) => None,
+            Protocol::Vacant | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Stream(_) | Protocol::Lingering(_) => None,
         }
     }
 
@@ -222,7 +232,7 @@ impl Connection {
         match &mut self.protocol {
             Protocol::Http(http) => http.parser.release(pool),
             Protocol::Topics(websocket) | Protocol::Echo(websocket) => websocket.socket.release(pool),
-            Protocol::Vacant | Protocol::Lingering(_) => {}
+            Protocol::Vacant | Protocol::Stream(_) | Protocol::Lingering(_) => {}
         }
     }
 }

@@ -149,7 +149,8 @@ impl<D: Driver> Core<D> {
             return true;
         }
         match &connection.protocol {
-            Protocol::Topics(_) | Protocol::Echo(_) => self.close_for_drain(store, slot),
+            Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Stream(_) => self.close_for_drain(store, slot),
+            Protocol::Http(_) if connection.flags.polling => self.end_poll(store, slot),
             // Its first request may be on its way.
             Protocol::Http(http) if !http.between_requests && self.is_fresh(http.due) => return false,
             Protocol::Http(http) if http.parser.is_idle() && http.pending.is_none() => match connection.outbox.is_empty() {
@@ -168,11 +169,14 @@ impl<D: Driver> Core<D> {
         due.since(self.tick) + Tick::count(FRESH) > self.options.head_timeout
     }
 
-    /// Closes a WebSocket, and tells it when to come back.
+    /// Closes a WebSocket, or ends an event stream, and tells it when to come back.
     pub(super) fn close_for_drain(&mut self, store: &mut Store, slot: u32) {
         let window_ms = u32::try_from(self.options.drain_window.as_millis()).unwrap_or(u32::MAX);
         let retry_after_ms = RETRY_MS_MIN.saturating_add(self.random.u32(0..=window_ms));
-        self.close_in_handshake(store, slot, Cause::Drain, Some(retry_after_ms));
+        match self.connections[slot as usize].protocol {
+            Protocol::Stream(_) => self.end_stream(store, slot, Cause::Drain, Some(retry_after_ms)),
+            _ => self.close_in_handshake(store, slot, Cause::Drain, Some(retry_after_ms)),
+        }
     }
 
     /// The latest moment this worker must look at its drain again.

@@ -80,6 +80,7 @@ impl<D: Driver> Core<D> {
                 self.queue_close(store, slot, cause, None, detail);
                 self.last_word(slot, cause);
             }
+            Protocol::Stream(_) => self.end_stream(store, slot, cause, None),
             Protocol::Http(_) => self.refuse(store, slot, refusals::internal(), cause),
             // It has had its last word.
             Protocol::Lingering(_) | Protocol::Vacant => {}
@@ -122,7 +123,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// It gets nothing more that is published.
-    fn unsubscribe_all(&mut self, slot: u32) {
+    pub(super) fn unsubscribe_all(&mut self, slot: u32) {
         self.hub.unsubscribe_all(slot);
         self.stop_reading(slot);
     }

@@ -47,8 +47,12 @@ impl<D: Driver> Core<D> {
             let mut at_once = [0; Form::ALL.len()];
             for subscriber in &subscribers {
                 let form = subscriber.form as usize;
-                // Who is held has none: it reads history first.
-                let Some(frames) = frames[form].filter(|_| subscriber.held.is_none()) else { continue };
+                // Who is held reads it from history.
+                if subscriber.held.is_some() {
+                    self.wake_poller(subscriber.slot);
+                    continue;
+                }
+                let Some(frames) = frames[form] else { continue };
                 if is_last && self.connections[subscriber.slot as usize].flags.is_at_rest() {
                     at_once[form] += u64::from(self.hand_over(driver, subscriber.slot, frames, topic));
                     handed += 1;
@@ -104,6 +108,8 @@ impl<D: Driver> Core<D> {
             if let (Some(frames), 1..) = (frames[form as usize], count) {
                 let transport = match form {
                     Form::WsRaw | Form::WsEnvelope => Transport::WebSocket,
+                    Form::Events | Form::EventsEnvelope => Transport::Events,
+                    Form::Lines => Transport::Lines,
                 };
                 let metrics = self.metrics();
                 metrics.sent_bytes.of(transport).add(u64::from(frames.length) * count);
@@ -187,9 +193,14 @@ impl<D: Driver> Core<D> {
     /// Policy `drop-oldest`: whole publications go from the head until the new one has room.
     fn make_room(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId) {
         loop {
-            let Self { connections, entries, pool, .. } = self;
-            let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool) else {
-                // Only bytes that may not be dropped wait: the new publication is the oldest that may be.
+            let Self { connections, entries, pool, hub, options, .. } = self;
+            let classes = &options.classes;
+            // Those of a topic with another policy stay. With no rules there is one policy.
+            let droppable = |topic| {
+                classes.rules().is_empty() || classes.of(hub.topic(topic).as_str()).slow_consumer == SlowConsumer::DropOldest
+            };
+            let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool, droppable) else {
+                // Only what may not be dropped waits: the new publication is the oldest that may be.
                 return self.metrics().messages_dropped.of(DropReason::DropOldest).add(1);
             };
             self.metrics().messages_dropped.of(DropReason::DropOldest).add(dropped.messages);
@@ -206,7 +217,7 @@ impl<D: Driver> Core<D> {
             return self.refuse_upgrade(driver.store(), slot, refusals::publish_timeout(), Cause::SlowConsumer);
         }
         let Self { connections, entries, pool, .. } = self;
-        while let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool) {
+        while let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool, |_| true) {
             self.shared.metrics(self.index).messages_dropped.of(DropReason::ConnectionClosed).add(dropped.messages);
         }
         self.fail(driver.store(), slot, Cause::SlowConsumer, None);

@@ -15,6 +15,7 @@ const SENDS_MAX: usize = 4;
 impl<D: Driver> Core<D> {
     /// Flushes what the turn made dirty, then closes what ended.
     pub(super) fn flush(&mut self, driver: &mut D) {
+        self.watch_one_way(driver);
         self.flush_dirty(driver);
         while let Some((token, how)) = self.closing.pop() {
             driver.close(token, how);
@@ -83,12 +84,13 @@ impl<D: Driver> Core<D> {
         let half_empty = connection.outbox.bytes() <= self.options.outbox_bytes_max / 2;
         let resumes = connection.flags.choked && half_empty;
         let (token, transport) = (connection.token, connection.transport());
-        if connection.flags.reading && half_empty {
-            self.reading_on.push(slot);
-        }
+        let reads = connection.flags.reading && half_empty;
         if resumes {
             self.connections[slot as usize].flags.choked = false;
             self.resume_later(token);
+        }
+        if reads {
+            self.read_on(slot);
         }
         let metrics = self.metrics();
         metrics.sent_bytes.of(transport).add(taken as u64);

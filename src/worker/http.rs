@@ -150,7 +150,7 @@ impl<D: Driver> Core<D> {
                 let response = self.admin(action);
                 self.answer(store, slot, response, &pending);
             }
-            Do::Publish(..) | Do::Inform(_) | Do::Asked => {}
+            Do::Publish(..) | Do::Inform(_) | Do::Asked | Do::Poll => {}
         }
     }
 
@@ -217,7 +217,11 @@ impl<D: Driver> Core<D> {
     }
 
     /// Answers the request under way, and makes the connection ready for the next, or ends it.
-    pub(super) fn answer(&mut self, store: &mut Store, slot: u32, response: Response, pending: &Pending) {
+    pub(super) fn answer(&mut self, store: &mut Store, slot: u32, mut response: Response, pending: &Pending) {
+        if pending.wants_events && response.status == 503 {
+            let retry = &self.options.routes.retry;
+            response = routes::come_back(self.random.u32(retry.min_ms..=retry.max_ms));
+        }
         self.metrics().answered(pending.handler, response.status);
         let draining = self.shared.phase() >= Phase::Draining;
         let idle_due = self.tick.after(self.options.idle_timeout);
@@ -251,6 +255,7 @@ impl<D: Driver> Core<D> {
             answering: Answering { head_only: false, keep_alive: false, http11: true },
             cors: Cors::default(),
             handler: Handler::Other,
+            wants_events: false,
         });
         self.connections[slot as usize].cause.get_or_insert(cause);
         self.answer(store, slot, response.close(), &pending);
@@ -275,12 +280,13 @@ fn understand(head: &Head<'_>, number: u16, facts: Facts, options: &routes::Opti
             answering,
             cors: Cors::default(),
             handler: Handler::Admin,
+            wants_events: false,
         };
     }
     let request =
         routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, drain: facts.drain };
-    let Routed { action, cors, handler } = routes::route(&request, options);
-    Pending { action: Do::Public(action), number, answering, cors, handler }
+    let Routed { action, cors, handler, wants_events } = routes::route(&request, options);
+    Pending { action: Do::Public(action), number, answering, cors, handler, wants_events }
 }
 
 impl Http {

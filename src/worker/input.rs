@@ -76,13 +76,17 @@ impl<D: Driver> Core<D> {
         let known = connection.cause;
         let cause = match &connection.protocol {
             Protocol::Http(http) if http.parser.is_idle() => Cause::ClientClose,
-            Protocol::Lingering(_) | Protocol::Http(_) | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Vacant => {
-                Cause::EndOfStream
-            }
+            Protocol::Http(_)
+            | Protocol::Topics(_)
+            | Protocol::Echo(_)
+            | Protocol::Stream(_)
+            | Protocol::Lingering(_)
+            | Protocol::Vacant => Cause::EndOfStream,
         };
         let cause = known.unwrap_or(cause);
         // A peer that has shut its side may still read what it asked for; publications alone are no answer to anything.
-        let answers_wait = !matches!(connection.protocol, Protocol::Topics(_)) || connection.flags.close_queued;
+        let answers_wait =
+            !matches!(connection.protocol, Protocol::Topics(_) | Protocol::Stream(_)) || connection.flags.close_queued;
         if answers_wait && !connection.outbox.is_empty() {
             return self.last_word(token.slot, cause);
         }
@@ -112,7 +116,7 @@ impl<D: Driver> Core<D> {
                     }
                     return;
                 }
-                Protocol::Vacant => return,
+                Protocol::Stream(_) | Protocol::Vacant => return,
             };
             match took {
                 Took::Event(consumed) => at += consumed,

@@ -15,12 +15,13 @@
 //! | `accept` | from a socket to a connection, or a refusal |
 //! | `connection`, `outbox` | the state of one socket, and its queue |
 //! | `input` | bytes to the protocol, and what must wait |
-//! | `http`, `websocket` | what the events of the protocols do |
+//! | `http`, `websocket`, `stream` | what the events of the protocols do; streams of events and lines |
 //! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
 //! | `home` | the home worker's duties: number, keep, hand out |
 //! | `run` | publications of a topic that go out as one |
 //! | `gate` | when they go out |
 //! | `fanout` | publications to their subscribers, and who is slow |
+//! | `poll` | a request that waits for something to read |
 //! | `replay` | what was missed, page by page, before what is published |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
@@ -47,9 +48,11 @@ mod input;
 mod letters;
 mod options;
 mod outbox;
+mod poll;
 mod replay;
 mod run;
 mod shared;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -139,8 +142,11 @@ struct Core<D: Driver> {
     hub: Hub<Run>,
     /// Connections that read history, by slot.
     replays: HashMap<u32, Replay, RandomState>,
-    /// Those among them that have room again.
-    reading_on: Vec<u32>,
+    /// Those among them that wait for a page, and how many pages were asked for and have not come.
+    readers: VecDeque<Token>,
+    pages_asked: usize,
+    /// New event streams, whose peers the kernel is to watch.
+    one_way: Vec<Token>,
     gate: Gate,
     interests: Interests,
     engine: MemoryEngine<(Asker, Topic)>,
@@ -203,7 +209,9 @@ impl<D: Driver> Worker<D> {
             closing: Vec::new(),
             hub: Hub::new(),
             replays: HashMap::default(),
-            reading_on: Vec::new(),
+            readers: VecDeque::new(),
+            pages_asked: 0,
+            one_way: Vec::new(),
             gate: Gate::new(options.coalesce),
             interests: Interests::new(workers),
             engine: MemoryEngine::new(

@@ -56,6 +56,8 @@ pub struct Options {
     pub mailbox_requests: usize,
     /// Deliveries waiting in one worker for another.
     pub mailbox_deliveries: usize,
+    /// After how long a silent client is given up: ping interval and pong time-out.
+    pub silence_max: Duration,
     /// The value of `Keep-Alive` on a 101: after how many seconds of silence a socket is cut.
     pub keep_alive: String,
     /// The name of the driver, for metrics.

@@ -41,6 +41,7 @@ impl<D: Driver> Core<D> {
         let due = match &connection.protocol {
             Protocol::Http(http) => http.due,
             Protocol::Topics(websocket) | Protocol::Echo(websocket) => websocket.socket.poll_timeout(&self.options.ws),
+            Protocol::Stream(stream) => stream.ping_due,
             Protocol::Lingering(_) | Protocol::Vacant => return,
         };
         if due < self.deadlines.due(slot as usize) {
@@ -62,6 +63,8 @@ impl<D: Driver> Core<D> {
             Protocol::Http(http) if http.due > tick => self.arm(slot),
             Protocol::Http(_) => self.request_timed_out(store, slot),
             Protocol::Topics(_) | Protocol::Echo(_) => self.websocket_timed_out(store, slot),
+            Protocol::Stream(stream) if stream.ping_due > tick => self.arm(slot),
+            Protocol::Stream(_) => self.ping_stream(store, slot),
         }
     }
 
@@ -86,6 +89,7 @@ impl<D: Driver> Core<D> {
             Some(Do::Publish(..)) => refusals::publish_timeout(),
             Some(Do::Asked) => refusals::unanswered(),
             Some(Do::Inform(_)) => refusals::busy(),
+            Some(Do::Poll) => return self.end_poll(store, slot),
             Some(Do::Public(_) | Do::Admin(_)) | None => {
                 return self.refuse(store, slot, HttpError::Timeout.into_response(), Cause::HandshakeTimeout);
             }

@@ -42,7 +42,7 @@ impl<D: Driver> Worker<D> {
             core.handle(driver, event);
         }
         core.resume(driver);
-        core.read_on(driver.store());
+        core.ask_pages();
         core.take_mail(driver);
         core.tell_interest(driver.store());
         core.resume(driver);
@@ -152,7 +152,7 @@ impl<D: Driver> Core<D> {
         let held_back = self.gate.time_left(self.now);
         let busy = self.unfinished
             || !self.resumed.is_empty()
-            || !self.reading_on.is_empty()
+            || self.may_ask_page()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
             || (self.hub.has_open_fanouts() && held_back.is_none())

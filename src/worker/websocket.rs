@@ -1,12 +1,11 @@
 //! From a request to a WebSocket, and what its events do.
 
-use std::fmt::Write as _;
-
 use crate::engine::AppendError;
 use crate::frame::{Kind, OpCode, Payload, PayloadError};
 use crate::io::{Driver, Store, Token};
+use crate::limits::Tick;
 use crate::metrics::{Cause, Source};
-use crate::routes::{Action, Subscribe, refusals};
+use crate::routes::{Action, Attach, Subscribe, refusals};
 use crate::ws::{self, CloseCode, Event, MessageKind};
 
 use super::Core;
@@ -42,23 +41,32 @@ impl<D: Driver> Core<D> {
         self.wait_for_answer(slot, pending, due);
     }
 
-    /// The subscriptions are in force: the 101 goes ahead of what has arrived since, and the socket speaks WebSocket. Who wants to
-    /// read history first comes here again when it is known what can be read.
+    /// The subscriptions are in force: the head of the answer goes ahead of what has arrived since, and the socket speaks WebSocket, or
+    /// is an event stream. Who wants to read history first comes here again when it is known what can be read.
     pub(super) fn confirmed(&mut self, store: &mut Store, slot: u32) {
-        if self.looks_first(store, slot) {
+        if self.looks_first(slot) {
             return;
         }
         let connection = &mut self.connections[slot as usize];
         let token = connection.token;
         let Some(pending) = connection.http().and_then(|http| http.take_pending()) else { return };
-        let Do::Public(Action::Subscribe(subscribe)) = pending.action else { return };
-        let websocket = WebSocket {
-            socket: ws::Connection::new(self.tick, token.slot),
-            text_kind: subscribe.text_kind,
-            may_publish: subscribe.may_publish,
+        let Do::Public(Action::Subscribe(subscribe)) = &pending.action else { return };
+        let (accepted, text_kind, may_publish) = match &subscribe.attach {
+            Attach::WebSocket { accepted, text_kind, may_publish } => (accepted, text_kind, may_publish),
+            Attach::Stream(kind) => {
+                let start = self.start_of_replay(slot);
+                self.begin_stream(store, slot, &pending, *kind, &subscribe.topics[0], start);
+                return self.begin_reading(store, slot);
+            }
+            Attach::Poll { wait } => {
+                let wait = Tick::count(*wait);
+                return self.begin_poll(slot, pending, wait);
+            }
         };
+        let socket = ws::Connection::new(self.tick, token.slot);
+        let websocket = WebSocket { socket, text_kind: *text_kind, may_publish: *may_publish };
         let mut head = self.pool.take();
-        self.write_upgrade(slot, &subscribe.accepted, &mut head);
+        self.write_upgrade(slot, accepted, &mut head);
         let connection = &mut self.connections[slot as usize];
         connection.outbox.push_first(&mut self.entries, store, head);
         connection.flags.corked = false;
@@ -115,7 +123,7 @@ impl<D: Driver> Core<D> {
         let (websocket, echo) = match protocol {
             Protocol::Topics(websocket) => (websocket, false),
             Protocol::Echo(websocket) => (websocket, true),
-            Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => return (0, Came::Nothing),
+            Protocol::Vacant | Protocol::Http(_) | Protocol::Stream(_) | Protocol::Lingering(_) => return (0, Came::Nothing),
         };
         let WebSocket { socket, text_kind, may_publish } = websocket;
         let step = match socket.handle_input(input, &options.ws, pool, *tick) {
@@ -223,9 +231,13 @@ impl<D: Driver> Core<D> {
         self.mark_dirty(slot);
     }
 
+    /// The connection's name in the log and in `Fantail-Connection`.
+    pub(super) fn connection_name(&self, slot: u32) -> String {
+        format!("{:x}-{:x}", self.index, self.connections[slot as usize].id)
+    }
+
     fn write_upgrade(&self, slot: u32, accepted: &ws::Accepted, out: &mut Vec<u8>) {
-        let mut id = String::new();
-        let _ = write!(id, "{:x}-{:x}", self.index, self.connections[slot as usize].id);
+        let id = self.connection_name(slot);
         let lines = [("Fantail-Connection", id.as_str()), ("Keep-Alive", &self.options.keep_alive)];
         let recovered = self.recovered(slot).map(|recovered| ("Fantail-Recovered", if recovered { "true" } else { "false" }));
         accepted.write_response(lines.into_iter().chain(recovered), out);

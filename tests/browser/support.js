@@ -1,6 +1,7 @@
 // What the browser tests share: a server that runs, a browser that watches what its pages do, and patience.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { connect, createServer } from "node:net";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -37,6 +38,8 @@ export async function serve(port = 0, ...flags) {
       fetch(`${url}topics/${topic}`, { method: "POST", body, headers: { "Content-Type": type } }),
     /** How many connections have ended for `cause` so far. */
     closed: (cause) => metric(admin, `fantail_connections_closed_total{cause="${cause}"}`),
+    /** How many connections of a transport are open. */
+    connections: (transport) => metric(admin, `fantail_connections{transport="${transport}"}`),
     /** How many subscriptions are in force. */
     subscriptions: () => metric(admin, "fantail_subscriptions"),
     /** Ends the server by `signal`; gives its exit status, null if the signal killed it. */
@@ -45,6 +48,26 @@ export async function serve(port = 0, ...flags) {
       const [status] = await exited;
       return status;
     },
+  };
+}
+
+/** A network between the browser and `server` that can go down, with all its connections, and come up again. */
+export async function between(server) {
+  const open = new Set();
+  const relay = createServer((near) => {
+    const far = connect(server.port, "127.0.0.1");
+    for (const [from, to] of [[near, far], [far, near]]) {
+      open.add(from);
+      from.on("error", () => {}).on("close", () => { open.delete(from); to.destroy(); }).pipe(to);
+    }
+  });
+  const up = (port) => new Promise((done) => { relay.listen(port, "127.0.0.1", done); });
+  await up(0);
+  const { port } = relay.address();
+  return {
+    url: `http://127.0.0.1:${port}/`,
+    up: () => up(port),
+    down: () => { relay.close(); open.forEach((socket) => socket.destroy()); },
   };
 }
 

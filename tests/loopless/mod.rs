@@ -185,6 +185,8 @@ impl Driver for Loopless {
 
     fn resume_read(&mut self, _token: Token) {}
 
+    fn limit_unacknowledged(&mut self, _token: Token, _limit: Duration) {}
+
     fn shutdown_write(&mut self, _token: Token) {}
 
     fn close(&mut self, _token: Token, _how: Close) {}

@@ -435,6 +435,13 @@ impl Driver for Uring {
         }
     }
 
+    fn limit_unacknowledged(&mut self, token: Token, limit: Duration) {
+        if let Some(socket) = self.socket(token) {
+            // Fails only where the peer has already gone.
+            let _ = SockRef::from(&socket.fd).set_tcp_user_timeout(Some(limit));
+        }
+    }
+
     fn shutdown_write(&mut self, token: Token) {
         if let Some(socket) = self.socket(token) {
             // Fails only where the peer has already gone, which the next receive reports.

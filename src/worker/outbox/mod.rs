@@ -225,9 +225,15 @@ impl Outbox {
         finished
     }
 
-    /// Drops the oldest publication that may be dropped.
-    pub fn drop_oldest(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool) -> Option<Finished> {
-        self.drop_first(entries, store, pool, |_| true)
+    /// Drops the oldest publication that may be dropped, of a topic that is `droppable`.
+    pub fn drop_oldest(
+        &mut self,
+        entries: &mut Entries,
+        store: &mut Store,
+        pool: &mut BufferPool,
+        droppable: impl Fn(TopicId) -> bool,
+    ) -> Option<Finished> {
+        self.drop_first(entries, store, pool, |class| matches!(class, Class::Publications(topic, _) if droppable(topic)))
     }
 
     /// Drops the oldest publication of `topic` that may be dropped.

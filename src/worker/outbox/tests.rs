@@ -118,10 +118,10 @@ fn what_is_pinned_is_not_dropped() {
     }
     bench.take(1);
     let Bench { entries, store, pool, outbox, topics } = &mut bench;
-    assert_eq!(outbox.drop_oldest(entries, store, pool).unwrap().messages, 1);
+    assert_eq!(outbox.drop_oldest(entries, store, pool, |_| true).unwrap().messages, 1);
     assert_eq!(outbox.drop_topic(entries, store, pool, topics[1]), None);
     assert!(outbox.drop_topic(entries, store, pool, topics[0]).is_some());
-    assert_eq!(outbox.drop_oldest(entries, store, pool), None);
+    assert_eq!(outbox.drop_oldest(entries, store, pool, |_| true), None);
     assert_eq!(bench.text(), "a");
     bench.append("z");
     assert_eq!(bench.text(), "az");

@@ -189,3 +189,29 @@ pub(super) fn take_frames(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
     }
     frames
 }
+
+/// A request for an event stream.
+pub(super) fn events(target: &str, last_event_id: Option<&str>) -> Vec<u8> {
+    let id = last_event_id.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{id}\r\n").into_bytes()
+}
+
+/// Takes whole chunks off `bytes`: an event each; the end of the stream is empty.
+pub(super) fn take_events(bytes: &mut Vec<u8>) -> Vec<String> {
+    let mut events = Vec::new();
+    loop {
+        let Some(line) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return events };
+        let length = usize::from_str_radix(std::str::from_utf8(&bytes[..line]).unwrap(), 16).unwrap();
+        if bytes.len() < line + 2 + length + 2 {
+            return events;
+        }
+        let chunk: Vec<u8> = bytes.drain(..line + 2 + length + 2).collect();
+        events.push(String::from_utf8(chunk[line + 2..line + 2 + length].to_vec()).unwrap());
+    }
+}
+
+/// The values of a field of an event, joined as a client joins the lines of its data.
+pub(super) fn field(event: &str, name: &str) -> Option<String> {
+    let values: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect();
+    (!values.is_empty()).then(|| values.join("\n"))
+}

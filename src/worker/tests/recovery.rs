@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::cluster::{Cluster, WINDOW, frame, post, take_frames, take_head, upgrade};
-use super::simulation::seeds;
+use super::cluster::{Cluster, WINDOW, events, field, frame, post, take_events, take_frames, take_head, upgrade};
+use super::simulation::{seeds, take_answer};
 use crate::Config;
 use crate::io::scripted::Mode;
 use crate::metrics::Recovery;
@@ -27,6 +27,17 @@ struct Reader {
     /// Offsets seen since the last gap that was told.
     offsets: Vec<u64>,
     is_continuing: bool,
+    how: How,
+    /// A poll was answered: the next is due.
+    polls_again: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum How {
+    #[default]
+    WebSocket,
+    Events,
+    Polls,
 }
 
 struct Story {
@@ -47,7 +58,9 @@ impl Story {
         let config = Config { history_size: if random.bool() { 100 } else { random.u32(1..30) }, ..Config::default() };
         let mut cluster = Cluster::new(random.usize(1..=4), mode, seed, &config);
         cluster.connect(0, 0, WINDOW);
-        let readers = (0..6).map(|number| Reader { topic: number % TOPICS, ..Reader::default() }).collect();
+        let how = [How::WebSocket, How::WebSocket, How::Events, How::Events, How::Polls, How::Polls];
+        let readers = (0..6).map(|number| Reader { topic: number % TOPICS, how: how[number as usize], ..Reader::default() });
+        let readers = readers.collect();
         Self { cluster, random, readers, publisher: 0, published: BTreeMap::new(), next_peer: 1, gaps: 0 }
     }
 
@@ -93,13 +106,19 @@ impl Story {
         }
         let peer = self.next_peer;
         self.next_peer += 1;
+        let target = format!("/topics/t{}?envelope", reader.topic);
         let since = reader.cursor.as_deref().unwrap_or("earliest");
-        let target = format!("/topics/t{}?envelope&since={since}{}", reader.topic, if on_gap { "&on-gap=continue" } else { "" });
-        (reader.peer, reader.head, reader.is_continuing) = (Some(peer), None, on_gap);
+        let request = match reader.how {
+            // As a browser does: the URL stays as it is.
+            How::Events => events(&format!("{target}&since=earliest"), reader.cursor.as_deref()),
+            How::WebSocket => upgrade(&format!("{target}&since={since}{}", if on_gap { "&on-gap=continue" } else { "" })),
+            How::Polls => reader.poll(),
+        };
+        (reader.peer, reader.head, reader.is_continuing) = (Some(peer), None, on_gap || reader.how == How::Events);
         reader.resumed_from.clone_from(&reader.cursor);
         reader.bytes.clear();
         self.cluster.connect(worker, peer, window);
-        self.cluster.write(peer, &upgrade(&target));
+        self.cluster.write(peer, &request);
     }
 
     fn go(&mut self) {
@@ -118,6 +137,9 @@ impl Story {
             let Some(peer) = reader.peer else { continue };
             reader.bytes.extend(self.cluster.read(peer));
             reader.take_in(&mut self.gaps);
+            if std::mem::take(&mut reader.polls_again) {
+                self.cluster.write(peer, &reader.poll());
+            }
             if self.cluster.driver(peer).peer(peer).closed.is_some() {
                 reader.peer = None;
             }
@@ -140,21 +162,32 @@ impl Story {
             assert_eq!(reader.offsets.last().copied().unwrap_or(0), last, "t{} is not up to date", reader.topic);
         }
         for worker in &self.cluster.workers {
-            assert!(worker.core.replays.is_empty() && worker.core.entries.queued_bytes() == 0);
+            assert!(worker.core.replays.values().all(|replay| replay.is_poll) && worker.core.entries.queued_bytes() == 0);
         }
     }
 }
 
 impl Reader {
+    fn poll(&self) -> Vec<u8> {
+        let (topic, since) = (self.topic, self.cursor.as_deref().unwrap_or("earliest"));
+        format!("GET /topics/t{topic}?since={since}&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+    }
+
     fn take_in(&mut self, gaps: &mut u64) {
+        if self.how == How::Polls {
+            return self.take_answers(gaps);
+        }
         if self.head.is_none() {
             let text = String::from_utf8_lossy(&self.bytes).into_owned();
             let Some(status) = take_head(&mut self.bytes) else { return };
-            assert_eq!(status, 101, "{text}");
+            assert_eq!(status, if self.how == How::Events { 200 } else { 101 }, "{text}");
             let told = text.contains("Fantail-Recovered: true").then_some(true);
             let told = told.or(text.contains("Fantail-Recovered: false").then_some(false));
             assert_eq!(told.is_some(), self.resumed_from.is_some(), "told if and only if a cursor was given: {text}");
             self.head = Some(told);
+        }
+        if self.how == How::Events {
+            return self.take_events(gaps);
         }
         for (opcode, payload) in take_frames(&mut self.bytes) {
             match opcode {
@@ -173,11 +206,43 @@ impl Reader {
         }
     }
 
+    fn take_answers(&mut self, gaps: &mut u64) {
+        while let Some(answer) = take_answer(&mut self.bytes) {
+            if answer["recovered"] == false {
+                *gaps += 1;
+                self.offsets.clear();
+            }
+            for message in answer["messages"].as_array().unwrap() {
+                self.object(message, gaps);
+            }
+            self.cursor = Some(answer["cursor"].as_str().unwrap().to_owned());
+            self.polls_again = true;
+        }
+    }
+
+    fn take_events(&mut self, gaps: &mut u64) {
+        for event in take_events(&mut self.bytes) {
+            let (id, kind, data) = (field(&event, "id"), field(&event, "event"), field(&event, "data"));
+            match (kind.as_deref(), data) {
+                (None, None) if event.is_empty() => self.peer = None,
+                (None, None) => assert!(field(&event, "retry").is_some() && id.is_some(), "the first event: {event}"),
+                (None | Some("gap"), Some(data)) => {
+                    self.object(&serde_json::from_str(&data).unwrap(), gaps);
+                    assert_eq!(id, self.cursor, "{event}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     fn object(&mut self, object: &serde_json::Value, gaps: &mut u64) {
         let offset = |cursor: &serde_json::Value| -> u64 { cursor.as_str().unwrap().split_once('.').unwrap().1.parse().unwrap() };
         if object["type"] == "gap" {
             assert!(self.is_continuing && object["reason"] == "trimmed", "{object}");
-            assert_eq!(Some(offset(&object["from"])), self.offsets.last().copied(), "{object}");
+            // Who asked for all there is, and has got nothing yet, is promised what came behind the head of the answer.
+            if let Some(last) = self.offsets.last() {
+                assert_eq!(offset(&object["from"]), *last, "{object}");
+            }
             *gaps += 1;
             self.offsets.push(offset(&object["to"]));
             self.cursor = Some(object["to"].as_str().unwrap().to_owned());
@@ -227,4 +292,117 @@ fn a_resume_is_counted() {
     }
     let recoveries = |result| cluster.count(|metrics| metrics.recoveries.of(result).get());
     assert_eq!((recoveries(Recovery::Whole), recoveries(Recovery::Gap)), (0, 1));
+}
+
+/// A cluster of one worker with a topic `b` of which one publication is kept, and something in `a` that is replayed first.
+fn amid_a_replay(config: &Config, scene: impl Fn(&mut Cluster)) {
+    for mode in [Mode::Readiness, Mode::Completion] {
+        let mut cluster = Cluster::new(1, mode, 1, config);
+        cluster.connect(0, 0, WINDOW);
+        for number in 0..40 {
+            cluster.write(0, &post("/topics/a", &format!("a{number}")));
+        }
+        cluster.settle();
+        cluster.read(0);
+        scene(&mut cluster);
+    }
+}
+
+/// Outboxes so small that a replay takes many turns.
+fn narrow() -> Config {
+    let (outbox_size, max_message_size) = (crate::config::ByteSize(1200), crate::config::ByteSize(600));
+    Config { outbox_size, max_message_size, ..Config::default() }
+}
+
+fn objects(cluster: &mut Cluster, peer: u64) -> Vec<serde_json::Value> {
+    let mut bytes = Vec::new();
+    for _ in 0..40 {
+        cluster.driver(peer).set_window(peer, WINDOW);
+        cluster.settle();
+        bytes.extend(cluster.read(peer));
+    }
+    let head = take_head(&mut bytes);
+    assert!(head.is_none_or(|status| status == 101));
+    let texts = take_frames(&mut bytes).into_iter().filter(|(opcode, _)| *opcode == 1);
+    texts.map(|(_, payload)| serde_json::from_slice(&payload).unwrap()).collect()
+}
+
+#[test]
+fn what_goes_while_another_topic_is_replayed_is_told() {
+    let config = Config { topic_class: vec!["b;history-size=1".parse().unwrap()], ..narrow() };
+    amid_a_replay(&config, |cluster| {
+        cluster.write(0, &post("/topics/b", "first"));
+        cluster.settle();
+        cluster.connect(0, 1, 300);
+        cluster.write(1, &upgrade("/topics?topic=a&topic=b&envelope&since=earliest&on-gap=continue"));
+        cluster.settle();
+        for text in ["second", "third", "fourth"] {
+            cluster.write(0, &post("/topics/b", text));
+        }
+        cluster.settle();
+        let of_b: Vec<_> = objects(cluster, 1).into_iter().filter(|object| object["topic"] == "b").collect();
+        let told: Vec<_> = of_b.iter().map(|object| object["text"].as_str().or(object["reason"].as_str()).unwrap()).collect();
+        assert_eq!(told, ["trimmed", "fourth"], "of what came behind the 101 nothing is missing in silence");
+    });
+}
+
+#[test]
+fn latest_means_the_same_as_nothing_also_where_nothing_is_kept() {
+    let config = Config { history_size: 0, ..Config::default() };
+    for target in ["/topics/t?since=latest", "/topics/t?envelope&since=latest"] {
+        let mut cluster = Cluster::new(2, Mode::Completion, 1, &config);
+        cluster.connect(0, 0, WINDOW);
+        cluster.connect(1, 1, WINDOW);
+        cluster.write(1, &upgrade(target));
+        for _ in 0..50 {
+            cluster.write(0, &post("/topics/t", "x"));
+            cluster.step(1);
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..20 {
+            cluster.settle();
+            bytes.extend(cluster.read(1));
+        }
+        assert_eq!(take_head(&mut bytes), Some(101));
+        assert!(take_frames(&mut bytes).iter().all(|(opcode, _)| *opcode == 1), "{target}: no close");
+    }
+}
+
+#[test]
+fn a_crowd_that_resumes_takes_turns_below_the_workers_limit() {
+    let config = Config { worker_outbox_size: crate::config::ByteSize(100_000), ..Config::default() };
+    amid_a_replay(&config, |cluster| {
+        for peer in 1..=200 {
+            cluster.connect(0, peer, 0);
+            cluster.write(peer, &upgrade("/topics/a?envelope&since=earliest"));
+        }
+        cluster.settle();
+        let queued = cluster.workers[0].core.entries.queued_bytes();
+        assert!(queued < 150_000, "{queued} bytes wait for who reads nothing");
+        let mut got = vec![0; 201];
+        for _ in 0..100 {
+            for peer in 1..=200 {
+                cluster.driver(peer).set_window(peer, WINDOW);
+            }
+            cluster.settle();
+            for peer in 1..=200 {
+                let bytes = cluster.read(peer);
+                got[peer as usize] += bytes.windows(9).filter(|window| window.starts_with(b"\"text\":\"a")).count();
+            }
+        }
+        assert!(got[1..].iter().all(|count| *count == 40), "{got:?}");
+    });
+}
+
+#[test]
+fn a_stopping_server_does_not_wait_for_who_is_reading() {
+    amid_a_replay(&narrow(), |cluster| {
+        cluster.connect(0, 1, 300);
+        cluster.write(1, &upgrade("/topics/a?envelope&since=earliest"));
+        cluster.settle();
+        cluster.shared.advance(crate::worker::Phase::Draining);
+        cluster.settle();
+        let queued = cluster.workers[0].core.entries.queued_bytes();
+        assert!(queued < 1_500, "{queued} bytes: no page was asked for any more");
+    });
 }

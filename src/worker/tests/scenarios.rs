@@ -475,3 +475,31 @@ fn topics_that_nobody_has_any_more_end_on_a_quiet_server() {
     cluster.pass(Duration::from_secs(6));
     assert_eq!(cluster.workers.iter().map(|worker| worker.core.engine.topics()).sum::<usize>(), 0);
 }
+
+#[test]
+fn a_class_that_drops_drops_only_its_own() {
+    let config = Config {
+        outbox_size: crate::config::ByteSize(2000),
+        max_message_size: crate::config::ByteSize(1000),
+        topic_class: vec!["b;slow-consumer=drop-oldest".parse().unwrap()],
+        ..Config::default()
+    };
+    each(&config, 1, |cluster| {
+        subscribe(cluster, 0, 1, "/topics?topic=a&topic=b&envelope");
+        cluster.driver(1).set_window(1, 0);
+        cluster.connect(0, 2, WINDOW);
+        for number in 0..3 {
+            cluster.write(2, &post("/topics/a", &format!("a{number}")));
+        }
+        for number in 0..40 {
+            cluster.write(2, &post("/topics/b", &format!("b{number} {}", "x".repeat(100))));
+        }
+        cluster.settle();
+        cluster.driver(1).set_window(1, WINDOW);
+        let got = frames(cluster, 1);
+        let texts: Vec<_> = got.iter().map(|(_, payload)| String::from_utf8_lossy(payload)).collect();
+        let of_a = texts.iter().filter(|text| text.contains("\"text\":\"a")).count();
+        assert_eq!(of_a, 3, "another class's publications make no room: {texts:?}");
+        assert!(texts.last().is_some_and(|text| text.contains("b39 ")), "{texts:?}");
+    });
+}

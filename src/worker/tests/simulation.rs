@@ -198,7 +198,7 @@ impl History {
 }
 
 /// Takes one whole answer off `bytes`: its JSON body.
-fn take_answer(bytes: &mut Vec<u8>) -> Option<serde_json::Value> {
+pub(super) fn take_answer(bytes: &mut Vec<u8>) -> Option<serde_json::Value> {
     let text = std::str::from_utf8(bytes).ok()?;
     let head_end = text.find("\r\n\r\n")? + 4;
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");

@@ -9,6 +9,7 @@ pub mod http;
 pub mod metrics;
 pub mod server;
 pub mod socket;
+pub mod stream;
 pub mod wire;
 
 use std::time::{Duration, Instant};

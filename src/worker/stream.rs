@@ -1,0 +1,133 @@
+//! Streams, of events or of lines: from a request to a stream, and how it ends.
+//!
+//! What a client sends on such a connection means nothing any more and is dropped. That a client is there shows only in what the
+//! kernel hears: a ping goes out in every interval, and a peer that does not acknowledge it within the pong time-out is lost.
+
+use serde::Serialize;
+
+use crate::frame::{Cursor, LAST_CHUNK, Position, StreamEvent, Topic, chunk};
+use crate::http1::Answering;
+use crate::io::{Driver, Store};
+use crate::limits::Tick;
+use crate::metrics::{Cause, Transport};
+use crate::routes::{self, StreamKind};
+
+use super::Core;
+use super::connection::{Pending, Protocol};
+
+/// The state of a stream.
+#[derive(Debug)]
+pub struct Stream {
+    kind: StreamKind,
+    /// When the next ping is due.
+    pub(super) ping_due: Tick,
+}
+
+/// The first line of a stream of lines.
+#[derive(Serialize)]
+struct Open<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    topic: &'a str,
+    cursor: Option<&'a str>,
+}
+
+impl Stream {
+    /// The label its bytes and messages are counted under.
+    pub(super) fn transport(&self) -> Transport {
+        match self.kind {
+            StreamKind::Events => Transport::Events,
+            StreamKind::Lines => Transport::Lines,
+        }
+    }
+}
+
+impl<D: Driver> Core<D> {
+    /// The subscription is in force and stands at `start`: the head goes ahead of what has arrived since.
+    pub(super) fn begin_stream(
+        &mut self,
+        store: &mut Store,
+        slot: u32,
+        pending: &Pending,
+        kind: StreamKind,
+        topic: &Topic,
+        start: Option<Position>,
+    ) {
+        let cursor = start.map(|position| Cursor(position).to_string());
+        let first = self.first_chunk(kind, topic, cursor.as_deref());
+        let mut response = routes::stream_of(kind, first).header("Fantail-Connection", self.connection_name(slot));
+        if let Some(recovered) = self.recovered(slot) {
+            response = response.header("Fantail-Recovered", if recovered { "true" } else { "false" });
+        }
+        let response = pending.cors.apply(response);
+        let date = self.date.at(self.wall_seconds);
+        let answering = Answering { keep_alive: false, ..pending.answering };
+        let mut head = self.pool.take();
+        response.write(date, answering, &mut head);
+        let connection = &mut self.connections[slot as usize];
+        connection.outbox.push_first(&mut self.entries, store, head);
+        connection.flags.corked = false;
+        connection.flags.waiting = false;
+        let token = connection.token;
+        self.metrics().answered(pending.handler, response.status);
+        let ping_due = self.tick.after(self.options.ws.ping_interval);
+        self.swap(slot, Protocol::Stream(Stream { kind, ping_due }));
+        self.one_way.push(token);
+        self.resume_later(token);
+    }
+
+    /// What tells the client where it stands before anything has come.
+    fn first_chunk(&self, kind: StreamKind, topic: &Topic, cursor: Option<&str>) -> Vec<u8> {
+        let retry_ms = Some(self.options.routes.retry.min_ms);
+        match kind {
+            StreamKind::Events => StreamEvent { retry_ms, id: cursor, ..StreamEvent::default() }.chunk(),
+            StreamKind::Lines => {
+                let open = Open { kind: "open", topic: topic.as_str(), cursor };
+                chunk(&[&serde_json::to_vec(&open).expect("texts always make JSON"), b"\n"])
+            }
+        }
+    }
+
+    /// Has the kernel give up peers of new streams that acknowledge nothing for as long as a WebSocket may be silent.
+    pub(super) fn watch_one_way(&mut self, driver: &mut D) {
+        let silence = self.options.silence_max;
+        for token in self.one_way.drain(..) {
+            driver.limit_unacknowledged(token, silence);
+        }
+    }
+
+    /// A ping is due. Where something waits to be written, that is sign enough.
+    pub(super) fn ping_stream(&mut self, store: &mut Store, slot: u32) {
+        let due = self.tick.after(self.options.ws.ping_interval);
+        let Self { connections, entries, pool, .. } = self;
+        let connection = &mut connections[slot as usize];
+        let Protocol::Stream(stream) = &mut connection.protocol else { return };
+        stream.ping_due = due;
+        let ping = match stream.kind {
+            // An object, so that whoever reads every event as JSON may.
+            StreamKind::Events => StreamEvent { event: Some("ping"), data: Some(b"{}"), ..StreamEvent::default() }.chunk(),
+            StreamKind::Lines => chunk(&[b"{\"type\":\"ping\"}\n"]),
+        };
+        if connection.outbox.is_empty() {
+            connection.outbox.append_owned(entries, store, pool, |out| out.extend_from_slice(&ping));
+            self.mark_dirty(slot);
+        }
+        self.arm(slot);
+    }
+
+    /// Ends a stream in order; a reader of events comes back, after `retry_ms` if that is given.
+    pub(super) fn end_stream(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_ms: Option<u32>) {
+        let Self { connections, entries, pool, .. } = self;
+        let connection = &mut connections[slot as usize];
+        let is_events = matches!(&connection.protocol, Protocol::Stream(stream) if stream.kind == StreamKind::Events);
+        if !std::mem::replace(&mut connection.flags.close_queued, true) {
+            connection.outbox.append_owned(entries, store, pool, |out| {
+                if is_events && retry_ms.is_some() {
+                    out.extend_from_slice(&StreamEvent { retry_ms, ..StreamEvent::default() }.chunk());
+                }
+                out.extend_from_slice(LAST_CHUNK);
+            });
+        }
+        self.last_word(slot, cause);
+    }
+}
