@@ -249,6 +249,7 @@ fn sub_ends_on_ctrl_c_and_comes_back_after_a_restart() {
     server.terminate();
     assert!(server.wait().success());
     let server = Launch::new(&[]).only(&[address]).start();
+    // Before it comes back, or after: it gets this all the same, because it asks for what is behind the other life's cursor.
     eventually("it comes back", Duration::from_secs(30), || get(server.address, "/topics/chat").json()["subscribers"] == 1);
     publish(&server, "chat", "after");
     let ended = running.end();

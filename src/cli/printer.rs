@@ -1,4 +1,4 @@
-//! What a subscriber prints: a message a line.
+//! What a subscriber prints: a message a line, to standard output; that something is missing, to the person.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::problem::printable;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +32,14 @@ pub(super) enum PrintError {
     NotMessage,
 }
 
-/// Prints messages until as many are printed as were asked for.
+/// Prints messages until as many are printed as were asked for, and knows where it stands.
 #[derive(Debug)]
-pub(super) struct Printer<W> {
+pub(super) struct Printer<W, N> {
     output: W,
+    notes: N,
     form: Form,
     left: Option<u64>,
+    cursor: Option<String>,
 }
 
 /// A `message` object (docs/wire.md, "Subscribing"); an object of another type has only the type.
@@ -46,6 +50,13 @@ struct Envelope<'a> {
     #[serde(borrow)]
     topic: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    cursor: Option<Cow<'a, str>>,
+    /// The end of a gap.
+    #[serde(borrow)]
+    to: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     text: Option<Cow<'a, str>>,
@@ -53,10 +64,20 @@ struct Envelope<'a> {
     base64: Option<Cow<'a, str>>,
 }
 
-impl<W: Write> Printer<W> {
-    /// Prints to `output`, at most `count` messages if that is given.
-    pub(super) const fn new(output: W, form: Form, count: Option<u64>) -> Self {
-        Self { output, form, left: count }
+impl<W: Write, N: Write> Printer<W, N> {
+    /// Prints to `output`, at most `count` messages if that is given; what the person should know goes to `notes`.
+    pub(super) const fn new(output: W, notes: N, form: Form, count: Option<u64>) -> Self {
+        Self { output, notes, form, left: count, cursor: None }
+    }
+
+    /// A line for the person; without a terminal there is nobody to miss it.
+    pub(super) fn note(&mut self, text: &str) {
+        let _ = writeln!(self.notes, "fantail: {text}");
+    }
+
+    /// Where the last message stands that was printed, or the end of the last gap that was told.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
     }
 
     /// Whether as many messages are printed as were asked for.
@@ -64,30 +85,44 @@ impl<W: Write> Printer<W> {
         self.left == Some(0)
     }
 
-    /// Prints what one WebSocket message brought, and hands it on at once.
-    pub(super) fn print(&mut self, payload: &[u8]) -> Result<(), PrintError> {
+    /// Prints what one WebSocket message brought, and hands it on at once. Messages alone are counted.
+    pub(super) fn print(&mut self, object: &[u8]) -> Result<(), PrintError> {
+        let envelope = parse(object)?;
+        let is_message = envelope.kind == "message";
         match self.form {
-            Form::Payload => self.output.write_all(payload)?,
-            Form::Json => return self.print_object(payload),
+            Form::Json => {
+                // Between the members a line may end; inside a text JSON has it escaped.
+                let line: Vec<u8> = object.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
+                self.output.write_all(&line)?;
+                self.end_line(is_message)?;
+            }
+            // An object of another type tells about the subscription, and has no payload.
+            Form::Payload | Form::TopicAndPayload if !is_message => {}
+            Form::Payload => {
+                self.output.write_all(&envelope.payload()?)?;
+                self.end_line(true)?;
+            }
             Form::TopicAndPayload => {
-                let envelope = parse(payload)?;
-                // An object of another type tells about the subscription, and has no payload.
-                let Some(topic) = envelope.topic.as_deref().filter(|_| envelope.kind == "message") else { return Ok(()) };
+                let topic = envelope.topic.as_deref().ok_or(PrintError::NotMessage)?;
                 self.output.write_all(topic.as_bytes())?;
                 self.output.write_all(b"\t")?;
                 self.output.write_all(&envelope.payload()?)?;
+                self.end_line(true)?;
             }
         }
-        self.end_line(true)
+        self.go_on(envelope);
+        Ok(())
     }
 
-    /// Objects of every type are printed; messages alone are counted.
-    fn print_object(&mut self, object: &[u8]) -> Result<(), PrintError> {
-        let is_message = parse(object)?.kind == "message";
-        // Between the members a line may end; inside a text JSON has it escaped.
-        let line: Vec<u8> = object.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
-        self.output.write_all(&line)?;
-        self.end_line(is_message)
+    /// Notes where the subscriber stands now, and tells the person of a gap.
+    fn go_on(&mut self, envelope: Envelope<'_>) {
+        if envelope.kind == "gap" {
+            let reason = envelope.reason.as_deref().unwrap_or("no reason given");
+            self.note(&format!("messages are missing here, the server does not have them any more ({})", printable(reason)));
+        }
+        if let Some(cursor) = envelope.cursor.or(envelope.to) {
+            self.cursor = Some(cursor.into_owned());
+        }
     }
 
     fn end_line(&mut self, is_message: bool) -> Result<(), PrintError> {
@@ -119,17 +154,23 @@ fn parse(object: &[u8]) -> Result<Envelope<'_>, PrintError> {
 mod tests {
     use super::*;
 
-    fn print(form: Form, payloads: &[&[u8]]) -> Vec<u8> {
-        let mut printer = Printer::new(Vec::new(), form, None);
-        for payload in payloads {
-            printer.print(payload).unwrap();
+    fn print(form: Form, objects: &[&[u8]]) -> Vec<u8> {
+        let mut printer = Printer::new(Vec::new(), Vec::new(), form, None);
+        for object in objects {
+            printer.print(object).unwrap();
         }
         printer.output
     }
 
     #[test]
     fn payloads_are_printed_as_they_are() {
-        assert_eq!(print(Form::Payload, &[b"one", b"\xff\x00", b""]), b"one\n\xff\x00\n\n");
+        let objects: [&[u8]; 4] = [
+            br#"{"type":"message","topic":"a","text":"one"}"#,
+            br#"{"type":"message","topic":"a","base64":"/wA="}"#,
+            br#"{"type":"gap","topic":"a"}"#,
+            br#"{"type":"message","topic":"a","text":""}"#,
+        ];
+        assert_eq!(print(Form::Payload, &objects), b"one\n\xff\x00\n\n");
     }
 
     #[test]
@@ -150,8 +191,20 @@ mod tests {
     }
 
     #[test]
+    fn it_knows_where_it_stands_and_tells_of_gaps() {
+        let mut printer = Printer::new(Vec::new(), Vec::new(), Form::Payload, None);
+        assert_eq!(printer.cursor(), None);
+        printer.print(br#"{"type":"message","topic":"a","cursor":"k.1","text":"x"}"#).unwrap();
+        assert_eq!(printer.cursor(), Some("k.1"));
+        printer.print(br#"{"type":"gap","topic":"a","from":"k.1","to":"k.7","reason":"trimmed"}"#).unwrap();
+        assert_eq!((printer.cursor(), &*printer.output), (Some("k.7"), &b"x\n"[..]));
+        let notes = String::from_utf8(printer.notes).unwrap();
+        assert!(notes.contains("missing") && notes.contains("(trimmed)"), "{notes}");
+    }
+
+    #[test]
     fn messages_alone_are_counted() {
-        let mut printer = Printer::new(Vec::new(), Form::Json, Some(1));
+        let mut printer = Printer::new(Vec::new(), Vec::new(), Form::Json, Some(1));
         printer.print(br#"{"type":"gap"}"#).unwrap();
         assert!(!printer.is_done());
         printer.print(br#"{"type":"message","text":""}"#).unwrap();
@@ -164,9 +217,11 @@ mod tests {
             (Form::Json, &b"hello"[..]),
             (Form::TopicAndPayload, b"\xff"),
             (Form::TopicAndPayload, br#"{"type":"message","topic":"a"}"#),
+            (Form::TopicAndPayload, br#"{"type":"message","text":"a"}"#),
+            (Form::Payload, b"hello"),
             (Form::TopicAndPayload, br#"{"type":"message","topic":"a","base64":"?"}"#),
         ] {
-            let error = Printer::new(Vec::new(), form, None).print(payload).unwrap_err();
+            let error = Printer::new(Vec::new(), Vec::new(), form, None).print(payload).unwrap_err();
             assert!(matches!(error, PrintError::NotMessage), "{error}");
         }
     }

@@ -45,7 +45,7 @@ impl Session {
     }
 
     /// Prints what comes until the connection ends.
-    pub(super) fn receive<W: Write>(&mut self, printer: &mut Printer<W>, interrupt: &Interrupt) -> Ending {
+    pub(super) fn receive<W: Write, N: Write>(&mut self, printer: &mut Printer<W, N>, interrupt: &Interrupt) -> Ending {
         let mut last_heard = Instant::now();
         let mut pinged = false;
         loop {
@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// Prints a message; ends with the server's close, with the last message asked for, and with whoever read stdout.
-    fn take<W: Write>(&mut self, message: &Message, printer: &mut Printer<W>) -> Option<Ending> {
+    fn take<W: Write, N: Write>(&mut self, message: &Message, printer: &mut Printer<W, N>) -> Option<Ending> {
         let printed = match message {
             Message::Text(text) => printer.print(text.as_bytes()),
             Message::Binary(bytes) => printer.print(bytes),

@@ -14,7 +14,7 @@ use super::publish::parse_topic;
 use super::session::Session;
 use super::target::Target;
 use super::{Failure, Status};
-use crate::frame::Topic;
+use crate::frame::{Since, Topic};
 use crate::words::ChoiceError;
 
 /// What to subscribe to, and where.
@@ -26,6 +26,9 @@ pub(super) struct Subscribe {
     /// Address of the server (or FANTAIL_URL)
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "FANTAIL_URL", hide_env = true)]
     url: Target,
+    /// Begin with what was published before: earliest, a time such as 10m, or a cursor of the one topic
+    #[arg(long, value_name = "WHERE", value_parser = parse_since)]
+    since: Option<String>,
     /// Print each message as a JSON object, binary data as base64
     #[arg(long)]
     json: bool,
@@ -41,7 +44,8 @@ pub(super) const AFTER_HELP: &str = "\
 Prints a message a line; of several topics, each line as TOPIC, tab, message.
 A message that holds line ends prints as several lines: --json prints each
 message as one, whatever it holds.
-Comes back when the connection ends, after 0 to 0.5 s at first, at most 20 s.
+Comes back when the connection ends, after 0 to 0.5 s at first, at most 20 s,
+and then prints what it missed of one topic, or says that something is missing.
 Exit status: 0 all of --count printed, or stdout closed, 1 refused,
 unreachable at the start, or ended with --once, 2 wrong usage, 130 Ctrl-C";
 
@@ -49,21 +53,21 @@ impl Subscribe {
     /// Prints until it is done, refused or interrupted.
     pub(super) fn run(&self) -> Result<(), Failure> {
         let interrupt = Interrupt::watch().map_err(|error| Failure::runtime(format!("Ctrl-C can't be watched: {error}")))?;
-        self.print_all(io::stdout().lock(), &mut io::stderr(), &interrupt, Backoff::suggested())
+        let printer = Printer::new(io::stdout().lock(), io::stderr(), self.form(), self.count.map(NonZeroU64::get));
+        self.print_all(printer, &interrupt, Backoff::suggested())
     }
 
-    fn print_all(
+    fn print_all<W: Write, N: Write>(
         &self,
-        output: impl Write,
-        notes: &mut impl Write,
+        mut printer: Printer<W, N>,
         interrupt: &Interrupt,
         mut backoff: Backoff,
     ) -> Result<(), Failure> {
-        let mut printer = Printer::new(output, self.form(), self.count.map(NonZeroU64::get));
         let mut was_connected = false;
         loop {
             let began = Instant::now();
-            let ending = self.connect(&mut was_connected, notes).map(|mut session| session.receive(&mut printer, interrupt));
+            let ending =
+                self.connect(&mut was_connected, &mut printer).map(|mut session| session.receive(&mut printer, interrupt));
             let (why, retry_after) = match ending.unwrap_or_else(|ending| ending) {
                 Ending::Done => return Ok(()),
                 Ending::Interrupted => return Err(Failure::silent(Status::Interrupted)),
@@ -80,7 +84,7 @@ impl Subscribe {
             }
             backoff.lasted(began.elapsed());
             let delay = backoff.next(retry_after);
-            note(notes, &format!("{why}; connecting again in {:.1} s", delay.as_secs_f64()));
+            printer.note(&format!("{why}; connecting again in {:.1} s", delay.as_secs_f64()));
             interrupt.sleep(delay);
             if interrupt.is_set() {
                 return Err(Failure::silent(Status::Interrupted));
@@ -88,13 +92,18 @@ impl Subscribe {
         }
     }
 
-    fn connect(&self, was_connected: &mut bool, notes: &mut impl Write) -> Result<Session, Ending> {
-        let envelope = self.form() != Form::Payload;
-        let session = Session::open(&self.url, &self.url.subscribe_url(&self.topics, envelope))?;
-        if *was_connected {
-            note(notes, "connected again; what was published meanwhile is missing");
+    /// Connects, behind the last message of the one topic if there was one. A cursor is of one topic: of several, what was missed can't
+    /// be asked for yet.
+    fn connect<W: Write, N: Write>(&self, was_connected: &mut bool, printer: &mut Printer<W, N>) -> Result<Session, Ending> {
+        let cursor = printer.cursor().filter(|_| self.topics.len() == 1).map(str::to_owned);
+        let since = cursor.as_deref().or(self.since.as_deref().filter(|_| !*was_connected));
+        let session = Session::open(&self.url, &self.url.subscribe_url(&self.topics, since))?;
+        if std::mem::replace(was_connected, true) {
+            printer.note(match cursor {
+                Some(_) => "connected again; what was published meanwhile follows",
+                None => "connected again; what was published meanwhile is missing",
+            });
         }
-        *was_connected = true;
         Ok(session)
     }
 
@@ -111,9 +120,9 @@ fn parse_count(text: &str) -> Result<NonZeroU64, ChoiceError> {
     text.parse().map_err(|_| ChoiceError { accepted: "give a whole number, at least 1" })
 }
 
-/// A line for the person; without a terminal there is nobody to miss it.
-fn note(notes: &mut impl Write, text: &str) {
-    let _ = writeln!(notes, "fantail: {text}");
+fn parse_since(text: &str) -> Result<String, ChoiceError> {
+    let accepted = "give earliest, latest, a time such as 10m, or a cursor as the server gave it";
+    text.parse::<Since>().map(|_| text.to_owned()).map_err(|_| ChoiceError { accepted })
 }
 
 #[cfg(test)]
@@ -177,21 +186,23 @@ mod tests {
     fn print_all(words: &[&str], url: &str) -> (Result<(), Failure>, String, String) {
         let (mut output, mut notes) = (Vec::new(), Vec::new());
         let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-        let result = subscribe(words, url).print_all(&mut output, &mut notes, &Interrupt::default(), backoff);
+        let subscribe = subscribe(words, url);
+        let printer = Printer::new(&mut output, &mut notes, subscribe.form(), subscribe.count.map(NonZeroU64::get));
+        let result = subscribe.print_all(printer, &Interrupt::default(), backoff);
         (result, String::from_utf8(output).unwrap(), String::from_utf8(notes).unwrap())
     }
 
     #[test]
     fn messages_are_lines_until_the_count() {
         let (url, server) = serve(vec![|socket| {
-            say(socket, "one");
+            say(socket, r#"{"type":"message","topic":"a b","cursor":"k.1","text":"one"}"#);
             socket.send(Message::Ping("x".into())).unwrap();
-            socket.send(Message::binary("two")).unwrap();
-            say(socket, "three");
+            say(socket, r#"{"type":"message","topic":"a b","cursor":"k.2","base64":"dHdv"}"#);
+            say(socket, r#"{"type":"message","topic":"a b","cursor":"k.3","text":"three"}"#);
             read_to_end(socket);
         }]);
         assert_eq!(print_all(&["a b", "--count=2"], &url), (Ok(()), "one\ntwo\n".into(), String::new()));
-        assert_eq!(server.join().unwrap(), ["/topics/a%20b"]);
+        assert_eq!(server.join().unwrap(), ["/topics/a%20b?envelope"]);
     }
 
     #[test]
@@ -208,10 +219,10 @@ mod tests {
     fn it_comes_back_and_says_why_it_was_away() {
         let (url, server) = serve(vec![
             |socket| close(socket, 1001, r#"{"cause":"drain","retry_after_ms":20}"#),
-            |socket| say(socket, "back"),
-            |socket| say(socket, "again"),
+            |socket| say(socket, r#"{"type":"message","topic":"a","cursor":"k.1","text":"back"}"#),
+            |socket| say(socket, r#"{"type":"message","topic":"a","cursor":"k.2","text":"again"}"#),
         ]);
-        let (result, output, notes) = print_all(&["a", "--count=2"], &url);
+        let (result, output, notes) = print_all(&["a", "--count=2", "--since=earliest"], &url);
         assert_eq!((result, output.as_str()), (Ok(()), "back\nagain\n"));
         let notes: Vec<_> = notes.lines().collect();
         assert_eq!(
@@ -220,7 +231,10 @@ mod tests {
         );
         assert_eq!(notes[1], "fantail: connected again; what was published meanwhile is missing");
         assert!(notes[2].starts_with("fantail: the connection ended without a close"), "{notes:?}");
-        server.join().unwrap();
+        assert_eq!(notes[3], "fantail: connected again; what was published meanwhile follows");
+        let targets = server.join().unwrap();
+        let since = |at: usize| targets[at].split_once("since=").map(|(_, since)| since);
+        assert_eq!([since(0), since(1), since(2)], [Some("earliest"), None, Some("k.1")]);
     }
 
     #[test]
@@ -278,7 +292,8 @@ mod tests {
             thread::sleep(Duration::from_millis(50));
             presser.press();
         });
-        let result = subscribe(&["a"], &url).print_all(Vec::new(), &mut Vec::new(), &interrupt, Backoff::suggested());
+        let printer = Printer::new(Vec::new(), Vec::new(), Form::Payload, None);
+        let result = subscribe(&["a"], &url).print_all(printer, &interrupt, Backoff::suggested());
         assert_eq!(result, Err(Failure::silent(Status::Interrupted)));
         server.join().unwrap();
     }
@@ -299,11 +314,12 @@ mod tests {
     #[test]
     fn a_closed_stdout_ends_it_quietly() {
         let (url, server) = serve(vec![|socket| {
-            say(socket, "one");
+            say(socket, r#"{"type":"message","topic":"a","cursor":"k.1","text":"one"}"#);
             read_to_end(socket);
         }]);
         let mut notes = Vec::new();
-        let result = subscribe(&["a"], &url).print_all(Gone, &mut notes, &Interrupt::default(), Backoff::suggested());
+        let printer = Printer::new(Gone, &mut notes, Form::Payload, None);
+        let result = subscribe(&["a"], &url).print_all(printer, &Interrupt::default(), Backoff::suggested());
         assert_eq!((result, notes), (Ok(()), vec![]));
         server.join().unwrap();
     }

@@ -43,16 +43,16 @@ impl Target {
         format!("http://{}{}/topics/{}", self.authority, self.base_path, encode(topic))
     }
 
-    /// The address that subscribes to `topics`, with `message` objects or with bare payloads. Several topics need the objects.
+    /// The address that subscribes to `topics` with `message` objects: to what is published behind `since`, if that is given.
     #[must_use]
-    pub fn subscribe_url(&self, topics: &[Topic], envelope: bool) -> String {
+    pub fn subscribe_url(&self, topics: &[Topic], since: Option<&str>) -> String {
         let base = format!("ws://{}{}/topics", self.authority, self.base_path);
+        let since = since.map_or_else(String::new, |since| format!("&on-gap=continue&since={since}"));
         match topics {
-            [topic] if envelope => format!("{base}/{}?envelope", encode(topic)),
-            [topic] => format!("{base}/{}", encode(topic)),
+            [topic] => format!("{base}/{}?envelope{since}", encode(topic)),
             several => {
                 let names: Vec<_> = several.iter().map(|topic| format!("topic={}", encode(topic))).collect();
-                format!("{base}?{}&envelope", names.join("&"))
+                format!("{base}?{}&envelope{since}", names.join("&"))
             }
         }
     }
@@ -143,10 +143,11 @@ mod tests {
     fn several_topics_travel_in_the_query() {
         let target: Target = "ws://[::1]:9000/push/".parse().unwrap();
         let one = topics(&["a/b"]);
-        assert_eq!(target.subscribe_url(&one, false), "ws://[::1]:9000/push/topics/a/b");
-        assert_eq!(target.subscribe_url(&one, true), "ws://[::1]:9000/push/topics/a/b?envelope");
+        assert_eq!(target.subscribe_url(&one, None), "ws://[::1]:9000/push/topics/a/b?envelope");
+        let since = "ws://[::1]:9000/push/topics/a/b?envelope&on-gap=continue&since=k.7";
+        assert_eq!(target.subscribe_url(&one, Some("k.7")), since);
         let two = topics(&["a/b", "c&d"]);
-        assert_eq!(target.subscribe_url(&two, true), "ws://[::1]:9000/push/topics?topic=a/b&topic=c%26d&envelope");
+        assert_eq!(target.subscribe_url(&two, None), "ws://[::1]:9000/push/topics?topic=a/b&topic=c%26d&envelope");
     }
 
     #[test]
