@@ -331,6 +331,12 @@ impl<D: Driver> Core<D> {
             return;
         }
         let mut bytes = self.pool.take();
+        // What is not made yet is about as long as its payload in base64, and its envelope.
+        let length = |publication: &Arc<Publication>| match publication.form(form) {
+            Some(frame) => frame.len(),
+            None => publication.payload().as_bytes().len() * 4 / 3 + 128,
+        };
+        bytes.reserve_exact(publications.iter().map(length).sum());
         for publication in publications {
             match publication.form(form) {
                 Some(frame) => bytes.extend_from_slice(frame),
@@ -349,6 +355,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn stop_reading(&mut self, slot: u32) {
         if std::mem::take(&mut self.connections[slot as usize].flags.reading) {
             self.replays.remove(&slot);
+            self.replays.give_back();
         }
     }
 }
