@@ -160,7 +160,7 @@ impl<D: Driver> Core<D> {
             Delivery::Information { asker, topic, extent, subscribers } => {
                 self.informed(driver.store(), asker, &topic, extent, subscribers);
             }
-            Delivery::Page { token, result } => self.paged(driver.store(), token, result),
+            Delivery::Page { asker, result } => self.paged(driver.store(), asker, result),
             Delivery::Adopted => {}
         }
         self.interest_waits = false;

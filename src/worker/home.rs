@@ -138,7 +138,7 @@ impl<D: Driver> Core<D> {
                 EngineEvent::Appended { request: (asker, topic), result } => answers.push((asker, topic, result)),
                 // Between the publications that the page holds and those that it does not.
                 EngineEvent::Read { request: (asker, _), result } => {
-                    self.reply(driver, asker.worker, Delivery::Page { token: asker.token, result: result.map(Box::new) });
+                    self.reply(driver, asker.worker, Delivery::Page { asker, result: result.map(Box::new) });
                 }
             }
         }

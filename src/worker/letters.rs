@@ -68,7 +68,7 @@ pub struct Asker {
     pub worker: usize,
     /// Its connection.
     pub token: Token,
-    /// The number of the request; 0 for a message.
+    /// The number of the request, or of the reading; 0 for a message.
     pub number: u16,
     /// How the publication came in.
     pub source: Source,
@@ -105,8 +105,8 @@ pub enum Delivery {
     },
     /// The answer to [`Request::Read`].
     Page {
-        /// The connection that asked.
-        token: Token,
+        /// Who asked.
+        asker: Asker,
         /// A piece of the history; or the topic has no room.
         result: Result<Box<Page>, AppendError>,
     },

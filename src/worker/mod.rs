@@ -84,7 +84,7 @@ use deadlines::Deadlines;
 use drain::Drain;
 use gate::Gate;
 use outbox::Entries;
-use replay::Replay;
+use replay::{Reader, Replay};
 use run::Run;
 use turn::Busy;
 
@@ -143,7 +143,8 @@ struct Core<D: Driver> {
     /// Connections that read history, by slot.
     replays: HashMap<u32, Replay, RandomState>,
     /// Those among them that wait for a page, and how many pages were asked for and have not come.
-    readers: VecDeque<Token>,
+    readers: VecDeque<Reader>,
+    last_reader: u16,
     pages_asked: usize,
     /// New event streams, whose peers the kernel is to watch.
     one_way: Vec<Token>,
@@ -210,6 +211,7 @@ impl<D: Driver> Worker<D> {
             hub: Hub::new(),
             replays: HashMap::default(),
             readers: VecDeque::new(),
+            last_reader: 0,
             pages_asked: 0,
             one_way: Vec::new(),
             gate: Gate::new(options.coalesce),

@@ -36,10 +36,17 @@ const PAGE_BYTES_MAX: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 /// Pages of one worker under way: to make and to copy them takes a few milliseconds at most.
 const PAGES_ASKED_MAX: usize = 16;
 
+/// Who reads: a connection, and which of its readings it is. A poll's row and pages must not reach the next poll of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reader {
+    token: Token,
+    number: u16,
+}
+
 /// What one connection is reading.
 #[derive(Debug)]
 pub(super) struct Replay {
-    token: Token,
+    reader: Reader,
     form: Form,
     on_gap: OnGap,
     topics: Vec<Reading>,
@@ -100,9 +107,9 @@ impl<D: Driver> Core<D> {
         }
         let connection = &mut self.connections[slot as usize];
         connection.flags.reading = true;
-        let token = connection.token;
+        self.last_reader = self.last_reader.wrapping_add(1);
         let replay = Replay {
-            token,
+            reader: Reader { token: connection.token, number: self.last_reader },
             form: *form,
             on_gap: *on_gap,
             topics: readings,
@@ -183,14 +190,14 @@ impl<D: Driver> Core<D> {
         if let Some(replay) = self.replays.get_mut(&slot)
             && !std::mem::replace(&mut replay.is_waiting, true)
         {
-            self.readers.push_back(replay.token);
+            self.readers.push_back(replay.reader);
         }
     }
 
     /// Whether the first reader in the row could be served now.
     pub(super) fn may_ask_page(&mut self) -> bool {
-        let Some(token) = self.readers.front() else { return false };
-        let Some(replay) = self.replays.get(&token.slot) else { return true };
+        let Some(reader) = self.readers.front() else { return false };
+        let Some(replay) = self.replays.get(&reader.token.slot).filter(|replay| replay.reader == *reader) else { return true };
         let home = self.shared.home_of(replay.topics[replay.at].topic.as_str());
         self.has_room_for_page() && self.has_credit(home)
     }
@@ -211,32 +218,34 @@ impl<D: Driver> Core<D> {
             if !self.has_room_for_page() {
                 break;
             }
-            let Some(token) = self.readers.pop_front() else { break };
-            self.ask_page(token);
+            let Some(reader) = self.readers.pop_front() else { break };
+            self.ask_page(reader);
         }
         self.readers.give_back();
     }
 
-    fn ask_page(&mut self, token: Token) {
-        let Some(replay) = self.replays.get(&token.slot).filter(|replay| replay.token == token) else { return };
+    fn ask_page(&mut self, reader: Reader) {
+        let Reader { token, number } = reader;
+        let Some(replay) = self.replays.get(&token.slot).filter(|replay| replay.reader == reader) else { return };
         let reading = &replay.topics[replay.at];
         let (topic, since) = (reading.topic.clone(), reading.since);
         let page_bytes_max = PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2);
         let bytes_max = if replay.has_begun { page_bytes_max } else { 0 };
-        let asker = Asker { worker: self.index, token, number: 0, source: Source::WebSocket };
+        let asker = Asker { worker: self.index, token, number, source: Source::WebSocket };
         let home = self.home_of(topic.as_str());
         if self.has_credit(home) && self.request(home, Request::Read { asker, topic, since, bytes_max }).is_ok() {
             self.pages_asked += 1;
         } else {
-            self.readers.push_back(token);
+            self.readers.push_back(reader);
         }
     }
 
     /// A page has come.
-    pub(super) fn paged(&mut self, store: &mut Store, token: Token, result: Result<Box<Page>, AppendError>) {
-        let slot = token.slot;
+    pub(super) fn paged(&mut self, store: &mut Store, asker: Asker, result: Result<Box<Page>, AppendError>) {
+        let reader = Reader { token: asker.token, number: asker.number };
+        let slot = reader.token.slot;
         self.pages_asked -= 1;
-        let Some(replay) = self.replays.get_mut(&slot).filter(|replay| replay.token == token) else { return };
+        let Some(replay) = self.replays.get_mut(&slot).filter(|replay| replay.reader == reader) else { return };
         replay.is_waiting = false;
         match (result, replay.has_begun) {
             (Ok(page), false) => self.looked(store, slot, &page),

@@ -406,3 +406,38 @@ fn a_stopping_server_does_not_wait_for_who_is_reading() {
         assert!(queued < 1_500, "{queued} bytes: no page was asked for any more");
     });
 }
+
+#[test]
+fn a_page_that_comes_late_answers_no_other_poll() {
+    for steps in 0..40 {
+        let mut cluster = Cluster::new(2, Mode::Readiness, 1, &Config::default());
+        let poll =
+            |topic: &str| format!("GET /topics/{topic}?since=earliest&wait=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
+        let homes: Vec<usize> = ["a", "b"].iter().map(|topic| cluster.shared.home_of(topic)).collect();
+        cluster.connect(homes[0], 0, WINDOW);
+        for topic in ["a", "b"] {
+            cluster.write(0, &post(&format!("/topics/{topic}"), topic));
+        }
+        cluster.settle();
+        cluster.connect(1 - homes[0], 1, WINDOW);
+        cluster.settle();
+        cluster.write(1, &poll("a"));
+        cluster.step(steps);
+        cluster.frozen = Some(homes[0]);
+        cluster.pass(std::time::Duration::from_secs(7));
+        cluster.write(1, &poll("b"));
+        cluster.step(20);
+        cluster.frozen = None;
+        let mut bytes = Vec::new();
+        for _ in 0..20 {
+            cluster.settle();
+            bytes.extend(cluster.read(1));
+            cluster.pass(std::time::Duration::from_millis(100));
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let answers = text.matches("HTTP/1.1 ").count();
+        let last = text.rsplit("HTTP/1.1 ").next().unwrap();
+        assert!(answers >= 1 && !last.contains("\"topic\":\"a\"") || answers == 1, "{steps}: {text}");
+        assert!(cluster.workers.iter().all(|worker| worker.core.pages_asked == 0), "{steps}");
+    }
+}
