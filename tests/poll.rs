@@ -141,3 +141,32 @@ fn a_stream_of_lines_has_an_object_in_each() {
     drop(wire);
     server.expect_metric("fantail_connections", &[("transport", "ndjson")], 0.0);
 }
+
+#[test]
+fn a_connection_that_stays_silent_behind_an_empty_poll_is_let_go() {
+    let server = Server::start(&["--idle-timeout", "1s"]);
+    let mut poller = server.connect();
+    poller.send(request("/topics/chat?wait=0", ""));
+    assert_eq!(poller.response().json()["messages"], json!([]));
+    let began = Instant::now();
+    poller.expect_end();
+    figure("a silent connection behind an empty poll ended", began.elapsed(), Duration::from_secs(2));
+}
+
+#[test]
+fn a_stopping_server_answers_also_who_was_just_woken() {
+    let mut server = Server::start(&["--drain-window", "200ms", "--workers", "1"]);
+    let mut pollers: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for poller in &mut pollers {
+        poller.send(request("/topics/chat?wait=30", ""));
+    }
+    server.expect_metric("fantail_subscriptions", &[], 20.0);
+    let mut publisher = server.connect();
+    publisher.send(post("/topics/chat", "", "last"));
+    server.terminate();
+    for poller in &mut pollers {
+        let answer = poller.response().json();
+        assert!(answer["messages"].as_array().is_some_and(|messages| messages.len() <= 1), "{answer}");
+    }
+    assert!(server.wait().success());
+}

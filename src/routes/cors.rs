@@ -16,7 +16,7 @@ pub struct Cors {
 /// What a script may read beyond the headers that Fetch lets it read anyway.
 const EXPOSED: &str = "Fantail-Connection, Fantail-Recovered, Retry-After";
 /// What a script may send.
-const ALLOWED: &str = "Content-Type, Authorization, Idempotency-Key, Last-Event-ID";
+const ALLOWED: &str = "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer";
 /// A day; browsers cap it at two hours or less, and a preflight costs a whole round trip.
 const MAX_AGE_SECONDS: &str = "86400";
 
@@ -71,7 +71,10 @@ mod tests {
                 vec![
                     ("Allow", "GET, HEAD, POST, OPTIONS".into()),
                     ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS".into()),
-                    ("Access-Control-Allow-Headers", "Content-Type, Authorization, Idempotency-Key, Last-Event-ID".into()),
+                    (
+                        "Access-Control-Allow-Headers",
+                        "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer".into()
+                    ),
                     ("Access-Control-Max-Age", "86400".into()),
                     ("Vary", "Origin".into()),
                     ("Access-Control-Allow-Origin", "http://localhost:3000".into()),

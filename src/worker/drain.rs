@@ -150,7 +150,7 @@ impl<D: Driver> Core<D> {
         }
         match &connection.protocol {
             Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Stream(_) => self.close_for_drain(store, slot),
-            Protocol::Http(_) if connection.flags.polling => self.end_poll(store, slot),
+            Protocol::Http(http) if http.is_polling() => self.end_poll(store, slot),
             // Its first request may be on its way.
             Protocol::Http(http) if !http.between_requests && self.is_fresh(http.due) => return false,
             Protocol::Http(http) if http.parser.is_idle() && http.pending.is_none() => match connection.outbox.is_empty() {

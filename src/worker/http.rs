@@ -218,7 +218,7 @@ impl<D: Driver> Core<D> {
 
     /// Answers the request under way, and makes the connection ready for the next, or ends it.
     pub(super) fn answer(&mut self, store: &mut Store, slot: u32, mut response: Response, pending: &Pending) {
-        if pending.wants_events && response.status == 503 {
+        if pending.wants_events && pending.answering.http11 && response.status == 503 {
             let retry = &self.options.routes.retry;
             response = routes::come_back(self.random.u32(retry.min_ms..=retry.max_ms));
         }
@@ -239,6 +239,8 @@ impl<D: Driver> Core<D> {
                 http.between_requests = true;
                 http.due = idle_due;
             }
+            // What timed out to be answered here has no deadline any more.
+            self.arm(slot);
         } else {
             let cause = if response.status >= 400 { Cause::Policy } else { Cause::ClientClose };
             self.last_word(slot, if draining { Cause::Drain } else { cause });
@@ -293,6 +295,11 @@ impl Http {
     /// The request under way, taken out.
     pub(super) fn take_pending(&mut self) -> Option<Pending> {
         self.pending.take()
+    }
+
+    /// The request under way is a poll that is in force.
+    pub(super) fn is_polling(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| matches!(pending.action, Do::Poll))
     }
 
     /// The request of this number, taken out, if it still waits for an answer.

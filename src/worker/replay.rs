@@ -33,6 +33,9 @@ use super::shared::Phase;
 /// Tests have small ones, so that there are many.
 const PAGE_BYTES_MAX: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 
+/// Places in the row of readers who have gone, beyond as many as there are readers.
+const STALE_READERS_MAX: usize = 64;
+
 /// Pages of one worker under way: to make and to copy them takes a few milliseconds at most.
 const PAGES_ASKED_MAX: usize = 16;
 
@@ -213,6 +216,15 @@ impl<D: Driver> Core<D> {
     pub(super) fn ask_pages(&mut self) {
         if self.shared.phase() >= Phase::Draining {
             return self.readers.clear();
+        }
+        let Self { readers, replays, .. } = self;
+        let is_stale = |reader: &Reader| replays.get(&reader.token.slot).is_none_or(|replay| replay.reader != *reader);
+        while readers.front().is_some_and(is_stale) {
+            readers.pop_front();
+        }
+        // Those who have gone may stand in the row, but not fill it.
+        if readers.len() > 2 * replays.len() + STALE_READERS_MAX {
+            readers.retain(|reader| !is_stale(reader));
         }
         for _ in 0..self.readers.len() {
             if !self.has_room_for_page() {
