@@ -19,6 +19,7 @@ mod page;
 mod query;
 mod question;
 pub mod refusals;
+mod subscribe;
 #[cfg(test)]
 mod testing;
 mod topics;
@@ -31,7 +32,8 @@ use serde::Serialize;
 pub use admin::{AdminAction, live, metrics, ready, route_admin};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
-pub use topics::{Attach, OnGap, StreamKind, Subscribe, come_back, information, polled, published, stream_of};
+pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
+pub use topics::{information, published};
 
 use crate::auth::{self, Asker};
 use crate::frame::{Kind, Topic};
@@ -122,7 +124,7 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         grant: options.allow_anonymous.grant(auth::is_local(&asker)),
         listener_is_loopback: request.listener_is_loopback,
         drain: request.drain,
-        wants_events: head.method == Method::Get && topics::wants_events(head),
+        wants_events: head.method == Method::Get && subscribe::wants_events(head),
     };
     let allowed = auth::origin_allowed(&asker, &options.allow_origin);
     let action = match origin.as_deref().filter(|_| !allowed && question.acts()) {

@@ -5,7 +5,7 @@
 use percent_encoding::percent_decode;
 
 use super::refusals;
-use super::topics::OnGap;
+use super::subscribe::OnGap;
 use crate::frame::{Form, Kind, Since, TopicError};
 use crate::http1::Response;
 use crate::words::ChoiceError;

@@ -1,100 +1,30 @@
-//! `/topics/NAME` and `/topics?topic=A&topic=B`: subscribe, publish, ask.
-
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
+//! `/topics/NAME` and `/topics?topic=A&topic=B`: which way to subscribe it is, or to publish, or to ask.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::kind::body_kind;
-use super::query::{Query, decode};
+use super::query::Query;
 use super::question::Question;
+use super::subscribe::{StreamKind, by_poll, by_stream, by_websocket, topics, wait, wants_events};
 use super::{Action, json, refusals};
-use crate::frame::{Cursor, Epoch, Form, Kind, LAST_CHUNK, Position, Publication, Since, StreamEvent, Topic, TopicError};
-use crate::http1::{Body, Head, Method, Response};
-use crate::words::words;
-use crate::ws::{self, Intent};
-
-/// How a subscriber is attached.
-#[derive(Debug)]
-pub enum Attach {
-    /// By a WebSocket.
-    WebSocket {
-        /// The answered handshake.
-        accepted: ws::Accepted,
-        /// What the socket's text messages are published as: [`Kind::Text`], or [`Kind::Json`] with `?kind=json`.
-        text_kind: Kind,
-        /// Whether its messages are published at all.
-        may_publish: bool,
-    },
-    /// By a stream.
-    Stream(StreamKind),
-    /// By a long-poll: until something is published, for so long at most.
-    Poll {
-        /// How long.
-        wait: Duration,
-    },
-}
-
-/// What a stream is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamKind {
-    /// Events (WHATWG HTML section 9.2).
-    Events,
-    /// `message` objects, one a line.
-    Lines,
-}
-
-impl StreamKind {
-    /// Its media type.
-    #[must_use]
-    pub const fn media_type(self) -> &'static str {
-        match self {
-            Self::Events => "text/event-stream",
-            Self::Lines => "application/x-ndjson",
-        }
-    }
-}
-
-/// What a connection is to be once its request is answered.
-#[derive(Debug)]
-pub struct Subscribe {
-    /// The topics, each once, in the order of the URL; at least one.
-    pub topics: Vec<Topic>,
-    /// Payloads alone, or `message` objects.
-    pub form: Form,
-    /// From where on it wants each topic, in their order; `None` for what is published from now on.
-    pub since: Option<Vec<Since>>,
-    /// What becomes of it when something it wants is not kept any more.
-    pub on_gap: OnGap,
-    /// How.
-    pub attach: Attach,
-}
-
-words! {
-    /// What becomes of a socket for which something is missing that it wanted to resume (docs/wire.md, "Resuming").
-    OnGap, "Use on-gap=close or on-gap=continue.", {
-        /// Its close tells the gap.
-        Close = "close",
-        /// It stays open; `Fantail-Recovered: false` or a `gap` object tells it.
-        Continue = "continue",
-    }
-}
+use crate::frame::{Cursor, Epoch, Position, Topic};
+use crate::http1::Response;
+use crate::ws::Intent;
 
 /// What GET on a topic means, in the order of precedence: upgrade, event stream, long-poll, information.
 ///
 /// `name` is what stands behind `/topics/`; `None` for `/topics`.
 pub(super) fn get(question: &Question<'_>, name: Option<&str>) -> Result<Action, Response> {
     if question.intent != Intent::None {
-        return subscribe(question, name);
+        return by_websocket(question, name);
     }
     if wants_events(question.head) {
-        return stream(question, name, StreamKind::Events);
+        return by_stream(question, name, StreamKind::Events);
     }
     let query = Query(question.head.query);
     match query.value("as") {
-        Some("ndjson") => return stream(question, name, StreamKind::Lines),
+        Some("ndjson") => return by_stream(question, name, StreamKind::Lines),
         Some(other) => {
             return Err(refusals::bad_parameter(
                 "as",
@@ -105,7 +35,7 @@ pub(super) fn get(question: &Question<'_>, name: Option<&str>) -> Result<Action,
         None => {}
     }
     if let Some(wait) = wait(question.head)? {
-        return poll(question, name, wait);
+        return by_poll(question, name, wait);
     }
     if !question.grant.subscribe {
         return Err(refusals::forbidden("ask about topics"));
@@ -125,178 +55,6 @@ pub(super) fn post(question: &Question<'_>, name: &str) -> Result<Action, Respon
     }
     let topic = Topic::from_path(name).map_err(|error| refusals::topic_error(name, error))?;
     Ok(Action::Publish { topic, kind: body_kind(question.head)? })
-}
-
-fn subscribe(question: &Question<'_>, name: Option<&str>) -> Result<Action, Response> {
-    question.refuse_if_draining()?;
-    if !question.grant.subscribe {
-        return Err(refusals::forbidden("subscribe"));
-    }
-    let query = Query(question.head.query);
-    let (topics, form, text_kind) = (topics(question, name)?, query.form()?, query.text_kind()?);
-    if topics.len() > 1 && form == Form::WsRaw {
-        return Err(refusals::envelope_needed());
-    }
-    let (since, on_gap) = (since(query, topics.len())?, query.on_gap()?);
-    let accepted = question.handshake()?;
-    let attach = Attach::WebSocket { accepted, text_kind, may_publish: question.grant.publish };
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach })))
-}
-
-/// Whether a GET asks for an event stream (WHATWG HTML section 9.2).
-pub(super) fn wants_events(head: &Head<'_>) -> bool {
-    Query(head.query).value("as") == Some("sse") || lists(head, "Accept", "text/event-stream")
-}
-
-fn stream(question: &Question<'_>, name: Option<&str>, kind: StreamKind) -> Result<Action, Response> {
-    question.refuse_if_draining()?;
-    if !question.grant.subscribe {
-        return Err(refusals::forbidden("subscribe"));
-    }
-    let head = question.head;
-    if !head.http11 {
-        return Err(refusals::stream_over_http10());
-    }
-    let (query, topics) = (Query(head.query), topics(question, name)?);
-    let form = match (kind, query.form()?) {
-        (StreamKind::Lines, _) => Form::Lines,
-        (StreamKind::Events, Form::WsRaw) => Form::Events,
-        (StreamKind::Events, _) => Form::EventsEnvelope,
-    };
-    if topics.len() > 1 {
-        return Err(refusals::transport_not_yet("stream of several topics"));
-    }
-    if head.method == Method::Head {
-        return Ok(Action::Respond(stream_of(kind, Vec::new())));
-    }
-    // A browser that comes back says where it stands, beside the URL that says where it began.
-    let since = match head.values("Last-Event-ID").next() {
-        None => query.since()?.unwrap_or(Since::Latest),
-        Some(id) => std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).map_or(UNREADABLE, |Cursor(at)| Since::After(at)),
-    };
-    let (since, on_gap) = (Some(vec![since]), OnGap::Continue);
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach: Attach::Stream(kind) })))
-}
-
-/// How long a poll waits if it does not say so.
-const POLL_WAIT_DEFAULT: Duration = Duration::from_secs(25);
-
-/// How long a GET wants to wait: `?wait=N`, `Prefer: wait=N` (RFC 7240 section 4.3), or by `since` alone. `None` if it does not poll.
-fn wait(head: &Head<'_>) -> Result<Option<Duration>, Response> {
-    let query = Query(head.query);
-    if let Some(value) = query.value("wait") {
-        let fix = "Give whole seconds, such as wait=25.";
-        return value
-            .parse()
-            .map(|seconds| Some(Duration::from_secs(seconds)))
-            .map_err(|_| refusals::bad_parameter("wait", value, fix));
-    }
-    // A preference that can't be read may be ignored (RFC 7240 section 2).
-    let preferred = head.values("Prefer").flat_map(|line| line.split(|byte| matches!(byte, b',' | b';'))).find_map(|item| {
-        let (name, value) = std::str::from_utf8(item).ok()?.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().parse().ok())?
-    });
-    Ok(preferred.map(Duration::from_secs).or(query.value("since").map(|_| POLL_WAIT_DEFAULT)))
-}
-
-fn poll(question: &Question<'_>, name: Option<&str>, wait: Duration) -> Result<Action, Response> {
-    question.refuse_if_draining()?;
-    if !question.grant.subscribe {
-        return Err(refusals::forbidden("subscribe"));
-    }
-    let topics = topics(question, name)?;
-    if topics.len() > 1 {
-        return Err(refusals::transport_not_yet("long-poll of several topics"));
-    }
-    let since = Some(vec![Query(question.head.query).since()?.unwrap_or(Since::Latest)]);
-    let wait = wait.min(Duration::from_millis(question.options.timeouts.idle_timeout_ms));
-    // Held until it is answered, it is never handed a frame, so it takes the form that is there anyway.
-    let (form, on_gap) = (Form::WsRaw, OnGap::Continue);
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach: Attach::Poll { wait } })))
-}
-
-/// 200 with what a poll has found: `{"messages":[MESSAGE],"cursor":C,"recovered":bool}`.
-#[must_use]
-pub fn polled(messages: &[Arc<Publication>], position: Position, recovered: bool) -> Response {
-    let mut body = b"{\"messages\":[".to_vec();
-    for (place, publication) in messages.iter().enumerate() {
-        if place > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(&publication.message_object());
-    }
-    body.extend_from_slice(format!("],\"cursor\":\"{}\",\"recovered\":{recovered}}}", Cursor(position)).as_bytes());
-    Response::new(200).header("Content-Type", "application/json").header("Cache-Control", "no-store").body(Body::Owned(body))
-}
-
-/// Where somebody stands whose `Last-Event-ID` is none of ours: in no life of any topic, so that a gap is told. To refuse it would end
-/// the stream of a browser for good.
-const UNREADABLE: Since = Since::After(Position { epoch: Epoch::UNKNOWN, offset: 0 });
-
-/// 200 with a stream that begins with these chunks.
-#[must_use]
-pub fn stream_of(kind: StreamKind, chunks: Vec<u8>) -> Response {
-    Response::new(200)
-        .header("Content-Type", kind.media_type())
-        .header("Cache-Control", "no-store")
-        .header("X-Accel-Buffering", "no")
-        .body(Body::Stream(chunks))
-        .close()
-}
-
-/// 200 with an event stream that ends at once: a browser comes back after so many milliseconds, where any other status would make it
-/// give up.
-#[must_use]
-pub fn come_back(retry_ms: u32) -> Response {
-    let event = StreamEvent { retry_ms: Some(retry_ms), ..StreamEvent::default() };
-    stream_of(StreamKind::Events, [event.chunk(), LAST_CHUNK.to_vec()].concat())
-}
-
-/// `since`, for each of so many topics. A cursor is a place in one of them.
-fn since(query: Query<'_>, topics: usize) -> Result<Option<Vec<Since>>, Response> {
-    match query.since()? {
-        // What is published from now on comes without asking.
-        None | Some(Since::Latest) => Ok(None),
-        Some(Since::After(_)) if topics > 1 => Err(refusals::cursor_of_one_topic()),
-        Some(since) => Ok(Some(vec![since; topics])),
-    }
-}
-
-/// The topics of the URL, each once.
-fn topics(question: &Question<'_>, name: Option<&str>) -> Result<Vec<Topic>, Response> {
-    let mut named = Query(question.head.query).topics().peekable();
-    if let Some(name) = name {
-        return match named.peek() {
-            None => Ok(vec![checked(name, Topic::from_path(name))?]),
-            Some(_) => Err(refusals::topic_twice()),
-        };
-    }
-    let (mut topics, mut seen) = (Vec::new(), HashSet::new());
-    for value in named {
-        let topic = checked(value, decode(value).and_then(|text| Topic::new(&text)))?;
-        if seen.insert(topic.clone()) {
-            topics.push(topic);
-        }
-        if topics.len() > question.options.subscriptions_max {
-            return Err(refusals::too_many_subscriptions(question.options.subscriptions_max));
-        }
-    }
-    if topics.is_empty() { Err(refusals::topic_missing()) } else { Ok(topics) }
-}
-
-fn checked(name: &str, topic: Result<Topic, TopicError>) -> Result<Topic, Response> {
-    topic.map_err(|error| match error {
-        TopicError::Wildcard => refusals::pattern_not_yet(name),
-        error => refusals::topic_error(name, error),
-    })
-}
-
-/// Whether a comma-separated list has `token`, with or without parameters (`;q=0.9`) or a value (`=30`, RFC 7240).
-fn lists(head: &Head<'_>, name: &str, token: &str) -> bool {
-    head.values(name).flat_map(|line| line.split(|byte| *byte == b',')).any(|item| {
-        let word = item.split(|byte| matches!(byte, b';' | b'=')).next().unwrap_or_default();
-        word.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
-    })
 }
 
 /// Where the client found us, without a slash at the end: what it can use again, pasted into a shell.
@@ -372,142 +130,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::testing::{Ask, problem_type};
-
-    fn subscribed(target: &'static str) -> Subscribe {
-        match Ask::new("GET", target).upgrade().action() {
-            Action::Subscribe(subscribe) => *subscribe,
-            _ => panic!("{target} is no subscription"),
-        }
-    }
-
-    fn text_kind(subscribe: &Subscribe) -> Kind {
-        match subscribe.attach {
-            Attach::WebSocket { text_kind, .. } => text_kind,
-            _ => panic!("no socket"),
-        }
-    }
-
-    fn names(topics: &[Topic]) -> Vec<&str> {
-        topics.iter().map(Topic::as_str).collect()
-    }
-
-    #[test]
-    fn a_socket_subscribes_to_what_its_url_names() {
-        let one = subscribed("/topics/caf%C3%A9/menu");
-        assert_eq!((names(&one.topics), one.form, text_kind(&one)), (vec!["café/menu"], Form::WsRaw, Kind::Text));
-        let several = subscribed("/topics?topic=b&topic=a%2Fc&topic=b&envelope&kind=json");
-        assert_eq!((names(&several.topics), several.form), (vec!["b", "a/c"], Form::WsEnvelope));
-        assert_eq!(text_kind(&several), Kind::Json);
-        assert_eq!(names(&subscribed("/topics?topic=a&topic=a").topics), ["a"]);
-    }
-
-    #[test]
-    fn a_socket_says_from_where_on() {
-        assert_eq!(subscribed("/topics/chat").since, None);
-        let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
-        let resumed = subscribed("/topics/chat?since=k3Vq.7&on-gap=continue");
-        assert_eq!((resumed.since, resumed.on_gap), (Some(vec![Since::After(position)]), OnGap::Continue));
-        let several = subscribed("/topics?topic=a&topic=b&envelope&since=earliest");
-        assert_eq!((several.since, several.on_gap), (Some(vec![Since::Earliest; 2]), OnGap::Close));
-    }
-
-    #[test]
-    fn a_socket_publishes_where_its_sender_may() {
-        for (ask, may) in [(Ask::new("GET", "/topics/chat"), true), (Ask::new("GET", "/topics/chat").remote(), false)] {
-            assert!(matches!(attached(ask.upgrade()), Attach::WebSocket { may_publish, .. } if may_publish == may));
-        }
-    }
-
-    #[test]
-    fn subscriptions_of_a_connection_are_bounded() {
-        let target = |count: usize| {
-            let query: String = (0..count).map(|number| format!("topic=t{number}&")).collect();
-            Box::leak(format!("/topics?{query}envelope").into_boxed_str())
-        };
-        assert_eq!(subscribed(target(128)).topics.len(), 128);
-        assert_eq!(Ask::new("GET", target(129)).upgrade().problem_type(), (400, "too-many-subscriptions".into()));
-    }
-
-    #[test]
-    fn a_socket_that_cannot_be_served_is_refused() {
-        for (target, expected) in [
-            ("/topics/chat?since=k3Vq", (400, "bad-parameter")),
-            ("/topics/chat?since=10", (400, "bad-parameter")),
-            ("/topics/chat?on-gap=wait", (400, "bad-parameter")),
-            ("/topics?topic=a&topic=b&envelope&since=k3Vq.7", (400, "cursor-of-one-topic")),
-            ("/topics?topic=a&topic=b", (400, "envelope-needed")),
-            ("/topics", (400, "topic-missing")),
-            ("/topics?topic=", (400, "bad-topic")),
-            ("/topics/a?topic=b", (400, "topic-twice")),
-            ("/topics/a/*", (400, "not-in-this-version")),
-            ("/topics?topic=a%2F**", (400, "not-in-this-version")),
-            ("/topics?topic=a%2F%2Fb", (400, "bad-topic")),
-            ("/topics?topic=meta%2Fx", (403, "reserved-topic")),
-            ("/topics/a?kind=binary", (400, "bad-parameter")),
-            ("/topics/a?envelope=x", (400, "bad-parameter")),
-        ] {
-            let answer = Ask::new("GET", target).upgrade().answer();
-            assert_eq!((answer.status, problem_type(&answer).as_str()), expected, "{target}");
-            assert!(answer.close, "{target}: what follows may be frames");
-        }
-    }
-
-    fn attached(ask: Ask) -> Attach {
-        match ask.action() {
-            Action::Subscribe(subscribe) => subscribe.attach,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_get_says_how_it_wants_to_be_served() {
-        for (target, name, value, expected) in [
-            ("/topics/chat", "Accept", "text/event-stream", Ok(StreamKind::Events)),
-            ("/topics/chat", "Accept", "text/html, Text/Event-Stream;q=0.9", Ok(StreamKind::Events)),
-            ("/topics/chat?as=sse", "Accept", "*/*", Ok(StreamKind::Events)),
-            ("/topics/chat?as=ndjson&wait=3", "Accept", "*/*", Ok(StreamKind::Lines)),
-            ("/topics/chat?wait=30", "Accept", "*/*", Err(30)),
-            ("/topics/chat?wait=3000", "Accept", "*/*", Err(60)),
-            ("/topics/chat?since=k3Vq.7", "Accept", "*/*", Err(25)),
-            ("/topics/chat", "Prefer", "respond-async, wait=30", Err(30)),
-            ("/topics/chat?since=latest", "Prefer", "wait=soon", Err(25)),
-        ] {
-            match (attached(Ask::new("GET", target).header(name, value)), expected) {
-                (Attach::Stream(kind), Ok(expected)) => assert_eq!(kind, expected, "{target} {value}"),
-                (Attach::Poll { wait }, Err(seconds)) => assert_eq!(wait.as_secs(), seconds, "{target} {value}"),
-                (other, _) => panic!("{target} {value}: {other:?}"),
-            }
-        }
-        for target in ["/topics/chat?as=xml", "/topics/chat?wait=-1", "/topics/chat?since=now&as=sse", "/topics/chat?since="] {
-            assert_eq!(Ask::new("GET", target).problem_type(), (400, "bad-parameter".into()), "{target}");
-        }
-        for target in ["/topics?topic=a&topic=b&as=ndjson", "/topics?topic=a&topic=b&wait=1"] {
-            assert_eq!(Ask::new("GET", target).problem_type(), (406, "not-in-this-version".into()), "{target}");
-        }
-    }
-
-    #[test]
-    fn who_comes_back_to_a_stream_says_where_it_stood() {
-        let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
-        for (id, since) in [("k3Vq.7", Since::After(position)), ("7", UNREADABLE), ("k3Vq.7.8", UNREADABLE)] {
-            let ask = Ask::new("GET", "/topics/chat?as=sse&since=earliest").header("Last-Event-ID", id);
-            let Action::Subscribe(subscribe) = ask.action() else { panic!("{id}") };
-            assert_eq!(subscribe.since, Some(vec![since]), "{id}");
-        }
-    }
-
-    #[test]
-    fn a_foreign_page_opens_no_stream() {
-        let ask = Ask::new("GET", "/topics/chat?as=sse").header("Origin", "https://evil.example");
-        assert_eq!(ask.problem_type(), (403, "origin-refused".into()));
-    }
-
-    #[test]
-    fn an_upgrade_goes_before_every_other_transport() {
-        let ask = Ask::new("GET", "/topics/chat?as=sse&wait=1").header("Accept", "text/event-stream").upgrade();
-        assert!(matches!(attached(ask), Attach::WebSocket { .. }));
-    }
+    use crate::frame::Kind;
+    use crate::routes::testing::Ask;
 
     #[test]
     fn information_knows_where_it_was_asked_for() {
