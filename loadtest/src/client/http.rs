@@ -5,7 +5,7 @@ use std::io::Write as _;
 use crate::ending::Ending;
 use crate::target::{Target, Topics};
 
-use super::{ANSWER_BYTES_MAX, Event, number, read_head, words};
+use super::{ANSWER_BYTES_MAX, Event, header, number, read_head, words};
 
 /// Takes whole answers and returns how many bytes they had.
 pub fn consume(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
@@ -33,8 +33,7 @@ fn read_answer(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut answer = httparse::Response::new(&mut headers);
     let Some(head_bytes) = read_head(&mut answer, bytes)? else { return Ok(None) };
-    let header =
-        |name: &str| answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
+    let header = |name| header(&answer, name);
     let status = answer.code.unwrap_or_default();
     let body = &bytes[head_bytes..];
     let is_chunked = header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));

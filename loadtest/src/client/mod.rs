@@ -178,6 +178,12 @@ fn read_head<'b>(answer: &mut httparse::Response<'_, 'b>, bytes: &'b [u8]) -> Re
     }
 }
 
+/// The value of a header of an answer, without the spaces around it.
+fn header<'b>(answer: &httparse::Response<'_, 'b>, name: &str) -> Option<&'b [u8]> {
+    let header = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+    Some(header.value.trim_ascii())
+}
+
 /// A refusal by HTTP, with what its body says.
 fn refusal(status: u16, body: &[u8]) -> Ending {
     Ending::Rejected { status, text: words(body) }

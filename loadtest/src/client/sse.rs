@@ -7,7 +7,7 @@ use crate::ending::Ending;
 use crate::target::{Target, Topics};
 use crate::wire::PAYLOAD_BYTES_MAX;
 
-use super::{ANSWER_BYTES_MAX, Event, Purpose, read_head, refusal};
+use super::{ANSWER_BYTES_MAX, Event, Purpose, header, read_head, refusal};
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -115,9 +115,7 @@ impl Reader {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut answer = httparse::Response::new(&mut headers);
         let Some(head_bytes) = read_head(&mut answer, bytes)? else { return Ok(0) };
-        let header = |name: &str| {
-            answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
-        };
+        let header = |name| header(&answer, name);
         let status = answer.code.unwrap_or_default();
         if status != 200 {
             self.state = State::Refused { status, body_at: head_bytes };
