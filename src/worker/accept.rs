@@ -65,7 +65,7 @@ impl<D: Driver> Core<D> {
         let date = self.date.at(self.wall_seconds);
         let answering = Answering { head_only: false, keep_alive: false, http11: true };
         let connection = &mut self.connections[token.slot as usize];
-        connection.flags.refused = true;
+        connection.flags.set_refused(true);
         let (entries, store, pool) = (&mut self.entries, driver.store(), &mut self.pool);
         connection.outbox.append_owned(entries, store, pool, |out| response.write(date, answering, out));
         self.last_word(token.slot, Cause::Limit);
@@ -173,7 +173,7 @@ impl<D: Driver> Core<D> {
         };
         self.next_id = self.next_id.wrapping_add(1);
         self.hold(token, Connection::new(token, Protocol::Http(Box::new(http)), self.next_id, origin.address));
-        self.connections[token.slot as usize].flags.admin = origin.admin;
+        self.connections[token.slot as usize].flags.set_admin(origin.admin);
         self.admins += usize::from(origin.admin);
         self.live += 1;
         self.shared.set_live(self.index, self.live);

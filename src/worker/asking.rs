@@ -133,7 +133,7 @@ impl<D: Driver> Core<D> {
         let AppendError::TooManyTopics { topics_max } = error;
         let refused: Vec<u32> = self.hub.subscribers(topic.as_str()).iter().map(|subscriber| subscriber.slot).collect();
         for slot in refused {
-            if self.connections[slot as usize].flags.corked {
+            if self.connections[slot as usize].flags.corked() {
                 self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
             }
         }

@@ -1,5 +1,7 @@
 //! One client socket and its protocol state. What is hot is small and inline; what is rare is boxed and returned.
 
+use bitfield_struct::bitfield;
+
 use crate::frame::Kind;
 use crate::http1;
 use crate::io::Token;
@@ -39,8 +41,8 @@ pub struct Connection {
     pub flags: Flags,
 }
 
-/// Conditions of a connection.
-#[derive(Clone, Copy, Debug, Default)]
+/// Conditions of a connection, a bit each.
+#[bitfield(u32)]
 pub struct Flags {
     /// Stands in the list of connections to flush.
     pub dirty: bool,
@@ -76,13 +78,15 @@ pub struct Flags {
     pub admin: bool,
     /// Handed to the driver for closing; the slot is free when it says so.
     pub gone: bool,
+    #[bits(15)]
+    _unused: u16,
 }
 
 impl Flags {
     /// There, with nothing queued and nothing under way.
     #[must_use]
     pub fn is_at_rest(self) -> bool {
-        !(self.dirty | self.blocked | self.corked | self.gone)
+        !(self.dirty() || self.blocked() || self.corked() || self.gone())
     }
 }
 
@@ -184,7 +188,7 @@ impl Connection {
             window_needed: 0,
             unconfirmed: 0,
             cause: None,
-            flags: Flags::default(),
+            flags: Flags::new(),
         }
     }
 
@@ -192,7 +196,7 @@ impl Connection {
     #[must_use]
     pub fn vacant() -> Self {
         let mut vacant = Self::new(Token { slot: 0, generation: 0 }, Protocol::Vacant, 0, 0);
-        vacant.flags.gone = true;
+        vacant.flags.set_gone(true);
         vacant
     }
 
@@ -203,7 +207,7 @@ impl Connection {
             Protocol::Topics(_) => Transport::WebSocket,
             Protocol::Echo(_) => Transport::Echo,
             Protocol::Stream(stream) => stream.transport(),
-            _ if self.flags.admin => Transport::Admin,
+            _ if self.flags.admin() => Transport::Admin,
             Protocol::Vacant | Protocol::Http(_) | Protocol::Lingering(_) => Transport::Http,
         }
     }
@@ -237,4 +241,4 @@ impl Connection {
     }
 }
 
-const _: () = assert!(size_of::<Connection>() <= 128, "two cache lines (docs/architecture.md, \"Memory\")");
+const _: () = assert!(size_of::<Connection>() <= 96, "a cache line and a half (docs/architecture.md, \"Memory\")");

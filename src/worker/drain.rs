@@ -125,7 +125,7 @@ impl<D: Driver> Core<D> {
         let patience = u64::from(self.options.close_timeout) * crate::limits::TICK_MS * 1_000_000;
         if passed > window + patience {
             for slot in 0..self.connections.len() as u32 {
-                if !self.connections[slot as usize].flags.admin {
+                if !self.connections[slot as usize].flags.admin() {
                     self.reset(store, slot, Cause::Drain);
                 }
             }
@@ -145,7 +145,7 @@ impl<D: Driver> Core<D> {
     /// Has a connection end; false if it is to be asked again.
     fn close_slot(&mut self, store: &mut Store, slot: u32) -> bool {
         let Some(connection) = self.connections.get(slot as usize) else { return true };
-        if connection.flags.gone || connection.flags.admin {
+        if connection.flags.gone() || connection.flags.admin() {
             return true;
         }
         match &connection.protocol {

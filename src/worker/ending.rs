@@ -101,7 +101,8 @@ impl<D: Driver> Core<D> {
     pub(super) fn peer_closed(&mut self, store: &mut Store, slot: u32, cause: Cause, code: Option<CloseCode>) {
         let Self { connections, entries, pool, .. } = self;
         let connection = &mut connections[slot as usize];
-        if !std::mem::replace(&mut connection.flags.close_queued, true) {
+        if !connection.flags.close_queued() {
+            connection.flags.set_close_queued(true);
             connection.outbox.append_owned(entries, store, pool, |out| {
                 ws::write_close(&code.map_or_else(ClosePayload::empty, ClosePayload::bare), out)
             });
@@ -114,9 +115,9 @@ impl<D: Driver> Core<D> {
         let due = self.tick.after(self.options.close_timeout);
         let connection = &mut self.connections[slot as usize];
         connection.cause.get_or_insert(cause);
-        connection.flags.waiting = false;
-        connection.flags.close_when_flushed = connection.flags.read_closed;
-        connection.flags.linger_when_flushed = !connection.flags.read_closed;
+        connection.flags.set_waiting(false);
+        connection.flags.set_close_when_flushed(connection.flags.read_closed());
+        connection.flags.set_linger_when_flushed(!connection.flags.read_closed());
         self.unsubscribe_all(slot);
         self.deadlines.set(slot as usize, due);
         self.mark_dirty(slot);
@@ -133,13 +134,14 @@ impl<D: Driver> Core<D> {
         let connection = &mut self.connections[slot as usize];
         let token = connection.token;
         connection.release(&mut self.pool);
-        connection.flags.linger_when_flushed = false;
-        connection.flags.choked = false;
+        connection.flags.set_linger_when_flushed(false);
+        connection.flags.set_choked(false);
         self.swap(slot, Protocol::Lingering(LINGER_BYTES_MAX));
         self.deadlines.set(slot as usize, self.tick.after(LINGER_TICKS));
         driver.shutdown_write(token);
         let connection = &mut self.connections[slot as usize];
-        if std::mem::take(&mut connection.flags.paused) {
+        if connection.flags.paused() {
+            connection.flags.set_paused(false);
             driver.resume_read(token);
         }
     }
@@ -166,7 +168,7 @@ impl<D: Driver> Core<D> {
 
     /// Ends the connection: counted, forgotten by the hub, handed to the driver for closing.
     pub(super) fn finish(&mut self, store: &mut Store, slot: u32, cause: Cause, how: Close) {
-        if self.connections[slot as usize].flags.gone {
+        if self.connections[slot as usize].flags.gone() {
             return;
         }
         self.drop_queue(store, slot);
@@ -175,15 +177,15 @@ impl<D: Driver> Core<D> {
         self.write_windows.clear(slot as usize);
         let connection = &mut self.connections[slot as usize];
         connection.release(&mut self.pool);
-        connection.flags.gone = true;
-        if connection.flags.refused {
+        connection.flags.set_gone(true);
+        if connection.flags.refused() {
             connection.protocol = Protocol::Vacant;
             self.closing.push((connection.token, how));
             self.refused -= 1;
             return;
         }
         let (token, id, transport) = (connection.token, connection.id, connection.transport());
-        let (admin, address) = (connection.flags.admin, connection.address);
+        let (admin, address) = (connection.flags.admin(), connection.address);
         let cause = connection.cause.unwrap_or(cause);
         connection.protocol = Protocol::Vacant;
         self.closing.push((token, how));
@@ -199,7 +201,7 @@ impl<D: Driver> Core<D> {
     /// The driver has closed the socket; its slot is free.
     pub(super) fn closed(&mut self, token: Token) {
         let connection = &mut self.connections[token.slot as usize];
-        self.admins -= usize::from(connection.flags.admin);
+        self.admins -= usize::from(connection.flags.admin());
         *connection = super::connection::Connection::vacant();
         self.held -= 1;
         if self.held == 0 && self.connections.capacity() > Self::IDLE_CONNECTIONS_MAX {
@@ -225,17 +227,17 @@ impl<D: Driver> Core<D> {
     /// A subscription that could not be confirmed is answered as HTTP.
     pub(super) fn refuse_upgrade(&mut self, store: &mut Store, slot: u32, response: Response, cause: Cause) {
         self.drop_queue(store, slot);
-        self.connections[slot as usize].flags.corked = false;
+        self.connections[slot as usize].flags.set_corked(false);
         self.refuse(store, slot, response, cause);
     }
 
     fn queue_close(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>, detail: Option<&str>) {
         let Self { connections, entries, pool, tick, .. } = self;
         let connection = &mut connections[slot as usize];
-        let already_queued = connection.flags.close_queued;
+        let already_queued = connection.flags.close_queued();
         let Some(websocket) = connection.websocket().filter(|_| !already_queued) else { return };
         websocket.socket.close_sent(*tick);
-        connection.flags.close_queued = true;
+        connection.flags.set_close_queued(true);
         if let Some(payload) = ClosePayload::because(cause, retry_after_ms, detail) {
             connection.outbox.append_owned(entries, store, pool, |out| ws::write_close(&payload, out));
         }

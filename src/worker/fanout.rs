@@ -122,7 +122,7 @@ impl<D: Driver> Core<D> {
     fn deliver(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId, slow_consumer: SlowConsumer) {
         if slow_consumer == SlowConsumer::Latest {
             self.replace_older(driver, slot, topic);
-            if self.connections[slot as usize].flags.gone {
+            if self.connections[slot as usize].flags.gone() {
                 return;
             }
         }
@@ -131,7 +131,7 @@ impl<D: Driver> Core<D> {
         }
         // What this turn brought may just not have been offered to the kernel yet: nobody is slow before that.
         if self.offer_now(driver, slot)
-            && (self.connections[slot as usize].flags.gone || self.queue(driver.store(), slot, frames, topic))
+            && (self.connections[slot as usize].flags.gone() || self.queue(driver.store(), slot, frames, topic))
         {
             return self.mark_dirty(slot);
         }
@@ -145,10 +145,10 @@ impl<D: Driver> Core<D> {
     fn offer_now(&mut self, driver: &mut D, slot: u32) -> bool {
         let connection = &self.connections[slot as usize];
         let (token, flags) = (connection.token, connection.flags);
-        if flags.corked {
+        if flags.corked() {
             return false;
         }
-        if flags.blocked {
+        if flags.blocked() {
             let Some(taken) = driver.push(token) else { return false };
             self.sendable(driver, token, taken);
         }
@@ -213,7 +213,7 @@ impl<D: Driver> Core<D> {
     /// Policy `disconnect`: the close tells the subscriber that there is a gap.
     fn cut_off(&mut self, driver: &mut D, slot: u32, frames: Frames) {
         self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(u64::from(frames.publications));
-        if self.connections[slot as usize].flags.corked {
+        if self.connections[slot as usize].flags.corked() {
             return self.refuse_upgrade(driver.store(), slot, refusals::publish_timeout(), Cause::SlowConsumer);
         }
         let Self { connections, entries, pool, .. } = self;

@@ -26,7 +26,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn flush_dirty(&mut self, driver: &mut D) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
-            self.connections[slot as usize].flags.dirty = false;
+            self.connections[slot as usize].flags.set_dirty(false);
             self.flush_one(driver, slot);
         }
         // Queues of very many small frames stand here again.
@@ -37,7 +37,7 @@ impl<D: Driver> Core<D> {
     /// The socket takes more; `taken` bytes of the send before went out meanwhile.
     pub(super) fn sendable(&mut self, driver: &mut D, token: Token, taken: usize) {
         let Some(connection) = self.connection(token) else { return };
-        connection.flags.blocked = false;
+        connection.flags.set_blocked(false);
         self.account(driver, token.slot, taken);
         self.mark_dirty(token.slot);
     }
@@ -46,7 +46,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn flush_one(&mut self, driver: &mut D, slot: u32) {
         for _ in 0..SENDS_MAX {
             let connection = &mut self.connections[slot as usize];
-            if connection.flags.gone || connection.flags.blocked || connection.flags.corked {
+            if connection.flags.gone() || connection.flags.blocked() || connection.flags.corked() {
                 return;
             }
             let offered = connection.outbox.offer(&self.entries, &mut self.segments, SEGMENTS_MAX, OFFER_BYTES_MAX);
@@ -82,11 +82,11 @@ impl<D: Driver> Core<D> {
         let finished = connection.outbox.taken(entries, driver.store(), pool, taken);
         connection.window_taken = connection.window_taken.saturating_add(taken.min(STALLED_BYTES as usize) as u16);
         let half_empty = connection.outbox.bytes() <= self.options.outbox_bytes_max / 2;
-        let resumes = connection.flags.choked && half_empty;
+        let resumes = connection.flags.choked() && half_empty;
         let (token, transport) = (connection.token, connection.transport());
-        let reads = connection.flags.reading && half_empty;
+        let reads = connection.flags.reading() && half_empty;
         if resumes {
-            self.connections[slot as usize].flags.choked = false;
+            self.connections[slot as usize].flags.set_choked(false);
             self.resume_later(token);
         }
         if reads {
@@ -105,7 +105,7 @@ impl<D: Driver> Core<D> {
     /// The kernel did not take everything: the write window begins, unless one is open.
     fn blocked(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
-        connection.flags.blocked = true;
+        connection.flags.set_blocked(true);
         if connection.window_needed == 0 {
             connection.window_taken = 0;
             connection.window_needed = connection.outbox.bytes().min(STALLED_BYTES as usize) as u16;
@@ -116,7 +116,7 @@ impl<D: Driver> Core<D> {
     /// A write window has ended: another one begins, or the connection is stalled.
     pub(super) fn window_ended(&mut self, driver: &mut D, slot: u32) {
         let connection = &mut self.connections[slot as usize];
-        if connection.flags.gone || connection.window_needed == 0 {
+        if connection.flags.gone() || connection.window_needed == 0 {
             return;
         }
         let stalled = connection.window_taken < connection.window_needed;
@@ -124,7 +124,7 @@ impl<D: Driver> Core<D> {
         if stalled {
             return self.reset(driver.store(), slot, Cause::StalledWrite);
         }
-        if connection.flags.blocked {
+        if connection.flags.blocked() {
             self.blocked(slot);
         }
     }
@@ -137,12 +137,12 @@ impl<D: Driver> Core<D> {
             self.write_windows.clear(slot as usize);
         }
         let connection = &mut self.connections[slot as usize];
-        if connection.flags.parked {
+        if connection.flags.parked() {
             self.unpark(driver.store(), slot);
-        } else if connection.flags.close_when_flushed {
+        } else if connection.flags.close_when_flushed() {
             let cause = connection.cause.unwrap_or(Cause::ClientClose);
             self.finish(driver.store(), slot, cause, crate::io::Close::InOrder);
-        } else if connection.flags.linger_when_flushed {
+        } else if connection.flags.linger_when_flushed() {
             self.linger(driver, slot);
         }
     }

@@ -156,7 +156,7 @@ impl<D: Driver> Core<D> {
 
     /// Puts an upgrade off until the answers before it are written, so that its 101 can go ahead of everything behind it.
     fn park(&mut self, slot: u32, pending: Pending) {
-        self.connections[slot as usize].flags.parked = true;
+        self.connections[slot as usize].flags.set_parked(true);
         let due = self.tick.after(self.options.write_timeout);
         self.wait_for_answer(slot, pending, due);
     }
@@ -164,8 +164,8 @@ impl<D: Driver> Core<D> {
     /// Earlier answers are written: the upgrade begins.
     pub(super) fn unpark(&mut self, store: &mut Store, slot: u32) {
         let connection = &mut self.connections[slot as usize];
-        connection.flags.parked = false;
-        connection.flags.waiting = false;
+        connection.flags.set_parked(false);
+        connection.flags.set_waiting(false);
         let token = connection.token;
         let Some(pending) = connection.http().and_then(Http::take_pending) else { return };
         self.act(store, slot, pending, None);
@@ -208,7 +208,7 @@ impl<D: Driver> Core<D> {
     /// The request waits for its home worker, and nothing more is parsed until the answer is in the outbox.
     pub(super) fn wait_for_answer(&mut self, slot: u32, pending: Pending, due: Tick) {
         let connection = &mut self.connections[slot as usize];
-        connection.flags.waiting = true;
+        connection.flags.set_waiting(true);
         if let Some(http) = connection.http() {
             http.pending = Some(pending);
             http.due = due;
@@ -227,12 +227,12 @@ impl<D: Driver> Core<D> {
         let idle_due = self.tick.after(self.options.idle_timeout);
         let date = self.date.at(self.wall_seconds);
         let connection = &mut self.connections[slot as usize];
-        let keep_alive = pending.answering.keep_alive && !response.close && !draining && !connection.flags.read_closed;
+        let keep_alive = pending.answering.keep_alive && !response.close && !draining && !connection.flags.read_closed();
         let answering = Answering { keep_alive, ..pending.answering };
         let response = pending.cors.apply(response);
         connection.outbox.append_owned(&mut self.entries, store, &mut self.pool, |out| response.write(date, answering, out));
-        connection.flags.waiting = false;
-        connection.flags.parked = false;
+        connection.flags.set_waiting(false);
+        connection.flags.set_parked(false);
         if keep_alive {
             if let Some(http) = self.connections[slot as usize].http() {
                 http.parser.next_request(&mut self.pool);

@@ -47,13 +47,13 @@ impl<D: Driver> Core<D> {
                 self.pool.give(*residual);
             }
             let Some(connection) = self.connection(token) else { continue };
-            if connection.residual.is_some() || connection.flags.waiting || connection.flags.choked {
+            if connection.residual.is_some() || connection.flags.waiting() || connection.flags.choked() {
                 continue;
             }
-            if connection.flags.read_closed {
+            if connection.flags.read_closed() {
                 self.end_of_stream(driver.store(), token);
-            } else if connection.flags.paused {
-                connection.flags.paused = false;
+            } else if connection.flags.paused() {
+                connection.flags.set_paused(false);
                 driver.resume_read(token);
             }
         }
@@ -69,8 +69,8 @@ impl<D: Driver> Core<D> {
     /// The peer has shut its side: what is under way is still answered, then the connection ends.
     pub(super) fn end_of_stream(&mut self, store: &mut Store, token: Token) {
         let Some(connection) = self.connection(token) else { return };
-        connection.flags.read_closed = true;
-        if connection.flags.waiting || connection.flags.choked || connection.residual.is_some() {
+        connection.flags.set_read_closed(true);
+        if connection.flags.waiting() || connection.flags.choked() || connection.residual.is_some() {
             return;
         }
         let known = connection.cause;
@@ -86,7 +86,7 @@ impl<D: Driver> Core<D> {
         let cause = known.unwrap_or(cause);
         // A peer that has shut its side may still read what it asked for; publications alone are no answer to anything.
         let answers_wait =
-            !matches!(connection.protocol, Protocol::Topics(_) | Protocol::Stream(_)) || connection.flags.close_queued;
+            !matches!(connection.protocol, Protocol::Topics(_) | Protocol::Stream(_)) || connection.flags.close_queued();
         if answers_wait && !connection.outbox.is_empty() {
             return self.last_word(token.slot, cause);
         }
@@ -97,13 +97,13 @@ impl<D: Driver> Core<D> {
         let mut at = 0;
         loop {
             let connection = &mut self.connections[slot as usize];
-            if connection.flags.gone || connection.flags.close_when_flushed || connection.flags.linger_when_flushed {
+            if connection.flags.gone() || connection.flags.close_when_flushed() || connection.flags.linger_when_flushed() {
                 return;
             }
             // Replies and echoes never count as slow: who does not read them is not read either.
-            let replies = matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_)) && !connection.flags.corked;
-            connection.flags.choked = replies && connection.outbox.bytes() > self.options.outbox_bytes_max / 2;
-            if connection.flags.waiting || connection.flags.choked {
+            let replies = matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_)) && !connection.flags.corked();
+            connection.flags.set_choked(replies && connection.outbox.bytes() > self.options.outbox_bytes_max / 2);
+            if connection.flags.waiting() || connection.flags.choked() {
                 break;
             }
             let took = match &mut connection.protocol {
@@ -124,7 +124,7 @@ impl<D: Driver> Core<D> {
             }
         }
         let connection = &mut self.connections[slot as usize];
-        if !connection.flags.gone && (connection.flags.waiting || connection.flags.choked) && at < bytes.len() {
+        if !connection.flags.gone() && (connection.flags.waiting() || connection.flags.choked()) && at < bytes.len() {
             let mut rest = self.pool.take();
             rest.extend_from_slice(&bytes[at..]);
             connection.residual = Some(Box::new(rest));
@@ -133,8 +133,8 @@ impl<D: Driver> Core<D> {
 
     fn pause_if_waiting(&mut self, driver: &mut D, token: Token) {
         let Some(connection) = self.connection(token) else { return };
-        if (connection.flags.waiting || connection.flags.choked) && !connection.flags.paused {
-            connection.flags.paused = true;
+        if (connection.flags.waiting() || connection.flags.choked()) && !connection.flags.paused() {
+            connection.flags.set_paused(true);
             driver.pause_read(token);
         }
     }

@@ -249,7 +249,7 @@ impl<D: Driver> Core<D> {
 
     /// The connection a token names, if it is still there.
     fn connection(&mut self, token: Token) -> Option<&mut Connection> {
-        self.connections.get_mut(token.slot as usize).filter(|connection| connection.token == token && !connection.flags.gone)
+        self.connections.get_mut(token.slot as usize).filter(|connection| connection.token == token && !connection.flags.gone())
     }
 
     /// The worker that numbers and hands out a topic's publications.
@@ -260,8 +260,8 @@ impl<D: Driver> Core<D> {
     /// Has the connection flushed at the end of the turn.
     fn mark_dirty(&mut self, slot: u32) {
         let flags = &mut self.connections[slot as usize].flags;
-        if !flags.dirty && !flags.blocked && !flags.gone {
-            flags.dirty = true;
+        if !flags.dirty() && !flags.blocked() && !flags.gone() {
+            flags.set_dirty(true);
             self.dirty.push(slot);
         }
     }
@@ -273,7 +273,7 @@ impl<D: Driver> Worker<D> {
     fn check(&self) {
         let core = &self.core;
         core.hub.check_invariants();
-        let live = core.connections.iter().filter(|connection| !connection.flags.gone).count();
+        let live = core.connections.iter().filter(|connection| !connection.flags.gone()).count();
         assert_eq!(live, core.live + core.refused);
         let queued: u64 = core.connections.iter().map(|connection| connection.outbox.bytes() as u64).sum();
         assert_eq!(queued, core.entries.queued_bytes());

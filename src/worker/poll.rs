@@ -21,7 +21,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn begin_poll(&mut self, slot: u32, mut pending: Pending, wait: u32) {
         let due = self.tick.after(wait);
         pending.action = Do::Poll;
-        self.connections[slot as usize].flags.corked = false;
+        self.connections[slot as usize].flags.set_corked(false);
         self.wait_for_answer(slot, pending, due);
         self.begin_polling(slot);
     }
@@ -29,7 +29,7 @@ impl<D: Driver> Core<D> {
     /// A page for a poll: the answer, unless it is empty.
     pub(super) fn poll_read(&mut self, store: &mut Store, slot: u32, page: &Page) {
         if page.publications.is_empty() && page.gap.is_none() {
-            self.connections[slot as usize].flags.polling = true;
+            self.connections[slot as usize].flags.set_polling(true);
             return;
         }
         self.answer_poll(store, slot, &page.publications, page.position, page.gap.is_none());
@@ -38,7 +38,8 @@ impl<D: Driver> Core<D> {
     /// A publication passes a held subscriber by.
     pub(super) fn wake_poller(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
-        if std::mem::take(&mut connection.flags.polling) {
+        if connection.flags.polling() {
+            connection.flags.set_polling(false);
             self.wait_for_page(slot);
         }
     }
@@ -62,7 +63,7 @@ impl<D: Driver> Core<D> {
     fn finish_poll(&mut self, store: &mut Store, slot: u32, response: Response) {
         self.unsubscribe_all(slot);
         let connection = &mut self.connections[slot as usize];
-        connection.flags.polling = false;
+        connection.flags.set_polling(false);
         let token = connection.token;
         let Some(pending) = connection.http().and_then(|http| http.take_pending()) else { return };
         self.answer(store, slot, response, &pending);

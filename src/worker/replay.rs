@@ -109,7 +109,7 @@ impl<D: Driver> Core<D> {
             }
         }
         let connection = &mut self.connections[slot as usize];
-        connection.flags.reading = true;
+        connection.flags.set_reading(true);
         self.last_reader = self.last_reader.wrapping_add(1);
         let replay = Replay {
             reader: Reader { token: connection.token, number: self.last_reader },
@@ -263,7 +263,7 @@ impl<D: Driver> Core<D> {
             (Ok(page), false) => self.looked(store, slot, &page),
             (Ok(page), true) => self.read(store, slot, *page),
             // Its own interest keeps the topic alive, so this is the end of a topic that never had room.
-            (Err(_), _) => match self.connections[slot as usize].flags.corked {
+            (Err(_), _) => match self.connections[slot as usize].flags.corked() {
                 true => self.refuse_upgrade(store, slot, refusals::busy(), Cause::Overloaded),
                 false => self.fail(store, slot, Cause::Overloaded, None),
             },
@@ -374,7 +374,7 @@ impl<D: Driver> Core<D> {
 
     /// Forgets what a connection reads.
     pub(super) fn stop_reading(&mut self, slot: u32) {
-        if std::mem::take(&mut self.connections[slot as usize].flags.reading) {
+        if std::mem::take(&mut self.connections[slot as usize].flags.reading()) {
             self.replays.remove(&slot);
             self.replays.give_back();
         }

@@ -66,8 +66,8 @@ impl<D: Driver> Core<D> {
         response.write(date, answering, &mut head);
         let connection = &mut self.connections[slot as usize];
         connection.outbox.push_first(&mut self.entries, store, head);
-        connection.flags.corked = false;
-        connection.flags.waiting = false;
+        connection.flags.set_corked(false);
+        connection.flags.set_waiting(false);
         let token = connection.token;
         self.metrics().answered(pending.handler, response.status);
         let ping_due = self.tick.after(self.options.ws.ping_interval);
@@ -120,7 +120,8 @@ impl<D: Driver> Core<D> {
         let Self { connections, entries, pool, .. } = self;
         let connection = &mut connections[slot as usize];
         let is_events = matches!(&connection.protocol, Protocol::Stream(stream) if stream.kind == StreamKind::Events);
-        if !std::mem::replace(&mut connection.flags.close_queued, true) {
+        if !connection.flags.close_queued() {
+            connection.flags.set_close_queued(true);
             connection.outbox.append_owned(entries, store, pool, |out| {
                 if is_events && retry_ms.is_some() {
                     out.extend_from_slice(&StreamEvent { retry_ms, ..StreamEvent::default() }.chunk());

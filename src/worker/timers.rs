@@ -35,7 +35,7 @@ impl<D: Driver> Core<D> {
     /// Sees to it that the connection's next deadline is kept. A later one than is set may stay: it is looked at and set anew.
     pub(super) fn arm(&mut self, slot: u32) {
         let connection = &self.connections[slot as usize];
-        if connection.flags.gone || connection.flags.close_when_flushed || connection.flags.linger_when_flushed {
+        if connection.flags.gone() || connection.flags.close_when_flushed() || connection.flags.linger_when_flushed() {
             return;
         }
         let due = match &connection.protocol {
@@ -51,10 +51,10 @@ impl<D: Driver> Core<D> {
 
     fn deadline_passed(&mut self, store: &mut Store, slot: u32) {
         let tick = self.tick;
-        let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| !connection.flags.gone) else {
+        let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| !connection.flags.gone()) else {
             return;
         };
-        if connection.flags.close_when_flushed || connection.flags.linger_when_flushed {
+        if connection.flags.close_when_flushed() || connection.flags.linger_when_flushed() {
             return self.reset(store, slot, Cause::StalledWrite);
         }
         match &mut connection.protocol {
@@ -69,7 +69,7 @@ impl<D: Driver> Core<D> {
     }
 
     fn request_timed_out(&mut self, store: &mut Store, slot: u32) {
-        if self.connections[slot as usize].flags.corked {
+        if self.connections[slot as usize].flags.corked() {
             return self.refuse_upgrade(store, slot, refusals::busy(), Cause::Overloaded);
         }
         let unwritten = !self.connections[slot as usize].outbox.is_empty();
@@ -103,7 +103,7 @@ impl<D: Driver> Core<D> {
     fn websocket_timed_out(&mut self, store: &mut Store, slot: u32) {
         let Self { connections, options, entries, tick, .. } = self;
         let connection = &mut connections[slot as usize];
-        if connection.flags.paused && !connection.flags.close_queued {
+        if connection.flags.paused() && !connection.flags.close_queued() {
             // It is not heard because it is not read. What it must do meanwhile is read, and the write window looks after that.
             return self.deadlines.set(slot as usize, self.tick.after(options.close_timeout));
         }

@@ -35,7 +35,7 @@ impl<D: Driver> Core<D> {
         }
         self.begin_subscriptions(slot, &subscribe);
         self.hub.await_confirmation(slot);
-        self.connections[slot as usize].flags.corked = true;
+        self.connections[slot as usize].flags.set_corked(true);
         pending.action = Do::Public(Action::Subscribe(Box::new(subscribe)));
         let due = self.tick.after(self.options.publish_timeout);
         self.wait_for_answer(slot, pending, due);
@@ -69,8 +69,8 @@ impl<D: Driver> Core<D> {
         self.write_upgrade(slot, accepted, &mut head);
         let connection = &mut self.connections[slot as usize];
         connection.outbox.push_first(&mut self.entries, store, head);
-        connection.flags.corked = false;
-        connection.flags.waiting = false;
+        connection.flags.set_corked(false);
+        connection.flags.set_waiting(false);
         self.metrics().answered(pending.handler, 101);
         self.swap(slot, Protocol::Topics(websocket));
         self.resume_later(token);
@@ -180,13 +180,13 @@ impl<D: Driver> Core<D> {
         let asker = self.asker(slot, 0, Source::WebSocket);
         let sent = self.request_publish(asker, topic, payload);
         let flags = &mut self.connections[slot as usize].flags;
-        flags.unsent = sent.is_err();
+        flags.set_unsent(sent.is_err());
         if let Err((topic, payload)) = sent {
             self.wait_for_credit(Waiter::Message(asker, topic, payload));
         }
         let connection = &mut self.connections[slot as usize];
         connection.unconfirmed += 1;
-        connection.flags.waiting = connection.flags.unsent || connection.unconfirmed >= UNCONFIRMED_MAX;
+        connection.flags.set_waiting(connection.flags.unsent() || connection.unconfirmed >= UNCONFIRMED_MAX);
     }
 
     /// A home worker has numbered a message of this socket, or refused it.
@@ -202,7 +202,7 @@ impl<D: Driver> Core<D> {
     /// A kept message found its credit.
     pub(super) fn message_sent(&mut self, token: Token) {
         if let Some(connection) = self.connection(token) {
-            connection.flags.unsent = false;
+            connection.flags.set_unsent(false);
             self.publish_on(token);
         }
     }
@@ -210,8 +210,8 @@ impl<D: Driver> Core<D> {
     /// Ends the waiting of a socket that may publish again.
     fn publish_on(&mut self, token: Token) {
         let Some(connection) = self.connection(token) else { return };
-        if connection.flags.waiting && !connection.flags.unsent && connection.unconfirmed < UNCONFIRMED_MAX {
-            connection.flags.waiting = false;
+        if connection.flags.waiting() && !connection.flags.unsent() && connection.unconfirmed < UNCONFIRMED_MAX {
+            connection.flags.set_waiting(false);
             self.resume_later(token);
         }
     }

@@ -49,18 +49,18 @@ impl Uring {
         else {
             return;
         };
-        socket.flags.listed = false;
-        if socket.flags.paused && socket.input == Input::Receive {
+        socket.flags.set_listed(false);
+        if socket.flags.paused() && socket.input == Input::Receive {
             return self.cancel_input(token);
         }
         if !socket.wants_input() {
             return;
         }
-        let entry = match socket.flags.quiet {
+        let entry = match socket.flags.quiet() {
             true => operation::watch(socket.fd.as_raw_fd(), token),
             false => operation::receive(socket.fd.as_raw_fd(), token, GROUP, how),
         };
-        socket.input = if socket.flags.quiet { Input::Watch } else { Input::Receive };
+        socket.input = if socket.flags.quiet() { Input::Watch } else { Input::Receive };
         // SAFETY: neither operation points at memory; buffers are the kernel's while they stand in their ring.
         unsafe { self.ring.push(&entry) };
     }
@@ -92,14 +92,14 @@ impl Uring {
         let Some(socket) = self
             .sockets
             .get_mut(token.slot as usize)
-            .filter(|socket| socket.generation == token.generation && !socket.flags.closing)
+            .filter(|socket| socket.generation == token.generation && !socket.flags.closing())
         else {
             return Ok(Progress::Sent(0));
         };
         match socket.output {
             Output::Idle => {}
             Output::Broken(errno) => return Err(io::Error::from_raw_os_error(errno)),
-            Output::Sending | Output::Full | Output::Resting | Output::Sent(_) => {
+            Output::Sending(_) | Output::Full | Output::Resting | Output::Sent(_) => {
                 unreachable!("at most one send is under way per socket")
             }
         }
@@ -107,8 +107,7 @@ impl Uring {
             [only] => operation::send(socket.fd.as_raw_fd(), token, slice(&self.store, only)),
             several => operation::send_message(socket.fd.as_raw_fd(), token, self.messages.add(&self.store, several)),
         };
-        socket.pins = self.runs.pin(&mut self.store, segments);
-        socket.output = Output::Sending;
+        socket.output = Output::Sending(self.runs.pin(&mut self.store, segments));
         // SAFETY: the bytes lie in blocks of the store that were just counted for this send: until its completion gives them back none
         // is freed, and an owned one does not grow. Header and slices stay until their entry has left the queue.
         unsafe { self.ring.push(&entry) };
@@ -132,7 +131,8 @@ impl Uring {
             Input::Watch => Operation::Watch(token),
             Input::Idle => return,
         };
-        if !mem::replace(&mut socket.flags.cancelling, true) {
+        if !socket.flags.cancelling() {
+            socket.flags.set_cancelling(true);
             self.cancel(operation);
         }
     }
@@ -152,8 +152,13 @@ impl Uring {
         let end = self.sweep_slot + SWEEP_SLOTS;
         for slot in self.sweep_slot..end {
             let Some(socket) = self.sockets.get_mut(slot) else { continue };
-            if socket.input == Input::Receive && !mem::take(&mut socket.flags.active) && !socket.flags.cancelling {
-                socket.flags.quiet = true;
+            if socket.input != Input::Receive {
+                continue;
+            }
+            let was_active = socket.flags.active();
+            socket.flags.set_active(false);
+            if !was_active && !socket.flags.cancelling() {
+                socket.flags.set_quiet(true);
                 let token = Token { slot: slot as u32, generation: socket.generation };
                 self.cancel_input(token);
             }

@@ -83,7 +83,7 @@ use buffers::Buffers;
 use operation::{Completion, Operation, Receiving, SLOTS_MAX};
 use reading::{Arrival, Lent};
 use ring::Ring;
-use sending::{Messages, Pins, Runs};
+use sending::{Messages, Runs};
 use socket::{Output, Socket};
 
 pub(crate) use probe::why_not;
@@ -173,10 +173,12 @@ impl Uring {
     /// The socket's send is done, or has failed.
     fn send_completed(&mut self, token: Token, result: i32) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
-        self.runs.release(&mut self.store, mem::replace(&mut socket.pins, Pins::None));
-        socket.output = Output::Sent(result.max(0) as u32);
-        let had_room = mem::take(&mut socket.flags.had_room);
-        if socket.flags.closing {
+        if let Output::Sending(pins) = mem::replace(&mut socket.output, Output::Sent(result.max(0) as u32)) {
+            self.runs.release(&mut self.store, pins);
+        }
+        let had_room = socket.flags.had_room();
+        socket.flags.set_had_room(false);
+        if socket.flags.closing() {
             return self.close_at_rest(token);
         }
         if result >= 0 {
@@ -201,8 +203,8 @@ impl Uring {
     fn room_completed(&mut self, token: Token, result: i32) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
         socket.output = Output::Sent(0);
-        socket.flags.had_room = operation::is_room(result);
-        match (socket.flags.closing, socket.flags.had_room) {
+        socket.flags.set_had_room(operation::is_room(result));
+        match (socket.flags.closing(), socket.flags.had_room()) {
             (true, _) => self.close_at_rest(token),
             (false, true) => self.sent.push(token),
             (false, false) => self.rest(token),
@@ -252,7 +254,9 @@ impl Uring {
 
     /// The socket of a token that is neither closed nor closing.
     fn socket(&mut self, token: Token) -> Option<&mut Socket> {
-        self.sockets.get_mut(token.slot as usize).filter(|socket| socket.generation == token.generation && !socket.flags.closing)
+        self.sockets
+            .get_mut(token.slot as usize)
+            .filter(|socket| socket.generation == token.generation && !socket.flags.closing())
     }
 
     /// How many bytes of its send the kernel took, if that is known and was not told.
@@ -375,7 +379,7 @@ impl Driver for Uring {
             return Some(event);
         }
         while let Some(token) = self.broken.pop() {
-            if let Some(Output::Broken(errno)) = self.socket(token).map(|socket| socket.output) {
+            if let Some(&Output::Broken(errno)) = self.socket(token).map(|socket| &socket.output) {
                 return Some(Event::Failed(token, io::Error::from_raw_os_error(errno)));
             }
         }
@@ -407,27 +411,27 @@ impl Driver for Uring {
     }
 
     fn push(&mut self, token: Token) -> Option<usize> {
-        if matches!(self.socket(token)?.output, Output::Sending | Output::Full) && self.ring.is_due() {
+        if matches!(self.socket(token)?.output, Output::Sending(_) | Output::Full) && self.ring.is_due() {
             self.ring.submit();
             self.reap();
         }
         match self.socket(token)?.output {
             // The error comes with the next send.
             Output::Broken(_) => Some(0),
-            Output::Idle | Output::Sending | Output::Full | Output::Resting | Output::Sent(_) => self.take_sent(token),
+            Output::Idle | Output::Sending(_) | Output::Full | Output::Resting | Output::Sent(_) => self.take_sent(token),
         }
     }
 
     fn pause_read(&mut self, token: Token) {
         if let Some(socket) = self.socket(token) {
-            socket.flags.paused = true;
+            socket.flags.set_paused(true);
             self.list_input(token);
         }
     }
 
     fn resume_read(&mut self, token: Token) {
         if let Some(socket) = self.socket(token) {
-            socket.flags.paused = false;
+            socket.flags.set_paused(false);
             match socket.tail {
                 Some(_) => self.list_tail(token),
                 None => self.list_input(token),
@@ -454,15 +458,15 @@ impl Driver for Uring {
         if how == Close::Reset {
             let _ = SockRef::from(&socket.fd).set_linger(Some(Duration::ZERO));
         }
-        socket.flags.closing = true;
-        let output = socket.output;
+        socket.flags.set_closing(true);
+        let under_way = match socket.output {
+            Output::Sending(_) => Some(Operation::Send(token)),
+            Output::Full => Some(Operation::Room(token)),
+            Output::Idle | Output::Resting | Output::Sent(_) | Output::Broken(_) => None,
+        };
         self.drop_tail(token);
         self.cancel_input(token);
-        match output {
-            Output::Sending => self.cancel(Operation::Send(token)),
-            Output::Full => self.cancel(Operation::Room(token)),
-            Output::Idle | Output::Resting | Output::Sent(_) | Output::Broken(_) => {}
-        }
+        under_way.into_iter().for_each(|operation| self.cancel(operation));
         self.close_at_rest(token);
     }
 

@@ -55,7 +55,7 @@ impl Uring {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
         if !more {
             socket.input = Input::Idle;
-            socket.flags.cancelling = false;
+            socket.flags.set_cancelling(false);
         }
         let is_starved = result == -Errno::NOBUFS.raw_os_error();
         self.starvations += u64::from(is_starved);
@@ -64,11 +64,14 @@ impl Uring {
             _ => end_of(result).map(What::End),
         };
         match what {
-            Some(What::Bytes { .. }) => (socket.flags.active, socket.flags.quiet) = (true, false),
-            Some(What::End(_)) => socket.flags.ended = true,
+            Some(What::Bytes { .. }) => {
+                socket.flags.set_active(true);
+                socket.flags.set_quiet(false);
+            }
+            Some(What::End(_)) => socket.flags.set_ended(true),
             None => {}
         }
-        let is_closing = socket.flags.closing;
+        let is_closing = socket.flags.closing();
         match (what, buffer) {
             (Some(What::Bytes { .. }), Some(buffer)) if is_closing => self.buffers.give(buffer),
             (Some(What::End(_)) | None, Some(unused)) => self.buffers.give(unused),
@@ -89,9 +92,10 @@ impl Uring {
     pub(super) fn watched(&mut self, token: Token) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
         socket.input = Input::Idle;
-        socket.flags.cancelling = false;
-        (socket.flags.active, socket.flags.quiet) = (true, false);
-        match socket.flags.closing {
+        socket.flags.set_cancelling(false);
+        socket.flags.set_active(true);
+        socket.flags.set_quiet(false);
+        match socket.flags.closing() {
             true => self.close_at_rest(token),
             false => self.list_input(token),
         }
@@ -109,7 +113,7 @@ impl Uring {
                 self.discard(what);
                 continue;
             };
-            if socket.flags.paused || socket.tail.is_some() {
+            if socket.flags.paused() || socket.tail.is_some() {
                 self.keep(token, what);
                 continue;
             }
@@ -128,8 +132,8 @@ impl Uring {
     fn read_tail(&mut self, token: Token) -> Option<Event<OwnedFd>> {
         let part_bytes = self.recv_buffer_bytes;
         let socket = self.socket(token)?;
-        socket.flags.tail_listed = false;
-        if socket.flags.paused {
+        socket.flags.set_tail_listed(false);
+        if socket.flags.paused() {
             return None;
         }
         let tail = socket.tail.as_mut()?;
@@ -137,7 +141,7 @@ impl Uring {
         let length = (tail.bytes.len() - start).min(part_bytes);
         tail.start += length;
         if length > 0 {
-            socket.flags.tail_listed = true;
+            socket.flags.set_tail_listed(true);
             self.lent = Lent::Tail { slot: token.slot, start };
             self.tails.push_front(token);
             return Some(Event::Received(token, Received::new(length)));
@@ -191,7 +195,8 @@ impl Uring {
     /// Has the socket's input armed, or ended, before the next sleep.
     pub(super) fn list_input(&mut self, token: Token) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
-        if !mem::replace(&mut socket.flags.listed, true) {
+        if !socket.flags.listed() {
+            socket.flags.set_listed(true);
             self.to_arm.push_back(token);
         }
     }
@@ -199,7 +204,8 @@ impl Uring {
     /// As [`Uring::list_input`], before all who found a buffer.
     fn list_starved(&mut self, token: Token) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
-        if !mem::replace(&mut socket.flags.listed, true) {
+        if !socket.flags.listed() {
+            socket.flags.set_listed(true);
             self.starved.push_back(token);
         }
     }
@@ -207,7 +213,8 @@ impl Uring {
     /// Has the socket's tail told.
     pub(super) fn list_tail(&mut self, token: Token) {
         let Some(socket) = self.sockets.get_mut(token.slot as usize) else { return };
-        if !mem::replace(&mut socket.flags.tail_listed, true) {
+        if !socket.flags.tail_listed() {
+            socket.flags.set_tail_listed(true);
             self.tails.push_back(token);
         }
     }

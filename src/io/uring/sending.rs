@@ -13,9 +13,9 @@ use crate::io::{Block, SEGMENTS_MAX, Segment, Store};
 use crate::limits::BufferPool;
 
 /// Blocks that a send in flight holds. The store keeps their bytes in place until the send's completion gives them back.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Pins {
-    /// No send is in flight.
+    /// None: an empty send.
     None,
     /// One block.
     One(Block),

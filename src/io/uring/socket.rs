@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use bitfield_struct::bitfield;
+
 use super::sending::Pins;
 
 /// A socket of the driver, small because every idle connection has one.
@@ -11,8 +13,6 @@ pub(super) struct Socket {
     pub(super) generation: u32,
     pub(super) input: Input,
     pub(super) output: Output,
-    /// What the kernel may still read of the store.
-    pub(super) pins: Pins,
     /// What came while nobody wanted it.
     pub(super) tail: Option<Box<Tail>>,
     pub(super) flags: Flags,
@@ -30,12 +30,12 @@ pub(super) enum Input {
 }
 
 /// The one send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Output {
     /// None is under way.
     Idle,
-    /// The kernel has it.
-    Sending,
+    /// The kernel has it, and may read these blocks of the store.
+    Sending(Pins),
     /// The socket had no room: a poll waits for some.
     Full,
     /// The kernel is asked for room again in a moment; until then nothing is under way.
@@ -46,8 +46,8 @@ pub(super) enum Output {
     Broken(i32),
 }
 
-/// Conditions of a socket.
-#[derive(Clone, Copy, Debug, Default)]
+/// Conditions of a socket, a bit each.
+#[bitfield(u16)]
 pub(super) struct Flags {
     /// Nothing is to be told of its input.
     pub(super) paused: bool,
@@ -67,6 +67,8 @@ pub(super) struct Flags {
     pub(super) had_room: bool,
     /// Handed over for closing: its descriptor is closed after its last completion.
     pub(super) closing: bool,
+    #[bits(7)]
+    _unused: u8,
 }
 
 /// Input that came for a paused socket, copied out of the receive buffers because those are for all.
@@ -90,19 +92,19 @@ pub(super) enum End {
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd, generation: u32) -> Self {
-        Self { fd, generation, input: Input::Idle, output: Output::Idle, pins: Pins::None, tail: None, flags: Flags::default() }
+        Self { fd, generation, input: Input::Idle, output: Output::Idle, tail: None, flags: Flags::new() }
     }
 
     /// An operation for its input is to be armed: none is under way, and what it brings is wanted.
     pub(super) fn wants_input(&self) -> bool {
-        let Flags { paused, ended, closing, .. } = self.flags;
-        self.input == Input::Idle && self.tail.is_none() && !(paused || ended || closing)
+        let is_unwanted = self.flags.paused() || self.flags.ended() || self.flags.closing();
+        self.input == Input::Idle && self.tail.is_none() && !is_unwanted
     }
 
     /// No completion names it any more.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.input == Input::Idle && !matches!(self.output, Output::Sending | Output::Full)
+        self.input == Input::Idle && !matches!(self.output, Output::Sending(_) | Output::Full)
     }
 }
 
-const _: () = assert!(size_of::<Socket>() <= 48);
+const _: () = assert!(size_of::<Socket>() <= 32, "two to a cache line (docs/architecture.md, \"Memory\")");
