@@ -1,4 +1,4 @@
-//! What the hub costs: a fan-out by its number of subscribers, coming and going, and the home worker's look-up.
+//! What the hub costs: a fan-out by its number of subscribers, and beside patterns; coming and going; and the home worker's look-up.
 //!
 //! The sink adds up slots, so what is measured is the hub's own part of a publication, without outboxes and sockets. The
 //! baseline beside it is the same sum over a bare slice.
@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fantail::frame::{Form, Forms, Topic};
+use fantail::frame::{Form, Forms, Pattern, Topic};
 use fantail::hub::home::Interests;
 use fantail::hub::{Hub, Subscriber};
 
@@ -18,16 +18,16 @@ fn chat() -> Topic {
 }
 
 fn hub_of(subscribers: u32) -> Hub<u64> {
-    let mut hub = Hub::new();
+    let mut hub = Hub::new(1);
     for slot in 0..subscribers {
         hub.subscribe(slot, &chat(), Form::WsRaw);
     }
     hub
 }
 
-fn hand_out(hub: &mut Hub<u64>) -> u64 {
+fn hand_out(hub: &mut Hub<u64>, topic: &Topic) -> u64 {
     let (mut sum, mut subscribers) = (0, Vec::new());
-    hub.publish("chat", 1).expect("there are subscribers");
+    hub.publish(topic, 1).expect("there are subscribers");
     while let Some(mut slice) = hub.next_slice(SLICE_SUBSCRIBERS, &mut subscribers) {
         let publication = *slice.publication.get_mut();
         sum += subscribers.iter().map(|subscriber| u64::from(subscriber.slot) + publication).sum::<u64>();
@@ -39,12 +39,44 @@ fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish");
     for subscribers in [1, 1_000, 100_000] {
         group.throughput(Throughput::Elements(subscribers.into()));
-        let mut hub = hub_of(subscribers);
-        group.bench_function(BenchmarkId::new("hub", subscribers), |bencher| bencher.iter(|| hand_out(&mut hub)));
+        let (mut hub, topic) = (hub_of(subscribers), chat());
+        group.bench_function(BenchmarkId::new("hub", subscribers), |bencher| bencher.iter(|| hand_out(&mut hub, &topic)));
         let list: Vec<Subscriber> = (0..subscribers).map(|slot| Subscriber::live(slot, Form::WsRaw)).collect();
         group.bench_function(BenchmarkId::new("bare slice", subscribers), |bencher| {
             bencher.iter(|| black_box(&list).iter().map(|subscriber| u64::from(subscriber.slot) + 1).sum::<u64>());
         });
+    }
+    group.finish();
+}
+
+/// A publication to 1,000 subscribers, all of the topic or all of a pattern, beside so many patterns of others.
+fn patterns(criterion: &mut Criterion) {
+    const SUBSCRIBERS: u32 = 1_000;
+    let pattern = |text: &str| Pattern::parse(text).expect("a valid pattern");
+    let topic = Topic::new("prices/eur/usd").expect("a valid name");
+    let mut group = criterion.benchmark_group("publish to 1,000");
+    group.throughput(Throughput::Elements(SUBSCRIBERS.into()));
+    for others in [0, 1, 1_000] {
+        for (who, by_pattern) in [("of the topic", false), ("of a pattern", true)] {
+            let mut hub = Hub::new(1);
+            for slot in 0..SUBSCRIBERS {
+                match by_pattern {
+                    true => hub.subscribe_pattern(slot, &pattern("prices/**"), Form::WsEnvelope),
+                    false => hub.subscribe(slot, &topic, Form::WsEnvelope),
+                };
+            }
+            for number in 0..others {
+                hub.subscribe_pattern(SUBSCRIBERS, &pattern(&format!("rooms/{number}/*")), Form::WsEnvelope);
+            }
+            group.bench_function(BenchmarkId::new(who, format!("{others} patterns of others")), |bencher| {
+                bencher.iter(|| {
+                    let sum = hand_out(&mut hub, &topic);
+                    while hub.poll_interest().is_some() {}
+                    hub.release_retired(|_| false);
+                    sum
+                });
+            });
+        }
     }
     group.finish();
 }
@@ -70,7 +102,7 @@ fn come_and_go(criterion: &mut Criterion) {
     group.bench_function("100 new topics", |bencher| {
         let topics: Vec<Topic> = (0..100).map(|number| Topic::new(&format!("t/{number}")).expect("a valid name")).collect();
         bencher.iter_batched_ref(
-            Hub::<u64>::new,
+            || Hub::<u64>::new(1),
             |hub| {
                 for (slot, topic) in (0..).zip(&topics) {
                     hub.subscribe(slot, topic, Form::WsRaw);
@@ -97,13 +129,21 @@ fn interest(criterion: &mut Criterion) {
         interests.update(worker, &chat(), raw, 1_000, worker as u32);
     }
     let mut group = criterion.benchmark_group("interest among 100,000 topics");
-    for (name, topic) in [("one worker", "t/77777"), ("eight workers", "chat"), ("nobody", "t/none")] {
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| interests.interested(black_box(topic)).map(|(worker, _)| worker).sum::<usize>());
-        });
+    let topics = [("one worker", "t/77777"), ("eight workers", "chat"), ("nobody", "t/none")];
+    let topics = topics.map(|(name, topic)| (name, Topic::new(topic).expect("a valid name")));
+    for patterns in [0, 1_000] {
+        for number in 0..patterns {
+            let pattern = Pattern::parse(&format!("rooms/{number}/*")).expect("a valid pattern");
+            interests.update_pattern(number % 8, &pattern, raw, 1, number as u32);
+        }
+        for (name, topic) in &topics {
+            group.bench_function(BenchmarkId::new(*name, format!("{patterns} patterns")), |bencher| {
+                bencher.iter(|| interests.interested(black_box(topic)).map(|(worker, _)| worker).sum::<usize>());
+            });
+        }
     }
     group.finish();
 }
 
-criterion_group!(benches, publish, come_and_go, interest);
+criterion_group!(benches, publish, patterns, come_and_go, interest);
 criterion_main!(benches);

@@ -190,6 +190,10 @@ fn long_names_and_patterns_in_the_wrong_place_are_refused() {
     for name in ["n".repeat(256), "%41".repeat(256), "a/**/**".into(), "a/*/b".into(), "*".into(), "a/**".into()] {
         ask(server.address, post(&format!("/topics/{name}"), "", "x")).problem(400);
         ask(server.address, handshake(&format!("/topics/{name}"), "")).problem(400);
+        assert_eq!(
+            name == "*" || name == "a/**",
+            ask(server.address, handshake(&format!("/topics/{name}?envelope"), "")).status == 101
+        );
     }
     let endless = ask(server.address, handshake(&format!("/topics/{}", "n".repeat(15_000)), ""));
     assert!(matches!(endless.status, 400 | 414 | 431), "{endless:?}");

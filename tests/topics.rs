@@ -191,7 +191,7 @@ fn what_is_not_built_yet_says_so() {
         request("/topics?topic=a&topic=b&envelope", "Accept: text/event-stream\r\n"),
         request("/topics?topic=a&topic=b&as=ndjson", ""),
         request("/topics?topic=a&topic=b&wait=1", ""),
-        request("/topics/news/*", "Accept: text/event-stream\r\n"),
+        request("/topics/news/*?envelope&since=10m", "Accept: text/event-stream\r\n"),
         "DELETE /topics/chat HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_owned(),
     ] {
         let refusal = ask(server.address, &request);

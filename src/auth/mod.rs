@@ -20,7 +20,7 @@ pub use origin::{Origin, OriginPattern, OriginPatternError, origin_allowed};
 words! {
     /// `--allow-anonymous`: what a request without credentials may do.
     AllowAnonymous, "give local, none, subscribe, publish or all", {
-        /// Everything from this machine ([`is_local`]); subscribing alone from elsewhere.
+        /// Everything from this machine ([`is_local`]); subscribing to topics alone, not to patterns, from elsewhere.
         Local = "local",
         /// Nothing.
         None = "none",
@@ -38,11 +38,11 @@ impl AllowAnonymous {
     #[must_use]
     pub const fn grant(self, local: bool) -> Grant {
         match self {
-            Self::Local => Grant { subscribe: true, publish: local },
-            Self::None => Grant { subscribe: false, publish: false },
-            Self::Subscribe => Grant { subscribe: true, publish: false },
-            Self::Publish => Grant { subscribe: false, publish: true },
-            Self::All => Grant { subscribe: true, publish: true },
+            Self::Local => Grant { subscribe: true, patterns: local, publish: local },
+            Self::None => Grant { subscribe: false, patterns: false, publish: false },
+            Self::Subscribe => Grant { subscribe: true, patterns: true, publish: false },
+            Self::Publish => Grant { subscribe: false, patterns: false, publish: true },
+            Self::All => Grant { subscribe: true, patterns: true, publish: true },
         }
     }
 }
@@ -52,6 +52,8 @@ impl AllowAnonymous {
 pub struct Grant {
     /// Get publications, and ask about a topic.
     pub subscribe: bool,
+    /// Subscribe to all topics that a pattern matches, whatever their names are.
+    pub patterns: bool,
     /// Have a payload numbered and handed out.
     pub publish: bool,
 }
@@ -63,16 +65,16 @@ mod tests {
     #[test]
     fn only_the_local_rule_asks_where_a_request_comes_from() {
         for (value, here, elsewhere) in [
-            ("local", (true, true), (true, false)),
-            ("none", (false, false), (false, false)),
-            ("subscribe", (true, false), (true, false)),
-            ("publish", (false, true), (false, true)),
-            ("all", (true, true), (true, true)),
+            ("local", (true, true, true), (true, false, false)),
+            ("none", (false, false, false), (false, false, false)),
+            ("subscribe", (true, true, false), (true, true, false)),
+            ("publish", (false, false, true), (false, false, true)),
+            ("all", (true, true, true), (true, true, true)),
         ] {
             let allow: AllowAnonymous = value.parse().unwrap();
             assert_eq!(allow.name(), value);
-            for (local, (subscribe, publish)) in [(true, here), (false, elsewhere)] {
-                assert_eq!(allow.grant(local), Grant { subscribe, publish }, "{value}, local: {local}");
+            for (local, (subscribe, patterns, publish)) in [(true, here), (false, elsewhere)] {
+                assert_eq!(allow.grant(local), Grant { subscribe, patterns, publish }, "{value}, local: {local}");
             }
         }
         assert!("Local".parse::<AllowAnonymous>().is_err());

@@ -8,7 +8,7 @@ use std::{env, fmt, io};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::config::ConfigError;
-use crate::frame::TopicError;
+use crate::frame::{PatternError, TopicError};
 
 /// Exit statuses, as `fantail --help` lists them; success is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +113,12 @@ fn wrong_usage(error: &clap::Error, words: &[OsString]) -> Failure {
     if let Some((argument, variable)) = wrong_variable(error, words) {
         failure.message = failure.message.map(|message| message.replacen(&format!("'{argument}'"), &variable, 1));
     }
-    match error.source().and_then(|source| source.downcast_ref()) {
-        Some(error) => failure.with_fix(topic_fix(*error)),
+    let fix = error.source().and_then(|source| match source.downcast_ref() {
+        Some(error) => Some(topic_fix(*error)),
+        None => source.downcast_ref().map(|error| pattern_fix(*error)),
+    });
+    match fix {
+        Some(fix) => failure.with_fix(fix),
         None => failure,
     }
 }
@@ -135,9 +139,16 @@ fn wrong_variable<'a>(error: &'a clap::Error, words: &[OsString]) -> Option<(&'a
 
 const fn topic_fix(error: TopicError) -> &'static str {
     match error {
-        TopicError::Wildcard => "Name the topics themselves: this version has no patterns.",
+        TopicError::Wildcard => "Name the topic itself: only subscriptions may have patterns.",
         TopicError::Reserved => "Choose another first segment.",
         _ => "Give 1 to 255 bytes without control characters: segments between single slashes, none of them \".\" or \"..\".",
+    }
+}
+
+const fn pattern_fix(error: PatternError) -> &'static str {
+    match error {
+        PatternError::Misplaced => "Give a pattern such as news/* or news/**, in quotes, or the exact topic.",
+        PatternError::Name(error) => topic_fix(error),
     }
 }
 

@@ -10,19 +10,18 @@ use super::backoff::Backoff;
 use super::ending::Ending;
 use super::interrupt::Interrupt;
 use super::printer::{Form, Printer};
-use super::publish::parse_topic;
 use super::session::Session;
 use super::target::Target;
 use super::{Failure, Status};
-use crate::frame::{Since, Topic};
+use crate::frame::{Pattern, Since};
 use crate::words::ChoiceError;
 
 /// What to subscribe to, and where.
 #[derive(Debug, clap::Args)]
 pub(super) struct Subscribe {
-    /// Topics to subscribe to
-    #[arg(required = true, value_name = "TOPIC", value_parser = parse_topic)]
-    topics: Vec<Topic>,
+    /// Topics to subscribe to, or patterns: 'news/*' is one segment, 'news/**' one or more
+    #[arg(required = true, value_name = "TOPIC", value_parser = Pattern::parse)]
+    topics: Vec<Pattern>,
     /// Address of the server (or FANTAIL_URL)
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "FANTAIL_URL", hide_env = true)]
     url: Target,
@@ -41,7 +40,8 @@ pub(super) struct Subscribe {
 }
 
 pub(super) const AFTER_HELP: &str = "\
-Prints a message a line; of several topics, each line as TOPIC, tab, message.
+Prints a message a line; of several topics or a pattern, each line as TOPIC,
+tab, message.
 A message that holds line ends prints as several lines: --json prints each
 message as one, whatever it holds.
 Comes back when the connection ends, after 0 to 0.5 s at first, at most 20 s,
@@ -92,10 +92,10 @@ impl Subscribe {
         }
     }
 
-    /// Connects, behind the last message of the one topic if there was one. A cursor is of one topic: of several, what was missed can't
-    /// be asked for yet.
+    /// Connects, behind the last message of the one topic if there was one. A cursor is of one topic: of several, or of a pattern, what
+    /// was missed can't be asked for yet.
     fn connect<W: Write, N: Write>(&self, was_connected: &mut bool, printer: &mut Printer<W, N>) -> Result<Session, Ending> {
-        let cursor = printer.cursor().filter(|_| self.topics.len() == 1).map(str::to_owned);
+        let cursor = printer.cursor().filter(|_| self.has_one_topic()).map(str::to_owned);
         let since = cursor.as_deref().or(self.since.as_deref().filter(|_| !*was_connected));
         let session = Session::open(&self.url, &self.url.subscribe_url(&self.topics, since))?;
         if std::mem::replace(was_connected, true) {
@@ -108,11 +108,15 @@ impl Subscribe {
     }
 
     fn form(&self) -> Form {
-        match (self.json, self.topics.len()) {
+        match (self.json, self.has_one_topic()) {
             (true, _) => Form::Json,
-            (false, 1) => Form::Payload,
-            (false, _) => Form::TopicAndPayload,
+            (false, true) => Form::Payload,
+            (false, false) => Form::TopicAndPayload,
         }
+    }
+
+    fn has_one_topic(&self) -> bool {
+        matches!(self.topics[..], [ref topic] if !topic.has_wildcard())
     }
 }
 
@@ -203,6 +207,16 @@ mod tests {
         }]);
         assert_eq!(print_all(&["a b", "--count=2"], &url), (Ok(()), "one\ntwo\n".into(), String::new()));
         assert_eq!(server.join().unwrap(), ["/topics/a%20b?envelope"]);
+    }
+
+    #[test]
+    fn a_pattern_tells_each_topic() {
+        let (url, server) = serve(vec![|socket| {
+            say(socket, r#"{"type":"message","topic":"a/b","cursor":"k.1","text":"x"}"#);
+            read_to_end(socket);
+        }]);
+        assert_eq!(print_all(&["a/*", "--count=1"], &url).1, "a/b\tx\n");
+        assert_eq!(server.join().unwrap(), ["/topics/a/%2A?envelope"]);
     }
 
     #[test]

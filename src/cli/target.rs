@@ -8,7 +8,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::Uri;
 
-use crate::frame::Topic;
+use crate::frame::{Pattern, Topic};
 
 /// Where a server answers: `http://HOST[:PORT][/BASE]`; `ws://` means the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +40,18 @@ impl Target {
     /// The address a publication to `topic` is posted to.
     #[must_use]
     pub fn publish_url(&self, topic: &Topic) -> String {
-        format!("http://{}{}/topics/{}", self.authority, self.base_path, encode(topic))
+        format!("http://{}{}/topics/{}", self.authority, self.base_path, encode(topic.as_str()))
     }
 
-    /// The address that subscribes to `topics` with `message` objects: to what is published behind `since`, if that is given.
+    /// The address that subscribes to `topics`, which may be patterns, with `message` objects: to what is published behind `since`, if that is given.
     #[must_use]
-    pub fn subscribe_url(&self, topics: &[Topic], since: Option<&str>) -> String {
+    pub fn subscribe_url(&self, topics: &[Pattern], since: Option<&str>) -> String {
         let base = format!("ws://{}{}/topics", self.authority, self.base_path);
         let since = since.map_or_else(String::new, |since| format!("&on-gap=continue&since={since}"));
         match topics {
-            [topic] => format!("{base}/{}?envelope{since}", encode(topic)),
+            [topic] => format!("{base}/{}?envelope{since}", encode(topic.as_str())),
             several => {
-                let names: Vec<_> = several.iter().map(|topic| format!("topic={}", encode(topic))).collect();
+                let names: Vec<_> = several.iter().map(|topic| format!("topic={}", encode(topic.as_str()))).collect();
                 format!("{base}?{}&envelope{since}", names.join("&"))
             }
         }
@@ -109,16 +109,16 @@ impl FromStr for Target {
 /// Everything but RFC 3986's unreserved characters, and the slash between segments: in a path it separates, in a query it may stand.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-fn encode(topic: &Topic) -> String {
-    utf8_percent_encode(topic.as_str(), ENCODED).to_string()
+fn encode(name: &str) -> String {
+    utf8_percent_encode(name, ENCODED).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn topics(names: &[&str]) -> Vec<Topic> {
-        names.iter().map(|name| Topic::new(name).unwrap()).collect()
+    fn topics(names: &[&str]) -> Vec<Pattern> {
+        names.iter().map(|name| Pattern::parse(name).unwrap()).collect()
     }
 
     #[test]
@@ -146,6 +146,7 @@ mod tests {
         assert_eq!(target.subscribe_url(&one, None), "ws://[::1]:9000/push/topics/a/b?envelope");
         let since = "ws://[::1]:9000/push/topics/a/b?envelope&on-gap=continue&since=k.7";
         assert_eq!(target.subscribe_url(&one, Some("k.7")), since);
+        assert_eq!(target.subscribe_url(&topics(&["a/**"]), None), "ws://[::1]:9000/push/topics/a/%2A%2A?envelope");
         let two = topics(&["a/b", "c&d"]);
         assert_eq!(target.subscribe_url(&two, None), "ws://[::1]:9000/push/topics?topic=a/b&topic=c%26d&envelope");
     }

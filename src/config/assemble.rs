@@ -48,6 +48,7 @@ impl Config {
             keep_alive: format!("timeout={}", (millis(self.ping_interval) + millis(self.pong_timeout)).div_ceil(1000)),
             io_name,
             topics_max: self.max_topics as usize,
+            patterns_max: self.max_patterns as usize,
         }
     }
 

@@ -92,7 +92,10 @@ pub struct Config {
     /// Most topics at a time; each worker takes its share
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "1000000", value_parser = choice::whole_number)]
     pub max_topics: u32,
-    /// Most topics one connection may subscribe to
+    /// Most patterns with subscribers at a time; each worker takes its share
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "10000", value_parser = choice::whole_number)]
+    pub max_patterns: u32,
+    /// Most topics and patterns one connection may subscribe to
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "128", value_parser = choice::whole_number)]
     pub max_subscriptions: u32,
 
@@ -231,6 +234,7 @@ impl Default for Config {
             outbox_size: ByteSize::mib(1),
             worker_outbox_size: ByteSize::mib(256),
             max_topics: 1_000_000,
+            max_patterns: 10_000,
             max_subscriptions: 128,
             head_timeout: TimeSpan::seconds(10),
             idle_timeout: TimeSpan::seconds(60),

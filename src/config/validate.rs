@@ -75,6 +75,7 @@ impl Config {
             within("--max-connections", connections, 1, usize::MAX)?;
         }
         within("--max-topics", self.max_topics as usize, 1, usize::MAX)?;
+        within("--max-patterns", self.max_patterns as usize, 1, usize::MAX)?;
         within("--max-subscriptions", self.max_subscriptions as usize, 1, usize::MAX)?;
         within_bytes("--max-head-size", self.max_head_size, ByteSize::kib(1), ByteSize::mib(1))?;
         within_bytes("--max-message-size", self.max_message_size, ByteSize(1), MESSAGE_BYTES_MAX)?;
@@ -314,6 +315,7 @@ mod tests {
             ("--pin-cores", |config| config.pin_cores = PinCores::List(vec![])),
             ("--max-connections", |config| config.max_connections = AutoCount::Exactly(0)),
             ("--max-topics", |config| config.max_topics = 0),
+            ("--max-patterns", |config| config.max_patterns = 0),
             ("--max-subscriptions", |config| config.max_subscriptions = 0),
             ("--max-head-size", |config| config.max_head_size = ByteSize(1023)),
             ("--max-message-size", |config| config.max_message_size = ByteSize(0)),

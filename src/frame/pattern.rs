@@ -82,6 +82,14 @@ impl Pattern {
         Ok(Self { text: Arc::from(text), wildcard })
     }
 
+    /// Reads a pattern from the path of a URL: percent-decodes each segment, then checks it.
+    ///
+    /// # Errors
+    /// The first rule that the text breaks.
+    pub fn from_path(encoded: &str) -> Result<Self, PatternError> {
+        Self::parse(&topic::decode_path(encoded)?)
+    }
+
     /// Whether a topic of this name is meant. What is no topic's name may get either answer.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
@@ -105,9 +113,22 @@ impl Pattern {
         &self.text
     }
 
-    /// What every topic that is meant begins with.
-    fn prefix(&self) -> &str {
+    /// What every topic that is meant begins with: with a wildcard, whole segments, each with its slash.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
         &self.text[..self.text.len() - self.wildcard as usize]
+    }
+
+    /// Whether it means more than the one topic of its name.
+    #[must_use]
+    pub fn has_wildcard(&self) -> bool {
+        self.wildcard != Wildcard::None
+    }
+
+    /// Whether it ends in `**`, which stands for any number of segments.
+    #[must_use]
+    pub fn is_deep(&self) -> bool {
+        self.wildcard == Wildcard::Many
     }
 }
 

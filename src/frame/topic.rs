@@ -48,25 +48,7 @@ impl Topic {
     /// # Errors
     /// The first rule that the name breaks (docs/wire.md, "Topics").
     pub fn from_path(encoded: &str) -> Result<Self, TopicError> {
-        // A longer text cannot decode to an allowed name, so nothing sized by input is allocated.
-        if encoded.len() > TOPIC_BYTES_MAX * 3 {
-            return Err(TopicError::TooLong);
-        }
-        let mut decoded = Vec::with_capacity(encoded.len());
-        let mut bytes = encoded.bytes();
-        while let Some(byte) = bytes.next() {
-            if byte != b'%' {
-                decoded.push(byte);
-                continue;
-            }
-            let (high, low) = (bytes.next().and_then(hex), bytes.next().and_then(hex));
-            match high.zip(low).map(|(high, low)| high << 4 | low) {
-                None => return Err(TopicError::NotUtf8),
-                Some(b'/') => return Err(TopicError::EncodedSlash),
-                Some(byte) => decoded.push(byte),
-            }
-        }
-        Self::new(std::str::from_utf8(&decoded).map_err(|_| TopicError::NotUtf8)?)
+        Self::new(&decode_path(encoded)?)
     }
 
     /// Checks a name that needs no decoding.
@@ -101,6 +83,29 @@ impl fmt::Debug for Topic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Topic({:?})", &self.0)
     }
+}
+
+/// Percent-decodes a name from the path of a URL, segment by segment.
+pub(super) fn decode_path(encoded: &str) -> Result<String, TopicError> {
+    // A longer text cannot decode to an allowed name, so nothing sized by input is allocated.
+    if encoded.len() > TOPIC_BYTES_MAX * 3 {
+        return Err(TopicError::TooLong);
+    }
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let (high, low) = (bytes.next().and_then(hex), bytes.next().and_then(hex));
+        match high.zip(low).map(|(high, low)| high << 4 | low) {
+            None => return Err(TopicError::NotUtf8),
+            Some(b'/') => return Err(TopicError::EncodedSlash),
+            Some(byte) => decoded.push(byte),
+        }
+    }
+    String::from_utf8(decoded).map_err(|_| TopicError::NotUtf8)
 }
 
 /// The rules of a name, which a pattern's segments follow, too.

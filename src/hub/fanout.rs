@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
+use super::grace::Half;
 use super::topics::{Hold, TopicId};
 use crate::limits::GiveBack;
 
@@ -12,6 +13,8 @@ use crate::limits::GiveBack;
 pub struct Slice<'h, P> {
     /// Where it was published.
     pub topic: TopicId,
+    /// Subscribers it has gone through: those who are to be handed it, and those whom it has reached before.
+    pub looked_at: usize,
     /// What they get.
     pub publication: Carried<'h, P>,
 }
@@ -89,6 +92,8 @@ pub(super) struct Fanouts<P> {
 struct Link<P> {
     what: Waiting<P>,
     next: u32,
+    /// When its turn came.
+    half: Half,
 }
 
 #[derive(Debug)]
@@ -130,7 +135,7 @@ impl<P> Fanouts<P> {
     }
 
     fn append(&mut self, queue: &mut Queue, what: Waiting<P>) {
-        let link = self.links.insert(Link { what, next: NONE }) as u32;
+        let link = self.links.insert(Link { what, next: NONE, half: Half::default() }) as u32;
         match queue.tail {
             NONE => queue.head = link,
             tail => self.links[tail as usize].next = link,
@@ -155,6 +160,16 @@ impl<P> Fanouts<P> {
             Waiting::Publication(publication, _) => publication,
             Waiting::Release(..) => unreachable!("{RELEASED_AT_ONCE}"),
         }
+    }
+
+    /// The turn of a queue's first publication has come.
+    pub fn begin(&mut self, queue: Queue, half: Half) {
+        self.links[queue.head as usize].half = half;
+    }
+
+    /// When the turn of the first publication came.
+    pub fn half_of_first(&self, queue: Queue) -> Half {
+        self.links[queue.head as usize].half
     }
 
     /// Takes the first publication out of a queue whose turn it is.

@@ -1,11 +1,16 @@
-//! What a home worker knows of its topics: which workers want them, and in which forms.
+//! What a home worker knows of its topics: which workers want them, and in which forms; by name, or by a pattern.
+//!
+//! Interest in a topic is told to its home worker alone. A topic that no one has named yet may have any home, so interest in a pattern is
+//! told to all of them.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+use slab::Slab;
 
 use super::interest::is_at_least;
-use crate::frame::{Forms, Topic};
+use super::trie::Trie;
+use crate::frame::{Forms, Pattern, Topic};
 use crate::limits::{GiveBack, reserve_tight};
 
 /// The most workers a process may have: a worker's number is kept in one byte.
@@ -18,6 +23,11 @@ pub const WORKERS_MAX: usize = 256;
 pub struct Interests {
     workers: usize,
     topics: HashMap<Topic, Workers, RandomState>,
+    /// Which entry of `by_pattern` has a pattern's workers.
+    patterns: Trie<u32>,
+    by_pattern: Slab<Workers>,
+    /// Scratch: the workers of one topic, those who want it by a pattern included.
+    merged: Vec<Entry>,
 }
 
 /// What one worker wants of one topic.
@@ -44,7 +54,7 @@ impl Interests {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         assert!(workers <= WORKERS_MAX, "at most {WORKERS_MAX} workers");
-        Self { workers, topics: HashMap::default() }
+        Self { workers, topics: HashMap::default(), patterns: Trie::default(), by_pattern: Slab::new(), merged: Vec::new() }
     }
 
     /// Notes what `worker` has told of a topic, and returns whether any worker is interested in it now. What was told before the
@@ -53,8 +63,7 @@ impl Interests {
     /// # Panics
     /// If there is no such worker.
     pub fn update(&mut self, worker: usize, topic: &Topic, forms: Forms, subscribers: u64, version: u32) -> bool {
-        assert!(worker < self.workers, "worker {worker} of {}", self.workers);
-        let entry = Entry { subscribers, version, worker: worker as u8, forms };
+        let entry = self.entry(worker, forms, subscribers, version);
         match self.topics.get_mut(topic.as_str()) {
             Some(workers) if forms.is_empty() => {
                 let is_last = workers.remove(entry);
@@ -76,8 +85,33 @@ impl Interests {
         }
     }
 
+    /// Notes what `worker` has told of a pattern. What was told before the known version is passed over.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn update_pattern(&mut self, worker: usize, pattern: &Pattern, forms: Forms, subscribers: u64, version: u32) {
+        let entry = self.entry(worker, forms, subscribers, version);
+        match self.patterns.get(pattern) {
+            Some(place) if forms.is_empty() => {
+                if self.by_pattern[place as usize].remove(entry) {
+                    self.patterns.remove(pattern);
+                    self.by_pattern.remove(place as usize);
+                    if self.by_pattern.is_empty() {
+                        self.by_pattern = Slab::new();
+                    }
+                }
+            }
+            Some(place) => self.by_pattern[place as usize].set(entry),
+            None if forms.is_empty() => {}
+            None => {
+                let place = self.by_pattern.insert(Workers::One(entry));
+                self.patterns.insert(pattern, place as u32);
+            }
+        }
+    }
+
     /// The workers that want publications of `topic`, each once, with the forms it needs.
-    pub fn interested(&self, topic: &str) -> impl Iterator<Item = (usize, Forms)> {
+    pub fn interested(&mut self, topic: &Topic) -> impl Iterator<Item = (usize, Forms)> {
         self.entries(topic).iter().map(|entry| (usize::from(entry.worker), entry.forms))
     }
 
@@ -85,28 +119,60 @@ impl Interests {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.topics.capacity() * size_of::<(Topic, Workers)>()
+            + self.patterns.bytes()
+            + self.by_pattern.capacity() * size_of::<Workers>()
     }
 
     /// Every form that some worker needs.
     #[must_use]
-    pub fn forms(&self, topic: &str) -> Forms {
+    pub fn forms(&mut self, topic: &Topic) -> Forms {
         self.entries(topic).iter().fold(Forms::NONE, |forms, entry| forms.union(entry.forms))
     }
 
-    /// The subscribers on all workers, as last told.
+    /// The subscriptions on all workers that the topic matches, as last told.
     #[must_use]
-    pub fn subscribers(&self, topic: &str) -> u64 {
+    pub fn subscribers(&mut self, topic: &Topic) -> u64 {
         self.entries(topic).iter().map(|entry| entry.subscribers).sum()
     }
 
-    /// How many topics some worker is interested in.
+    /// How many topics some worker is interested in by name.
     #[must_use]
     pub fn topics(&self) -> usize {
         self.topics.len()
     }
 
-    fn entries(&self, topic: &str) -> &[Entry] {
-        self.topics.get(topic).map_or(&[], Workers::entries)
+    /// How many patterns some worker is interested in.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        self.patterns.len()
+    }
+
+    fn entry(&self, worker: usize, forms: Forms, subscribers: u64, version: u32) -> Entry {
+        assert!(worker < self.workers, "worker {worker} of {}", self.workers);
+        Entry { subscribers, version, worker: worker as u8, forms }
+    }
+
+    fn entries(&mut self, topic: &Topic) -> &[Entry] {
+        let named = self.topics.get(topic.as_str()).map_or(&[][..], Workers::entries);
+        if self.patterns.is_empty() {
+            return named;
+        }
+        let matching = self.patterns.matching(topic);
+        if matching.is_empty() {
+            return named;
+        }
+        self.merged.clear();
+        self.merged.extend_from_slice(named);
+        for entry in matching.iter().flat_map(|(_, place)| self.by_pattern[*place as usize].entries()) {
+            match self.merged.iter_mut().find(|known| known.worker == entry.worker) {
+                Some(known) => {
+                    known.forms = known.forms.union(entry.forms);
+                    known.subscribers += entry.subscribers;
+                }
+                None => self.merged.push(*entry),
+            }
+        }
+        &self.merged
     }
 }
 
@@ -181,7 +247,7 @@ mod tests {
         assert!(interests.update(0, &topic, raw, 2, 0));
         assert!(interests.update(0, &topic, raw, 1, u32::MAX));
         assert!(interests.update(0, &topic, Forms::NONE, 0, u32::MAX));
-        assert_eq!(interests.subscribers("chat"), 2);
+        assert_eq!(interests.subscribers(&topic), 2);
         assert!(!interests.update(0, &topic, Forms::NONE, 0, 1));
         assert_eq!(interests.topics(), 0);
     }
@@ -192,30 +258,47 @@ mod tests {
         })
     }
 
+    /// What is told of, by the index that the updates use: topics, then patterns.
+    const NAMES: [&str; 6] = ["x/a", "x/b", "c", "x/*", "x/**", "**"];
+    const TOPICS: usize = 3;
+
     proptest! {
         #[test]
-        fn interests_agree_with_a_plain_table(updates in prop::collection::vec((0..5usize, 0..3usize, forms(), 1..9u64), 1..100)) {
-            let topics = ["a", "b", "c"].map(|name| Topic::new(name).unwrap());
+        fn interests_agree_with_a_plain_table(
+            updates in prop::collection::vec((0..5usize, 0..NAMES.len(), forms(), 1..9u64), 1..100),
+        ) {
+            let patterns = NAMES.map(|name| Pattern::parse(name).unwrap());
             let mut interests = Interests::new(5);
             let mut table = BTreeMap::new();
-            for (version, (worker, topic, forms, subscribers)) in updates.into_iter().enumerate() {
-                table.remove(&(topic, worker));
+            for (version, (worker, name, forms, subscribers)) in updates.into_iter().enumerate() {
+                table.remove(&(name, worker));
                 if !forms.is_empty() {
-                    table.insert((topic, worker), (forms, subscribers));
+                    table.insert((name, worker), (forms, subscribers));
                 }
-                let is_wanted = interests.update(worker, &topics[topic], forms, subscribers, version as u32);
-                prop_assert_eq!(is_wanted, table.keys().any(|key| key.0 == topic));
-                for (index, topic) in topics.iter().enumerate() {
-                    let rows = || table.iter().filter(|(key, _)| key.0 == index);
-                    let mut interested: Vec<_> = interests.interested(topic.as_str()).collect();
+                if name < TOPICS {
+                    let topic = Topic::new(NAMES[name]).unwrap();
+                    let is_wanted = interests.update(worker, &topic, forms, subscribers, version as u32);
+                    prop_assert_eq!(is_wanted, table.keys().any(|key| key.0 == name));
+                } else {
+                    interests.update_pattern(worker, &patterns[name], forms, subscribers, version as u32);
+                }
+                for text in &NAMES[..TOPICS] {
+                    let topic = Topic::new(text).unwrap();
+                    let rows = || table.iter().filter(|(key, _)| patterns[key.0].matches(text));
+                    let mut plain: BTreeMap<usize, Forms> = BTreeMap::new();
+                    for (key, row) in rows() {
+                        let forms = plain.entry(key.1).or_default();
+                        *forms = forms.union(row.0);
+                    }
+                    let mut interested: Vec<_> = interests.interested(&topic).collect();
                     interested.sort_by_key(|(worker, _)| *worker);
-                    prop_assert_eq!(interested, rows().map(|(key, row)| (key.1, row.0)).collect::<Vec<_>>());
-                    prop_assert_eq!(interests.subscribers(topic.as_str()), rows().map(|(_, row)| row.1).sum::<u64>());
+                    prop_assert_eq!(interested, plain.into_iter().collect::<Vec<_>>());
+                    prop_assert_eq!(interests.subscribers(&topic), rows().map(|(_, row)| row.1).sum::<u64>());
                     let union = rows().fold(Forms::NONE, |union, (_, row)| union.union(row.0));
-                    prop_assert_eq!(interests.forms(topic.as_str()), union);
+                    prop_assert_eq!(interests.forms(&topic), union);
                 }
-                let wanted = (0..3).filter(|topic| table.keys().any(|key| key.0 == *topic)).count();
-                prop_assert_eq!(interests.topics(), wanted);
+                let known = |names: std::ops::Range<usize>| names.filter(|name| table.keys().any(|key| key.0 == *name)).count();
+                prop_assert_eq!((interests.topics(), interests.patterns()), (known(0..TOPICS), known(TOPICS..NAMES.len())));
             }
         }
     }

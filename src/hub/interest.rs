@@ -1,6 +1,6 @@
-//! What the home worker of each topic must be told, and which connections wait until it knows.
+//! What home workers must be told, and which connections wait until they know.
 //!
-//! Each form of a topic is in one of three states:
+//! Each form of a topic or pattern is in one of three states:
 //!
 //! ```text
 //! first subscriber          poll_interest                acknowledge_interest, same version or later
@@ -8,18 +8,20 @@
 //!                      ^                                                                                |
 //!                      +--------------------- last subscriber of the form gone -------------------------+
 //! ```
+//!
+//! A topic has one home worker; a pattern is acknowledged once all workers have done so.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::topics::TopicId;
-use crate::frame::{Form, Forms, Topic};
+use super::topics::{Subject, TopicId};
+use crate::frame::{Form, Forms};
 use crate::limits::GiveBack;
 
-/// What this worker wants of one topic, to be told to the topic's home worker.
+/// What this worker wants of one topic, to be told to the topic's home worker; or of a pattern, to be told to all workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interest {
-    /// The topic.
-    pub topic: Topic,
+    /// The topic or pattern.
+    pub subject: Subject,
     /// Its number here.
     pub id: TopicId,
     /// The forms its subscribers need; none when the last one has gone.
@@ -79,6 +81,11 @@ impl TopicInterest {
 
     pub fn in_force(&self, form: Form) -> bool {
         matches!(self.forms[form as usize].told, Told::InForce)
+    }
+
+    /// Whether some form was told and is not in force yet.
+    pub fn is_awaited(&self) -> bool {
+        self.forms.iter().any(|interest| matches!(interest.told, Told::At(_)))
     }
 
     fn tell(&mut self, version: u32) {
@@ -183,6 +190,10 @@ impl Confirmations {
 
     pub fn is_empty(&self) -> bool {
         self.awaiting.is_empty()
+    }
+
+    pub fn has_candidates(&self) -> bool {
+        !self.candidates.is_empty()
     }
 
     /// Something has changed for `slot`; no matter if it does not wait.

@@ -21,29 +21,39 @@
 //! Who reads history first stands in the list, held: interest is told and publications pass it by, until its release has come
 //! behind all publications that the history held already.
 //!
-//! 1. A connection subscribes; the topic's interest is dirty until [`Hub::poll_interest`] has given it to be told.
-//! 2. Its home worker acknowledges; [`Hub::poll_confirmed`] names the connections that waited for it.
+//! A pattern has a list as a topic has. What is published on a topic goes through the topic's own list, then through that of each
+//! pattern that matches; who stands in several of them gets it from the first.
+//!
+//! 1. A connection subscribes; the interest is dirty until [`Hub::poll_interest`] has given it to be told: a topic's to its home worker, a
+//!    pattern's to all of them, because a topic that nobody has named yet may have any home.
+//! 2. The home workers acknowledge; [`Hub::poll_confirmed`] names the connections that waited for it.
 //! 3. A publication arrives with [`Hub::publish`] and goes out through [`Hub::next_slice`], topics taking turns.
 //! 4. The last subscriber leaves; the empty interest is told, and the topic is released.
 //!
 //! The hub neither encodes nor sends. It never waits, and no call takes time that grows with a topic's list, but for the two that
 //! go through it once: an acknowledgement that brings a form into force, and a list that gives half of its memory back.
 
+mod course;
 mod fanout;
+mod grace;
 pub mod home;
 mod interest;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod overlap;
 mod subscriptions;
 mod topics;
+mod trie;
 
 pub use fanout::{Carried, Slice};
 pub use home::Interests;
 pub use interest::Interest;
-pub use topics::{Hold, Subscriber, TopicId};
+pub use topics::{Hold, Subject, Subscriber, TopicId};
 
-use crate::frame::{Form, Topic};
+use crate::frame::{Form, Pattern, Topic};
 use fanout::Fanouts;
+use grace::Grace;
 use interest::{Changes, Confirmations};
 use subscriptions::{Entry, Slots};
 use topics::Topics;
@@ -57,9 +67,9 @@ use topics::Topics;
 /// use fantail::frame::{Form, Topic};
 /// use fantail::hub::Hub;
 ///
-/// let mut hub = Hub::new();
-/// hub.subscribe(7, &Topic::new("chat").unwrap(), Form::WsRaw);
-/// hub.publish("chat", "hello").unwrap();
+/// let (mut hub, chat) = (Hub::new(1), Topic::new("chat").unwrap());
+/// hub.subscribe(7, &chat, Form::WsRaw);
+/// hub.publish(&chat, "hello").unwrap();
 /// let mut subscribers = Vec::new();
 /// while let Some(mut slice) = hub.next_slice(256, &mut subscribers) {
 ///     for subscriber in &subscribers {
@@ -72,32 +82,34 @@ pub struct Hub<P> {
     slots: Slots,
     topics: Topics,
     fanouts: Fanouts<P>,
+    grace: Grace,
     changes: Changes,
     confirmations: Confirmations,
     next_hold: Hold,
-    /// Topics that were idle when last looked at. They stay until the next [`Hub::poll_interest`], because until then their
+    /// Lists that were idle when last looked at. They stay until the next [`Hub::poll_interest`], because until then their
     /// empty interest may turn out untold.
     idle: Vec<TopicId>,
-}
-
-impl<P> Default for Hub<P> {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// Idle topics whose numbers may still stand in queues of what was handed out.
+    retired: Vec<TopicId>,
+    /// Workers, which are the homes of all topics.
+    homes: usize,
 }
 
 impl<P> Hub<P> {
-    /// A hub without subscriptions.
+    /// A hub without subscriptions, in a process of so many workers.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(homes: usize) -> Self {
         Self {
             slots: Slots::default(),
             topics: Topics::default(),
             fanouts: Fanouts::default(),
+            grace: Grace::default(),
             changes: Changes::default(),
             confirmations: Confirmations::default(),
             next_hold: Hold::FIRST,
             idle: Vec::new(),
+            retired: Vec::new(),
+            homes,
         }
     }
 
@@ -108,13 +120,36 @@ impl<P> Hub<P> {
         id
     }
 
-    /// The same for who reads history first: what is published passes it by until [`Hub::release`]. `None` if `slot` subscribes to
+    /// Subscribes `slot` to all topics that `pattern` matches, whether they live or not; the pattern must have a wildcard. A subscription
+    /// that is there already stays as it is.
+    ///
+    /// What is under way may have reached `slot` already, or be about to, by another subscription. So it passes the new one by, which is not
+    /// in force before that has come to its end.
+    pub fn subscribe_pattern(&mut self, slot: u32, pattern: &Pattern, form: Form) -> TopicId {
+        let id = self.topics.find_or_add_pattern(pattern, self.homes);
+        if self.grace.is_quiet() {
+            self.join(id, Subscriber::live(slot, form));
+            return id;
+        }
+        let hold = self.fresh_hold();
+        if self.join(id, Subscriber { held: Some(hold), ..Subscriber::live(slot, form) }) {
+            self.grace.wait((slot, id, hold));
+        }
+        id
+    }
+
+    /// The same as [`Hub::subscribe`] for who reads history first: what is published passes it by until [`Hub::release`]. `None` if `slot` subscribes to
     /// the topic already.
     pub fn subscribe_held(&mut self, slot: u32, topic: &Topic, form: Form) -> Option<(TopicId, Hold)> {
         let id = self.topics.find_or_add(topic);
+        let hold = self.fresh_hold();
+        self.join(id, Subscriber { held: Some(hold), ..Subscriber::live(slot, form) }).then_some((id, hold))
+    }
+
+    fn fresh_hold(&mut self) -> Hold {
         let hold = self.next_hold;
         self.next_hold = hold.next();
-        self.join(id, Subscriber { slot, form, held: Some(hold) }).then_some((id, hold))
+        hold
     }
 
     fn join(&mut self, id: TopicId, subscriber: Subscriber) -> bool {
@@ -126,7 +161,20 @@ impl<P> Hub<P> {
         list.interest.join(subscriber.form);
         self.changes.mark(id, &mut list.interest);
         self.slots.add(subscriber.slot, Entry { topic: id, position });
+        if !self.topics.patterns.is_empty() {
+            self.mark_overlaps(subscriber.slot);
+        }
         true
+    }
+
+    /// Marks the subscriptions of a slot, if one topic may match several of them.
+    fn mark_overlaps(&mut self, slot: u32) {
+        let entries = self.slots.of(slot);
+        if entries.len() > 1 && entries.iter().any(|entry| self.topics.is_pattern(entry.topic)) {
+            for entry in entries {
+                self.topics[entry.topic].mark_overlapping(entry.position);
+            }
+        }
     }
 
     /// `slot` has read everything up to what was given to [`Hub::publish`] so far, and gets what comes behind it.
@@ -163,18 +211,27 @@ impl<P> Hub<P> {
         self.changes.mark(id, &mut list.interest);
     }
 
-    /// The topics `slot` subscribes to, in no particular order.
+    /// The topics and patterns `slot` subscribes to, in no particular order.
     pub fn topics_of(&self, slot: u32) -> impl Iterator<Item = TopicId> {
         self.slots.of(slot).iter().map(|entry| entry.topic)
     }
 
-    /// The name of a topic.
+    /// What a number stands for.
     ///
     /// # Panics
-    /// If the topic was released, which does not happen while anybody subscribes to it.
+    /// If the number was released; see [`TopicId`].
     #[must_use]
-    pub fn topic(&self, id: TopicId) -> &Topic {
-        &self.topics[id].topic
+    pub fn subject(&self, id: TopicId) -> Subject {
+        self.topics[id].subject()
+    }
+
+    /// The name of a topic; `None` if it is a pattern's number.
+    ///
+    /// # Panics
+    /// If the number was released; see [`TopicId`].
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<&Topic> {
+        self.topics[id].topic()
     }
 
     /// How many subscriptions there are.
@@ -189,27 +246,38 @@ impl<P> Hub<P> {
         self.topics.len()
     }
 
-    /// What the subscriptions take, in bytes: the slots' table, each subscriber's place in its topic's list, each topic.
+    /// How many patterns are known, those included whose empty interest has not been told yet.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.slots.table_bytes() + self.subscriptions() * size_of::<Subscriber>() + self.topics.len() * Topics::TOPIC_BYTES
+    pub fn patterns(&self) -> usize {
+        self.topics.patterns.len()
     }
 
-    /// The next topic whose interest has changed, in its forms or its number of subscribers, since it was last told.
+    /// Whether a pattern is among them.
+    #[must_use]
+    pub fn knows_pattern(&self, pattern: &Pattern) -> bool {
+        self.topics.patterns.get(pattern).is_some()
+    }
+
+    /// What the subscriptions take, in bytes: the slots' table, each subscriber's place in its list, each topic and pattern.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots.table_bytes() + self.subscriptions() * size_of::<Subscriber>() + self.topics.bytes()
+    }
+
+    /// The next topic or pattern the interest in which has changed, in its forms or its number of subscribers, since it was last told.
     ///
-    /// To be called until it returns `None`, once a turn: many changes of a topic in one turn are told as one.
+    /// To be called until it returns `None`, once a turn: many changes of one in one turn are told as one.
     pub fn poll_interest(&mut self) -> Option<Interest> {
-        for id in self.idle.drain(..) {
-            self.topics.release_idle(id);
-        }
+        self.release_idle();
         let id = self.changes.next()?;
         let list = &mut self.topics[id];
+        list.begin_telling();
         let version = self.changes.tell(&mut list.interest);
         if list.is_idle() {
             self.idle.push(id);
         }
         let (forms, subscribers) = (list.interest.forms(), list.interest.subscribers());
-        Some(Interest { topic: list.topic.clone(), id, forms, subscribers, version })
+        Some(Interest { subject: list.subject(), id, forms, subscribers, version })
     }
 
     /// The interest just polled could not be told: it is dirty still, and comes again after the next `None`, so that a loop over
@@ -226,7 +294,20 @@ impl<P> Hub<P> {
 
     /// The home worker knows what was told of `topic` up to `version`.
     pub fn acknowledge_interest(&mut self, topic: &Topic, version: u32) {
-        let Some(id) = self.topics.find(topic.as_str()) else { return };
+        if let Some(id) = self.topics.find(topic.as_str()) {
+            self.acknowledged(id, version);
+        }
+    }
+
+    /// The home worker `home` knows what was told of `pattern` up to `version`. Only what all of them know is in force.
+    pub fn acknowledge_pattern(&mut self, home: usize, pattern: &Pattern, version: u32) {
+        let Some(id) = self.topics.patterns.get(pattern) else { return };
+        if let Some(version) = self.topics[id].shared_mut().and_then(|shared| shared.acknowledge(home, version)) {
+            self.acknowledged(id, version);
+        }
+    }
+
+    fn acknowledged(&mut self, id: TopicId, version: u32) {
         let list = &mut self.topics[id];
         let forms = list.interest.acknowledge(version);
         if forms.is_empty() || self.confirmations.is_empty() {
@@ -243,7 +324,7 @@ impl<P> Hub<P> {
         self.topics.find(topic).map_or(&[], |id| self.topics[id].subscribers())
     }
 
-    /// Whether the home worker of each of the slot's topics knows of an interest in the slot's form.
+    /// Whether all home workers concerned know of an interest in the slot's form, in each of its topics and patterns.
     #[must_use]
     pub fn in_force(&self, slot: u32) -> bool {
         is_in_force(&self.slots, &self.topics, slot)
@@ -254,72 +335,15 @@ impl<P> Hub<P> {
         self.confirmations.add(slot);
     }
 
+    /// Whether some slot may have its confirmation.
+    #[must_use]
+    pub fn may_confirm(&self) -> bool {
+        self.confirmations.has_candidates()
+    }
+
     /// The next slot that waits for confirmation and has it.
     pub fn poll_confirmed(&mut self) -> Option<u32> {
         self.confirmations.next(|slot| is_in_force(&self.slots, &self.topics, slot))
-    }
-
-    /// Opens a fan-out to the subscribers of `topic`. It covers those who are there when its turn among the topic's fan-outs
-    /// comes: at once, if none is open.
-    ///
-    /// # Errors
-    /// Gives the publication back if nobody here subscribes to the topic any more.
-    pub fn publish(&mut self, topic: &str, publication: P) -> Result<(), P> {
-        self.publish_or_join(topic, publication, |_, publication| Some(publication))
-    }
-
-    /// The same, but where the topic's last open fan-out will reach whom this one would, `join` may let that take the publication in,
-    /// so that both go out as one; or it gives it back.
-    ///
-    /// # Errors
-    /// Gives the publication back if nobody here subscribes to the topic any more.
-    pub fn publish_or_join(&mut self, topic: &str, publication: P, join: impl FnOnce(&mut P, P) -> Option<P>) -> Result<(), P> {
-        let Some(id) = self.topics.find(topic) else { return Err(publication) };
-        let list = &mut self.topics[id];
-        if list.subscribers().is_empty() {
-            return Err(publication);
-        }
-        let left = if list.queue.is_empty() {
-            list.begin();
-            self.fanouts.queue_turn(id);
-            Some(publication)
-        } else if list.queue.is_single() && !list.awaits_first_slice() {
-            Some(publication)
-        } else {
-            self.fanouts.join_last(list.queue, publication, join)
-        };
-        if let Some(publication) = left {
-            self.fanouts.push(&mut list.queue, publication);
-        }
-        Ok(())
-    }
-
-    /// The next slice of some open fan-out: at most `max` subscribers, at least one being asked for. They replace what is in
-    /// `subscribers`: distinct, possibly none; whom it finds held it passes by. Topics take turns slice by slice, so a topic with a very long list does not delay
-    /// another.
-    pub fn next_slice(&mut self, max: usize, subscribers: &mut Vec<Subscriber>) -> Option<Slice<'_, P>> {
-        let id = self.fanouts.next_turn()?;
-        let list = &mut self.topics[id];
-        let (range, finished) = list.cut(max.max(1));
-        subscribers.clear();
-        subscribers.extend_from_slice(&list.subscribers()[range]);
-        if !finished {
-            self.fanouts.queue_turn(id);
-            return Some(Slice { topic: id, publication: Carried::Open(self.fanouts.first(list.queue)) });
-        }
-        let publication = Carried::Finished(self.fanouts.pop(&mut list.queue));
-        while let Some((slot, hold)) = self.fanouts.pop_release(&mut list.queue) {
-            if let Some(position) = self.slots.position(slot, id) {
-                list.release(position, hold);
-            }
-        }
-        if !list.queue.is_empty() {
-            list.begin();
-            self.fanouts.queue_turn(id);
-        } else if list.is_idle() {
-            self.idle.push(id);
-        }
-        Some(Slice { topic: id, publication })
     }
 
     /// Whether a fan-out is open.
@@ -346,7 +370,9 @@ impl<P> Hub<P> {
 fn is_in_force(slots: &Slots, topics: &Topics, slot: u32) -> bool {
     slots.of(slot).iter().all(|entry| {
         let list = &topics[entry.topic];
-        list.interest.in_force(list.subscribers()[entry.position as usize].form)
+        let subscriber = list.subscribers()[entry.position as usize];
+        let is_passed_by = list.topic().is_none() && subscriber.held.is_some();
+        list.interest.in_force(subscriber.form) && !is_passed_by
     })
 }
 
@@ -364,10 +390,17 @@ impl<P> Hub<P> {
         for (id, list) in self.topics.iter() {
             list.check_cuts();
             assert_eq!(list.interest.subscribers(), list.subscribers().len() as u64);
-            assert_eq!(self.topics.find(list.topic.as_str()), Some(id));
+            match list.subject() {
+                Subject::Topic(topic) => assert_eq!(self.topics.find(topic.as_str()), Some(id)),
+                Subject::Pattern(pattern) => assert_eq!(self.topics.patterns.get(&pattern), Some(id)),
+            }
             assert_eq!(marked.iter().filter(|marked| **marked == id).count(), usize::from(list.interest.is_dirty()));
-            assert_eq!(turns.iter().filter(|turn| **turn == id).count(), usize::from(!list.queue.is_empty()));
-            assert!(!list.is_idle() || self.idle.contains(&id), "{} is never released", list.topic);
+            let walked = list.course().and_then(|course| course.at).map(|(_, pattern)| &self.topics[pattern]);
+            let waits = walked.and_then(topics::List::shared).is_some_and(|shared| shared.waits(id));
+            assert!(walked.and_then(topics::List::shared).is_none_or(|shared| shared.has(id)));
+            assert_eq!(turns.iter().filter(|turn| **turn == id).count(), usize::from(!list.queue.is_empty() && !waits));
+            let is_noted = self.idle.contains(&id) || self.retired.contains(&id);
+            assert!(!list.is_idle() || is_noted, "{:?} is never released", list.subject());
             open += self.fanouts.chain_length(list.queue);
         }
         assert_eq!(open, self.fanouts.len());
@@ -377,7 +410,11 @@ impl<P> Hub<P> {
         let mut subscriptions = 0;
         for slot in 0..self.slots.span() {
             for (index, entry) in self.slots.of(slot).iter().enumerate() {
-                assert_eq!(self.topics[entry.topic].subscribers()[entry.position as usize].slot, slot);
+                let subscriber = self.topics[entry.topic].subscribers()[entry.position as usize];
+                let others = self.slots.of(slot).len() > 1;
+                let has_pattern = self.slots.of(slot).iter().any(|entry| self.topics.is_pattern(entry.topic));
+                assert_eq!(subscriber.slot, slot);
+                assert!(subscriber.overlaps || !(others && has_pattern), "it may get a publication twice");
                 assert!(self.slots.of(slot)[..index].iter().all(|earlier| earlier.topic != entry.topic));
                 subscriptions += 1;
             }
@@ -401,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_subscriber_of_one_topic_takes_at_most_40_bytes_and_gives_them_back() {
-        let mut hub = Hub::<()>::new();
+        let mut hub = Hub::<()>::new(1);
         let id = hub.subscribe(0, &topic("chat"), Form::WsRaw);
         for slot in 1..100_000 {
             hub.subscribe(slot, &topic("chat"), Form::WsRaw);
@@ -418,13 +455,13 @@ mod tests {
 
     #[test]
     fn topics_take_turns() {
-        let mut hub = Hub::new();
+        let mut hub = Hub::new(1);
         for slot in 0..4 {
             hub.subscribe(slot, &topic("long"), Form::WsRaw);
         }
         hub.subscribe(9, &topic("short"), Form::WsRaw);
         for (name, publication) in [("long", 'a'), ("long", 'b'), ("short", 'x')] {
-            hub.publish(name, publication).unwrap();
+            hub.publish(&topic(name), publication).unwrap();
         }
         let (mut order, mut subscribers) = (String::new(), Vec::new());
         while let Some(mut slice) = hub.next_slice(2, &mut subscribers) {
@@ -435,11 +472,11 @@ mod tests {
 
     #[test]
     fn a_topic_is_released_once_its_empty_interest_was_told() {
-        let mut hub = Hub::new();
+        let mut hub = Hub::new(1);
         let id = hub.subscribe(0, &topic("chat"), Form::WsRaw);
-        hub.publish("chat", 'a').unwrap();
+        hub.publish(&topic("chat"), 'a').unwrap();
         hub.unsubscribe_all(0);
-        assert_eq!(hub.publish("chat", 'b'), Err('b'));
+        assert_eq!(hub.publish(&topic("chat"), 'b'), Err('b'));
         assert!(hub.poll_interest().unwrap().forms.is_empty());
         hub.interest_told_again(id);
         assert_eq!((hub.poll_interest(), hub.topics()), (None, 1));
@@ -448,12 +485,12 @@ mod tests {
         let mut subscribers = Vec::new();
         let slice = hub.next_slice(1, &mut subscribers).unwrap();
         assert_eq!((slice.publication.finished(), subscribers.len()), (Some('a'), 0));
-        assert_eq!((hub.poll_interest(), hub.topics(), hub.publish("chat", 'c')), (None, 0, Err('c')));
+        assert_eq!((hub.poll_interest(), hub.topics(), hub.publish(&topic("chat"), 'c')), (None, 0, Err('c')));
     }
 
     #[test]
     fn an_answer_to_an_earlier_life_of_a_topic_confirms_nothing() {
-        let mut hub = Hub::<()>::new();
+        let mut hub = Hub::<()>::new(1);
         hub.subscribe(0, &topic("chat"), Form::WsRaw);
         let early = hub.poll_interest().unwrap().version;
         hub.unsubscribe_all(0);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
-use super::{Hold, Hub, TopicId};
+use super::{Hold, Hub, Subject, TopicId};
 use crate::frame::{Form, Forms, Topic};
 
 const SLOTS: u32 = 7;
@@ -109,7 +109,7 @@ impl PlainTopic {
 impl Pair {
     fn new() -> Self {
         Self {
-            hub: Hub::new(),
+            hub: Hub::new(1),
             names: ["a", "b", "c"].map(|name| Topic::new(name).unwrap()),
             topics: Default::default(),
             turns: VecDeque::new(),
@@ -141,7 +141,7 @@ impl Pair {
     }
 
     fn id(&self, topic: usize) -> Option<TopicId> {
-        (0..SLOTS).flat_map(|slot| self.hub.topics_of(slot)).find(|id| *self.hub.topic(*id) == self.names[topic])
+        (0..SLOTS).flat_map(|slot| self.hub.topics_of(slot)).find(|id| self.hub.topic(*id) == Some(&self.names[topic]))
     }
 
     fn subscribe(&mut self, slot: u32, topic: usize, form: Form, held: bool) {
@@ -150,7 +150,7 @@ impl Pair {
             self.hub.subscribe_held(slot, name, form)
         } else {
             let id = self.hub.subscribe(slot, name, form);
-            assert_eq!(self.hub.topic(id), name);
+            assert_eq!(self.hub.topic(id), Some(name));
             None
         };
         let plain = &mut self.topics[topic];
@@ -195,7 +195,7 @@ impl Pair {
         let number = plain.published + 1;
         let publication = (topic, number, number);
         let mut asked = false;
-        let result = self.hub.publish_or_join(self.names[topic].as_str(), publication, |last, next| {
+        let result = self.hub.publish_or_join(&self.names[topic], publication, |last, next| {
             asked = true;
             assert_eq!((last.0, last.2 + 1), (next.0, next.1), "joins what it does not follow");
             if joins {
@@ -260,7 +260,7 @@ impl Pair {
 
     fn tell(&mut self, fails: bool) {
         let Some(interest) = self.hub.poll_interest() else { return };
-        let topic = self.names.iter().position(|name| *name == interest.topic).unwrap();
+        let topic = self.names.iter().position(|name| interest.subject == Subject::Topic(name.clone())).unwrap();
         let plain = &mut self.topics[topic];
         assert!(plain.is_dirty, "told without a change");
         assert_eq!((interest.forms, interest.subscribers), (plain.forms(), plain.subscribers.len() as u64));

@@ -1,4 +1,4 @@
-//! The topics somebody on this worker subscribes to, each with the list of its subscribers.
+//! The topics and patterns somebody on this worker subscribes to, each with the list of its subscribers.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
@@ -7,13 +7,15 @@ use std::ops::{Index, IndexMut, Range};
 use foldhash::fast::RandomState;
 use slab::Slab;
 
+use super::course::{Course, Shared};
 use super::fanout::Queue;
 use super::interest::TopicInterest;
-use crate::frame::{Form, Topic};
+use super::trie::{Rank, Trie};
+use crate::frame::{Form, Pattern, Topic};
 use crate::limits::{GiveBack, reserve_tight};
 
-/// A topic's number on this worker. It is given to another topic after the topic was released, which never happens while
-/// somebody subscribes to it.
+/// The number of a topic, or of a pattern, on this worker. It is given to another one after it was released, which never happens while
+/// somebody subscribes to it, nor while it may stand in a queue of what was handed out ([`super::Hub::release_retired`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopicId(u32);
 
@@ -27,7 +29,16 @@ impl TopicId {
     }
 }
 
-/// A connection in a topic's list: 8 bytes, so that a cache line brings eight of them.
+/// What a list of subscribers is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// One topic.
+    Topic(Topic),
+    /// All topics that a pattern matches.
+    Pattern(Pattern),
+}
+
+/// A connection in a list: 8 bytes, so that a cache line brings eight of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber {
     /// The connection's index in its worker.
@@ -36,6 +47,8 @@ pub struct Subscriber {
     pub form: Form,
     /// It reads history first: what is published meanwhile passes it by.
     pub held: Option<Hold>,
+    /// It may stand in several lists that one topic matches, and gets each publication from the first of them alone.
+    pub overlaps: bool,
 }
 
 /// Names one holding of one subscription, so that a release which comes late reaches no later one.
@@ -54,15 +67,16 @@ impl Subscriber {
     /// One that gets what is published from now on.
     #[must_use]
     pub const fn live(slot: u32, form: Form) -> Self {
-        Self { slot, form, held: None }
+        Self { slot, form, held: None, overlaps: false }
     }
 }
 
-/// The subscribers of one topic, without a hole at any time; the module's picture shows the two cuts.
+/// The subscribers of one topic or pattern, without a hole at any time; the module's picture shows the two cuts.
 #[derive(Debug)]
 pub(super) struct List {
-    pub topic: Topic,
+    name: Name,
     pub interest: TopicInterest,
+    /// A topic's open fan-outs.
     pub queue: Queue,
     subscribers: Vec<Subscriber>,
     /// Those before it have been handed the publication under way.
@@ -71,19 +85,90 @@ pub(super) struct List {
     covered: u32,
 }
 
+/// What a list is of, and what it needs for that.
+#[derive(Debug)]
+enum Name {
+    /// A topic; its course, once a publication goes beyond the topic's own list.
+    Topic(Topic, Option<Box<Course>>),
+    /// A pattern, and what the topics share that it matches.
+    Pattern(Pattern, Box<Shared>),
+}
+
 impl List {
-    fn new(topic: Topic) -> Self {
+    fn new(name: Name) -> Self {
         let (interest, queue) = (TopicInterest::default(), Queue::default());
-        Self { topic, interest, queue, subscribers: Vec::new(), served: 0, covered: 0 }
+        Self { name, interest, queue, subscribers: Vec::new(), served: 0, covered: 0 }
+    }
+
+    /// The topic, unless the list is a pattern's.
+    pub fn topic(&self) -> Option<&Topic> {
+        match &self.name {
+            Name::Topic(topic, _) => Some(topic),
+            Name::Pattern(..) => None,
+        }
+    }
+
+    /// What it is of.
+    pub fn subject(&self) -> Subject {
+        match &self.name {
+            Name::Topic(topic, _) => Subject::Topic(topic.clone()),
+            Name::Pattern(pattern, _) => Subject::Pattern(pattern.clone()),
+        }
+    }
+
+    /// A topic's course, if it has one.
+    pub fn course(&self) -> Option<&Course> {
+        match &self.name {
+            Name::Topic(_, course) => course.as_deref(),
+            Name::Pattern(..) => None,
+        }
+    }
+
+    /// The place of a topic's course; none for a pattern.
+    pub fn course_mut(&mut self) -> Option<&mut Option<Box<Course>>> {
+        match &mut self.name {
+            Name::Topic(_, course) => Some(course),
+            Name::Pattern(..) => None,
+        }
+    }
+
+    /// What the topics share that a pattern matches; none for a topic.
+    pub fn shared(&self) -> Option<&Shared> {
+        match &self.name {
+            Name::Topic(..) => None,
+            Name::Pattern(_, shared) => Some(shared),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn shared_mut(&mut self) -> Option<&mut Shared> {
+        match &mut self.name {
+            Name::Topic(..) => None,
+            Name::Pattern(_, shared) => Some(shared),
+        }
     }
 
     pub fn subscribers(&self) -> &[Subscriber] {
         &self.subscribers
     }
 
-    /// Whether nothing holds the topic here any more: no subscriber, no open fan-out, and nothing left to tell.
+    /// Whether nothing holds it here any more: no subscriber, no open fan-out, and nothing left to tell.
     pub fn is_idle(&self) -> bool {
-        self.subscribers.is_empty() && self.queue.is_empty() && !self.interest.is_dirty()
+        let is_walked = self.shared().is_some_and(Shared::is_walked);
+        self.subscribers.is_empty() && self.queue.is_empty() && !is_walked && !self.interest.is_dirty()
+    }
+
+    /// What changed is about to be told.
+    pub fn begin_telling(&mut self) {
+        let is_awaited = self.interest.is_awaited();
+        if let Some(shared) = self.shared_mut().filter(|_| !is_awaited) {
+            shared.forget_acknowledged();
+        }
+    }
+
+    /// The subscriber at `position` may stand in other lists that a topic of this one matches.
+    pub fn mark_overlapping(&mut self, position: u32) {
+        self.subscribers[position as usize].overlaps = true;
     }
 
     /// Appends a subscriber and returns its position. A fan-out under way does not cover it.
@@ -154,7 +239,11 @@ impl List {
     #[cfg(any(test, debug_assertions))]
     pub fn check_cuts(&self) {
         assert!(self.served <= self.covered && self.covered as usize <= self.subscribers.len());
-        assert!(!self.queue.is_empty() || self.covered == 0, "cuts without a fan-out");
+        let is_walked = match self.shared() {
+            Some(shared) => shared.is_walked(),
+            None => !self.queue.is_empty() && self.course().is_none_or(|course| course.at.is_none()),
+        };
+        assert!(is_walked || self.covered == 0, "cuts without a fan-out");
     }
 
     #[cfg(test)]
@@ -168,7 +257,7 @@ impl Topics {
     pub const TOPIC_BYTES: usize = size_of::<List>() + size_of::<(Topic, TopicId)>();
 }
 
-/// All topics of the worker, by number and by name.
+/// All topics and patterns of the worker, by number and by name.
 ///
 /// Lists are boxed: a slab cannot move what it holds, so after a million short-lived topics only 16 bytes each may stay until the
 /// table's end is free.
@@ -176,12 +265,18 @@ impl Topics {
 pub(super) struct Topics {
     lists: Slab<Box<List>>,
     names: HashMap<Topic, TopicId, RandomState>,
+    pub patterns: Trie<TopicId>,
     released: usize,
 }
 
 impl Topics {
     pub fn len(&self) -> usize {
-        self.lists.len()
+        self.names.len()
+    }
+
+    /// What they take, in bytes, without their names and their subscribers.
+    pub fn bytes(&self) -> usize {
+        self.lists.len() * Self::TOPIC_BYTES + self.patterns.bytes()
     }
 
     pub fn find(&self, topic: &str) -> Option<TopicId> {
@@ -192,19 +287,57 @@ impl Topics {
         if let Some(id) = self.find(topic.as_str()) {
             return id;
         }
-        let id = TopicId::from_index(self.lists.insert(Box::new(List::new(topic.clone()))));
+        let list = List::new(Name::Topic(topic.clone(), None));
+        let id = TopicId::from_index(self.lists.insert(Box::new(list)));
         self.names.insert(topic.clone(), id);
         id
     }
 
+    /// The same for a pattern, of which so many home workers must know.
+    pub fn find_or_add_pattern(&mut self, pattern: &Pattern, homes: usize) -> TopicId {
+        if let Some(id) = self.patterns.get(pattern) {
+            return id;
+        }
+        let list = List::new(Name::Pattern(pattern.clone(), Box::new(Shared::new(homes))));
+        let id = TopicId::from_index(self.lists.insert(Box::new(list)));
+        self.patterns.insert(pattern, id);
+        id
+    }
+
+    pub fn is_pattern(&self, id: TopicId) -> bool {
+        self[id].topic().is_none()
+    }
+
+    /// The first pattern behind `rank` that the topic `id` matches and somebody subscribes to.
+    pub fn next_pattern(&mut self, id: TopicId, rank: Option<Rank>) -> Option<(Rank, TopicId)> {
+        let topic = self.lists[id.index()].topic()?;
+        next_of(&self.lists, self.patterns.matching(topic), rank)
+    }
+
+    /// Whether some pattern that a topic matches has a subscriber.
+    pub fn is_wanted_by_pattern(&mut self, topic: &Topic) -> bool {
+        !self.patterns.is_empty() && next_of(&self.lists, self.patterns.matching(topic), None).is_some()
+    }
+
+    /// Whether there is a list of this number that nothing holds.
+    pub fn is_idle(&self, id: TopicId) -> bool {
+        self.lists.get(id.index()).is_some_and(|list| list.is_idle())
+    }
+
     /// Forgets `id` if nothing holds it; its number may be given to another topic then.
     pub fn release_idle(&mut self, id: TopicId) {
-        if self.lists.get(id.index()).is_none_or(|list| !list.is_idle()) {
+        if !self.is_idle(id) {
             return;
         }
-        let list = self.lists.remove(id.index());
-        self.names.remove(list.topic.as_str());
-        self.names.give_back();
+        match self.lists.remove(id.index()).name {
+            Name::Topic(topic, _) => {
+                self.names.remove(topic.as_str());
+                self.names.give_back();
+            }
+            Name::Pattern(pattern, _) => {
+                self.patterns.remove(&pattern);
+            }
+        }
         self.shrink_lists();
     }
 
@@ -219,9 +352,15 @@ impl Topics {
 
     #[cfg(any(test, debug_assertions))]
     pub fn iter(&self) -> impl Iterator<Item = (TopicId, &List)> {
-        assert_eq!(self.names.len(), self.lists.len());
+        assert_eq!(self.names.len() + self.patterns.len(), self.lists.len());
         self.lists.iter().map(|(index, list)| (TopicId::from_index(index), &**list))
     }
+}
+
+/// The first of the patterns behind `rank` that somebody subscribes to.
+fn next_of(lists: &Slab<Box<List>>, patterns: &[(Rank, TopicId)], rank: Option<Rank>) -> Option<(Rank, TopicId)> {
+    let is_behind = |other: Rank| rank.is_none_or(|rank| other > rank);
+    patterns.iter().copied().find(|(rank, list)| is_behind(*rank) && !lists[list.index()].subscribers().is_empty())
 }
 
 impl Index<TopicId> for Topics {
@@ -253,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_hole_is_filled_part_by_part() {
-        let mut list = List::new(Topic::new("chat").unwrap());
+        let mut list = List::new(Name::Topic(Topic::new("chat").unwrap(), None));
         for slot in 0..11 {
             list.push(Subscriber::live(slot, Form::WsRaw));
         }

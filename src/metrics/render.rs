@@ -40,6 +40,8 @@ fn connections<W: Borrow<WorkerMetrics>>(text: &mut Text, sums: &Sums<'_, W>) {
     text.counter("fantail_connections_closed_total", "Connections ended, by why.")
         .each("cause", |label| sums.counter(|worker| worker.connections_closed.of(label)));
     text.gauge("fantail_subscriptions", "Subscriptions in force.").value(sums.gauge(|worker| &worker.subscriptions));
+    text.gauge("fantail_patterns", "Patterns with subscribers, counted on each worker.")
+        .value(sums.gauge(|worker| &worker.patterns));
     text.gauge("fantail_topics", "Topics that are alive.").value(sums.gauge(|worker| &worker.topics));
 }
 

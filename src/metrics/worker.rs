@@ -22,6 +22,8 @@ pub struct WorkerMetrics {
     pub connections_closed: PerLabel<Cause, Counter, { Cause::ALL.len() }>,
     /// Subscriptions in force.
     pub subscriptions: Gauge,
+    /// Patterns that connections of this worker subscribe to.
+    pub patterns: Gauge,
     /// Topics that this worker is the home of.
     pub topics: Gauge,
     /// Publications accepted.

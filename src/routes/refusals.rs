@@ -2,7 +2,7 @@
 //!
 //! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
 
-use crate::frame::{PayloadError, TopicError};
+use crate::frame::{PatternError, PayloadError, TopicError};
 use crate::http1::{Problem, Response};
 
 /// What a client waits before it tries again after a passing refusal, in seconds.
@@ -161,10 +161,45 @@ pub(super) fn bayeux_not_yet() -> Response {
     refuse(NOT_YET, 404, NOT_YET_TITLE, detail, "Open a WebSocket on /topics/NAME.")
 }
 
-/// 400: subscribing to a pattern.
-pub(super) fn pattern_not_yet(name: &str) -> Response {
-    let detail = format!("{} is a pattern; patterns are not available in this version.", quoted(name));
-    refuse(NOT_YET, 400, NOT_YET_TITLE, &detail, "Subscribe to the exact topics, with /topics?topic=A&topic=B&envelope.")
+/// 400: a pattern cannot be asked for what is behind it yet.
+pub(super) fn pattern_since_not_yet() -> Response {
+    let detail = "A pattern begins with what is published from now on: \"since\" is not available for patterns in this version.";
+    let fix = "Leave \"since\" out, or subscribe to the exact topics, with /topics?topic=A&topic=B&envelope.";
+    refuse(NOT_YET, 400, NOT_YET_TITLE, detail, fix)
+}
+
+/// 400: a pattern where one topic is meant.
+pub(super) fn pattern_not_here(what: &str) -> Response {
+    let detail = format!("{what} is about one topic and cannot have a pattern.");
+    let fix = "Name the topic, or subscribe to the pattern with a WebSocket, an event stream or ?as=ndjson.";
+    refuse("pattern-not-here", 400, "This cannot have a pattern", &detail, fix)
+}
+
+/// 400, or 403 for a reserved one: the name is no pattern.
+pub(super) fn pattern_error(name: &str, error: PatternError) -> Response {
+    match error {
+        PatternError::Name(error) => topic_error(name, error),
+        PatternError::Misplaced => {
+            let detail = format!("{}: {error}.", quoted(name));
+            refuse(
+                "bad-pattern",
+                400,
+                "This is no pattern",
+                &detail,
+                "Use a pattern such as news/* or news/**, or the exact topic.",
+            )
+        }
+    }
+}
+
+/// 503: the worker has its share of `--max-patterns`, and the pattern is not among those that have subscribers.
+#[must_use]
+pub fn too_many_patterns(patterns_max: u64) -> Response {
+    let detail = format!("The worker of this connection has {patterns_max} patterns, which is its share of --max-patterns.");
+    let fix = "Use a pattern that somebody subscribes to, come back when one has gone, or raise --max-patterns.";
+    let limits = vec![("limit_patterns", patterns_max)];
+    refuse_with("too-many-patterns", 503, "There are too many patterns", &detail, fix, limits)
+        .header("Retry-After", RETRY_AFTER_SECONDS)
 }
 
 /// 400, or 403 for a reserved one: the name is no topic.
@@ -195,15 +230,15 @@ pub(super) fn one_topic_only() -> Response {
     refuse("one-topic-only", 400, "There is more than one topic", detail, "Ask for one topic at a time, or open a WebSocket.")
 }
 
-/// 400: a raw socket could not tell the topics apart.
+/// 400: who gets payloads alone could not tell the topics apart.
 pub(super) fn envelope_needed() -> Response {
-    let detail = "A raw socket gets payloads alone and could not tell several topics apart.";
+    let detail = "Payloads alone could not tell several topics, or those of a pattern, apart.";
     refuse("envelope-needed", 400, "Several topics need the envelope", detail, "Add \"envelope\" to the query.")
 }
 
 /// 400: more topics than one connection may have.
 pub(super) fn too_many_subscriptions(subscriptions_max: usize) -> Response {
-    let detail = format!("One connection may subscribe to {subscriptions_max} topics.");
+    let detail = format!("One connection may subscribe to {subscriptions_max} topics and patterns.");
     let fix = "Open more connections, or raise --max-subscriptions.";
     let limits = vec![("limit_subscriptions", subscriptions_max as u64)];
     refuse_with("too-many-subscriptions", 400, "There are too many topics in the URL", &detail, fix, limits)
@@ -295,6 +330,7 @@ mod tests {
             (publish_timeout(), "publish-timeout", false),
             (draining(), "draining", true),
             (too_many_topics(10), "too-many-topics", false),
+            (too_many_patterns(10), "too-many-patterns", false),
             (too_many_connections(10), "too-many-connections", true),
             (too_many_of_one_address(10), "too-many-of-one-address", true),
             (too_fast(10.0), "too-fast", true),
@@ -311,6 +347,7 @@ mod tests {
     #[test]
     fn limits_are_numbers_too() {
         assert_eq!(problem(&too_many_topics(7))["limit_topics"], 7);
+        assert_eq!(problem(&too_many_patterns(6))["limit_patterns"], 6);
         assert_eq!(problem(&too_many_connections(8))["limit_connections"], 8);
         assert_eq!(problem(&too_many_subscriptions(9))["limit_subscriptions"], 9);
     }
@@ -342,6 +379,7 @@ mod tests {
             draining(),
             internal(),
             too_many_topics(1),
+            too_many_patterns(1),
             too_many_connections(1),
             too_many_of_one_address(1),
             too_fast(1.0),
@@ -358,7 +396,10 @@ mod tests {
             cursor_of_one_topic(),
             stream_over_http10(),
             bayeux_not_yet(),
-            pattern_not_yet("*"),
+            pattern_since_not_yet(),
+            pattern_not_here("A long-poll"),
+            pattern_error("*/a", PatternError::Misplaced),
+            pattern_error("meta/*", PatternError::Name(TopicError::Reserved)),
             topic_error("", TopicError::Empty),
             topic_error("meta", TopicError::Reserved),
             topic_missing(),

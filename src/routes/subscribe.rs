@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::query::{Query, decode};
 use super::question::Question;
 use super::{Action, refusals};
-use crate::frame::{Cursor, Epoch, Form, Kind, LAST_CHUNK, Position, Publication, Since, StreamEvent, Topic, TopicError};
+use crate::frame::{
+    Cursor, Epoch, Form, Kind, LAST_CHUNK, Pattern, PatternError, Position, Publication, Since, StreamEvent, Topic, TopicError,
+};
 use crate::http1::{Body, Head, Method, Response};
 use crate::words::words;
 use crate::ws;
@@ -56,16 +58,28 @@ impl StreamKind {
 /// What a connection is to be once its request is answered.
 #[derive(Debug)]
 pub struct Subscribe {
-    /// The topics, each once, in the order of the URL; at least one.
+    /// The topics, each once, in the order of the URL.
     pub topics: Vec<Topic>,
+    /// The patterns, each once; at least one, if there is no topic.
+    pub patterns: Vec<Pattern>,
     /// Payloads alone, or `message` objects.
     pub form: Form,
     /// From where on it wants each topic, in their order; `None` for what is published from now on.
     pub since: Option<Vec<Since>>,
+    /// It has been here before, and what it missed since cannot be known: a pattern has no cursor.
+    pub has_missed: bool,
     /// What becomes of it when something it wants is not kept any more.
     pub on_gap: OnGap,
     /// How.
     pub attach: Attach,
+}
+
+impl Subscribe {
+    /// Its first topic, or else its first pattern.
+    #[must_use]
+    pub fn first_name(&self) -> &str {
+        self.topics.first().map(Topic::as_str).or(self.patterns.first().map(Pattern::as_str)).unwrap_or_default()
+    }
 }
 
 words! {
@@ -87,14 +101,14 @@ fn may_subscribe(question: &Question<'_>) -> Result<(), Response> {
 pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Result<Action, Response> {
     may_subscribe(question)?;
     let query = Query(question.head.query);
-    let (topics, form, text_kind) = (topics(question, name)?, query.form()?, query.text_kind()?);
-    if topics.len() > 1 && form == Form::WsRaw {
+    let (Subjects { topics, patterns }, form, text_kind) = (subjects(question, name)?, query.form()?, query.text_kind()?);
+    if (topics.len() > 1 || !patterns.is_empty()) && form == Form::WsRaw {
         return Err(refusals::envelope_needed());
     }
-    let (since, on_gap) = (since(query, topics.len())?, query.on_gap()?);
+    let (since, on_gap) = (since(query, topics.len(), &patterns)?, query.on_gap()?);
     let accepted = question.handshake()?;
     let attach = Attach::WebSocket { accepted, text_kind, may_publish: question.grant.publish };
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach })))
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed: false, on_gap, attach })))
 }
 
 /// Whether a GET asks for an event stream (WHATWG HTML section 9.2).
@@ -108,25 +122,35 @@ pub(super) fn by_stream(question: &Question<'_>, name: Option<&str>, kind: Strea
     if !head.http11 {
         return Err(refusals::stream_over_http10());
     }
-    let (query, topics) = (Query(head.query), topics(question, name)?);
+    let (query, Subjects { topics, patterns }) = (Query(head.query), subjects(question, name)?);
     let form = match (kind, query.form()?) {
         (StreamKind::Lines, _) => Form::Lines,
         (StreamKind::Events, Form::WsRaw) => Form::Events,
         (StreamKind::Events, _) => Form::EventsEnvelope,
     };
-    if topics.len() > 1 {
+    if topics.len() + patterns.len() > 1 {
         return Err(refusals::transport_not_yet("stream of several topics"));
+    }
+    if form == Form::Events && !patterns.is_empty() {
+        return Err(refusals::envelope_needed());
     }
     if head.method == Method::Head {
         return Ok(Action::Respond(stream_of(kind, Vec::new())));
     }
     // A browser that comes back says where it stands, beside the URL that says where it began.
-    let since = match head.values("Last-Event-ID").next() {
+    let last_event_id = head.values("Last-Event-ID").next();
+    let has_missed = last_event_id.is_some() && !patterns.is_empty();
+    if !patterns.is_empty() {
+        let since = if has_missed { None } else { since(query, 0, &patterns)? };
+        let (on_gap, attach) = (OnGap::Continue, Attach::Stream(kind));
+        return Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed, on_gap, attach })));
+    }
+    let since = match last_event_id {
         None => query.since()?.unwrap_or(Since::Latest),
         Some(id) => std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).map_or(UNREADABLE, |Cursor(at)| Since::After(at)),
     };
-    let (since, on_gap) = (Some(vec![since]), OnGap::Continue);
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach: Attach::Stream(kind) })))
+    let (since, on_gap, attach) = (Some(vec![since]), OnGap::Continue, Attach::Stream(kind));
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed, on_gap, attach })))
 }
 
 /// How long a poll waits if it does not say so.
@@ -152,15 +176,16 @@ pub(super) fn wait(head: &Head<'_>) -> Result<Option<Duration>, Response> {
 
 pub(super) fn by_poll(question: &Question<'_>, name: Option<&str>, wait: Duration) -> Result<Action, Response> {
     may_subscribe(question)?;
-    let topics = topics(question, name)?;
+    let topics = topics(question, name, "A long-poll")?;
     if topics.len() > 1 {
         return Err(refusals::transport_not_yet("long-poll of several topics"));
     }
     let since = Some(vec![Query(question.head.query).since()?.unwrap_or(Since::Latest)]);
     let wait = wait.min(Duration::from_millis(question.options.timeouts.idle_timeout_ms));
     // Held until it is answered, it is never handed a frame, so it takes the form that is there anyway.
-    let (form, on_gap) = (Form::WsRaw, OnGap::Continue);
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach: Attach::Poll { wait } })))
+    let (form, on_gap, attach) = (Form::WsRaw, OnGap::Continue, Attach::Poll { wait });
+    let (patterns, has_missed) = (Vec::new(), false);
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed, on_gap, attach })))
 }
 
 /// 200 with what a poll has found: `{"messages":[MESSAGE],"cursor":C,"recovered":bool}`.
@@ -201,42 +226,69 @@ pub fn come_back(retry_ms: u32) -> Response {
 }
 
 /// `since`, for each of so many topics. A cursor is a place in one of them.
-fn since(query: Query<'_>, topics: usize) -> Result<Option<Vec<Since>>, Response> {
+fn since(query: Query<'_>, topics: usize, patterns: &[Pattern]) -> Result<Option<Vec<Since>>, Response> {
     match query.since()? {
         // What is published from now on comes without asking.
         None | Some(Since::Latest) => Ok(None),
-        Some(Since::After(_)) if topics > 1 => Err(refusals::cursor_of_one_topic()),
+        Some(Since::After(_)) if topics > 1 || !patterns.is_empty() => Err(refusals::cursor_of_one_topic()),
+        Some(_) if !patterns.is_empty() => Err(refusals::pattern_since_not_yet()),
         Some(since) => Ok(Some(vec![since; topics])),
     }
 }
 
-/// The topics of the URL, each once.
-pub(super) fn topics(question: &Question<'_>, name: Option<&str>) -> Result<Vec<Topic>, Response> {
+/// What the URL names, each once; at least one.
+struct Subjects {
+    topics: Vec<Topic>,
+    patterns: Vec<Pattern>,
+}
+
+/// The topics of the URL, each once, for `what` cannot have patterns.
+pub(super) fn topics(question: &Question<'_>, name: Option<&str>, what: &str) -> Result<Vec<Topic>, Response> {
+    let Subjects { topics, patterns } = subjects(question, name)?;
+    if patterns.is_empty() { Ok(topics) } else { Err(refusals::pattern_not_here(what)) }
+}
+
+fn subjects(question: &Question<'_>, name: Option<&str>) -> Result<Subjects, Response> {
     let mut named = Query(question.head.query).topics().peekable();
+    let mut subjects = Subjects { topics: Vec::new(), patterns: Vec::new() };
     if let Some(name) = name {
-        return match named.peek() {
-            None => Ok(vec![checked(name, Topic::from_path(name))?]),
-            Some(_) => Err(refusals::topic_twice()),
-        };
-    }
-    let (mut topics, mut seen) = (Vec::new(), HashSet::new());
-    for value in named {
-        let topic = checked(value, decode(value).and_then(|text| Topic::new(&text)))?;
-        if seen.insert(topic.clone()) {
-            topics.push(topic);
+        if named.peek().is_some() {
+            return Err(refusals::topic_twice());
         }
-        if topics.len() > question.options.subscriptions_max {
+        subjects.add(name, Topic::from_path(name), || Pattern::from_path(name))?;
+    }
+    let mut seen = HashSet::new();
+    for value in named {
+        let text = decode(value).map_err(|error| refusals::topic_error(value, error))?;
+        let topic = Topic::new(&text);
+        if seen.insert(text.clone()) {
+            subjects.add(value, topic, || Pattern::parse(&text))?;
+        }
+        if seen.len() > question.options.subscriptions_max {
             return Err(refusals::too_many_subscriptions(question.options.subscriptions_max));
         }
     }
-    if topics.is_empty() { Err(refusals::topic_missing()) } else { Ok(topics) }
+    if !subjects.patterns.is_empty() && !question.grant.patterns {
+        return Err(refusals::forbidden("subscribe to patterns"));
+    }
+    if subjects.topics.is_empty() && subjects.patterns.is_empty() { Err(refusals::topic_missing()) } else { Ok(subjects) }
 }
 
-fn checked(name: &str, topic: Result<Topic, TopicError>) -> Result<Topic, Response> {
-    topic.map_err(|error| match error {
-        TopicError::Wildcard => refusals::pattern_not_yet(name),
-        error => refusals::topic_error(name, error),
-    })
+impl Subjects {
+    /// Adds what is named: a name that holds a wildcard is a pattern's.
+    fn add(
+        &mut self,
+        name: &str,
+        topic: Result<Topic, TopicError>,
+        pattern: impl FnOnce() -> Result<Pattern, PatternError>,
+    ) -> Result<(), Response> {
+        match topic {
+            Ok(topic) => self.topics.push(topic),
+            Err(TopicError::Wildcard) => self.patterns.push(pattern().map_err(|error| refusals::pattern_error(name, error))?),
+            Err(error) => return Err(refusals::topic_error(name, error)),
+        }
+        Ok(())
+    }
 }
 
 /// Whether a comma-separated list has `token`, with or without parameters (`;q=0.9`) or a value (`=30`, RFC 7240).
@@ -290,6 +342,55 @@ mod tests {
         assert_eq!((several.since, several.on_gap), (Some(vec![Since::Earliest; 2]), OnGap::Close));
     }
 
+    fn texts(patterns: &[Pattern]) -> Vec<&str> {
+        patterns.iter().map(Pattern::as_str).collect()
+    }
+
+    #[test]
+    fn a_pattern_stands_where_a_topic_may() {
+        for target in ["/topics/news/*?envelope", "/topics/news/%2A?envelope&since=latest", "/topics?topic=news%2F%2A&envelope"] {
+            let one = subscribed(target);
+            assert_eq!((texts(&one.patterns), one.topics.len(), one.since), (vec!["news/*"], 0, None), "{target}");
+        }
+        let mixed = subscribed("/topics?topic=**&topic=a&topic=b%2F*&topic=**&envelope");
+        assert_eq!((texts(&mixed.patterns), names(&mixed.topics)), (vec!["**", "b/*"], vec!["a"]));
+        assert_eq!((mixed.first_name(), mixed.form), ("a", Form::WsEnvelope));
+        for (target, form) in [("/topics/a/**?as=sse&envelope", Form::EventsEnvelope), ("/topics/a/**?as=ndjson", Form::Lines)] {
+            let Action::Subscribe(stream) = Ask::new("GET", target).action() else { panic!("{target}") };
+            assert_eq!((texts(&stream.patterns), stream.form, stream.has_missed), (vec!["a/**"], form, false));
+        }
+        for (target, expected) in [
+            ("/topics/a/*?as=sse", (400, "envelope-needed")),
+            ("/topics/a/*?as=ndjson&since=10m", (400, "not-in-this-version")),
+            ("/topics/a/*?as=ndjson&since=k3Vq.7", (400, "cursor-of-one-topic")),
+            ("/topics/a/*?wait=1", (400, "pattern-not-here")),
+            ("/topics/a/*", (400, "pattern-not-here")),
+            ("/topics?topic=a&topic=a%2F*&as=ndjson", (406, "not-in-this-version")),
+        ] {
+            assert_eq!(Ask::new("GET", target).problem_type(), (expected.0, expected.1.into()), "{target}");
+        }
+    }
+
+    #[test]
+    fn who_comes_back_to_a_pattern_has_missed_something() {
+        let ask = Ask::new("GET", "/topics/a/*?as=sse&envelope").header("Last-Event-ID", "k3Vq.7");
+        let Action::Subscribe(subscribe) = ask.action() else { panic!("no stream") };
+        assert!(subscribe.has_missed && subscribe.since.is_none());
+    }
+
+    #[test]
+    fn from_elsewhere_only_topics_may_be_subscribed_to() {
+        for (target, may) in
+            [("/topics/a?envelope", true), ("/topics/a/*?envelope", false), ("/topics?topic=a&topic=*&envelope", false)]
+        {
+            let ask = Ask::new("GET", target).remote().upgrade();
+            assert_eq!(matches!(ask.action(), Action::Subscribe(_)), may, "{target}");
+            assert!(may || ask.problem_type() == (403, "forbidden".into()), "{target}");
+            let open = ask.options(|options| options.allow_anonymous = crate::auth::AllowAnonymous::Subscribe);
+            assert!(matches!(open.action(), Action::Subscribe(_)), "{target}");
+        }
+    }
+
     #[test]
     fn a_socket_publishes_where_its_sender_may() {
         for (ask, may) in [(Ask::new("GET", "/topics/chat"), true), (Ask::new("GET", "/topics/chat").remote(), false)] {
@@ -318,8 +419,15 @@ mod tests {
             ("/topics", (400, "topic-missing")),
             ("/topics?topic=", (400, "bad-topic")),
             ("/topics/a?topic=b", (400, "topic-twice")),
-            ("/topics/a/*", (400, "not-in-this-version")),
-            ("/topics?topic=a%2F**", (400, "not-in-this-version")),
+            ("/topics/a/*", (400, "envelope-needed")),
+            ("/topics/*/a?envelope", (400, "bad-pattern")),
+            ("/topics?topic=a*&envelope", (400, "bad-pattern")),
+            ("/topics/a//*?envelope", (400, "bad-topic")),
+            ("/topics/meta/*?envelope", (403, "reserved-topic")),
+            ("/topics/a/*?envelope&since=k3Vq.7", (400, "cursor-of-one-topic")),
+            ("/topics?topic=a&topic=b%2F*&envelope&since=k3Vq.7", (400, "cursor-of-one-topic")),
+            ("/topics/a/*?envelope&since=earliest", (400, "not-in-this-version")),
+            ("/topics?topic=a&topic=**&envelope&since=10m", (400, "not-in-this-version")),
             ("/topics?topic=a%2F%2Fb", (400, "bad-topic")),
             ("/topics?topic=meta%2Fx", (403, "reserved-topic")),
             ("/topics/a?kind=binary", (400, "bad-parameter")),

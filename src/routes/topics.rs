@@ -40,7 +40,7 @@ pub(super) fn get(question: &Question<'_>, name: Option<&str>) -> Result<Action,
     if !question.grant.subscribe {
         return Err(refusals::forbidden("ask about topics"));
     }
-    let mut topics = topics(question, name)?;
+    let mut topics = topics(question, name, "Information")?;
     match (topics.pop(), topics.is_empty()) {
         (Some(topic), true) => Ok(Action::Information { topic, base_url: base_url(question) }),
         _ => Err(refusals::one_topic_only()),

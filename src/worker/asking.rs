@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::engine::{AppendError, Extent};
 use crate::frame::{Payload, Position, Topic};
-use crate::hub::Interest;
+use crate::hub::{Interest, Subject};
 use crate::io::{Driver, Store};
 use crate::metrics::{Cause, Source};
 use crate::routes::{self, refusals};
@@ -107,7 +107,18 @@ impl<D: Driver> Core<D> {
 
     /// Tells home workers what changed in this worker's interest since they were told last.
     pub(super) fn tell_interest(&mut self, store: &mut Store) {
-        while let Some(Interest { topic, id, forms, subscribers, version }) = self.hub.poll_interest() {
+        while let Some(interest) = self.hub.poll_interest() {
+            let Interest { id, forms, subscribers, version, .. } = interest;
+            let topic = match interest.subject {
+                Subject::Topic(topic) => topic,
+                Subject::Pattern(pattern) => {
+                    if !self.tell_pattern_interest(&pattern, forms, subscribers, version) {
+                        self.hub.interest_told_again(id);
+                        self.interest_waits = true;
+                    }
+                    continue;
+                }
+            };
             let home = self.home_of(topic.as_str());
             let request = Request::Interest { worker: self.index, topic, forms, subscribers, version };
             if home == self.index {
@@ -156,6 +167,7 @@ impl<D: Driver> Core<D> {
             }
             Delivery::Published { asker, topic, result } => self.published(driver.store(), asker, &topic, result),
             Delivery::InterestKnown(topic, version) => self.hub.acknowledge_interest(&topic, version),
+            Delivery::PatternKnown(pattern, version) => self.hub.acknowledge_pattern(home, &pattern, version),
             Delivery::InterestRefused(topic, error) => self.interest_refused(driver.store(), &topic, error),
             Delivery::Information { asker, topic, extent, subscribers } => {
                 self.informed(driver.store(), asker, &topic, extent, subscribers);

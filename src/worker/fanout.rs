@@ -3,7 +3,7 @@
 //! A subscriber for whom the turn has nothing else is handed its frames at once, past its queue: with one fan-out open that is
 //! everybody who keeps up. All others get a reference in their outbox, and one write at the end of the turn for all that came.
 
-use crate::frame::Form;
+use crate::frame::{Form, Topic};
 use crate::hub::TopicId;
 use crate::io::{Driver, Progress, Segment, Served, Store};
 use crate::metrics::{Cause, DropReason, Transport};
@@ -39,7 +39,7 @@ impl<D: Driver> Core<D> {
             let max = left.min(dirty_max - self.dirty.len() - handed);
             let mut subscribers = std::mem::take(&mut self.slice);
             let Some(mut slice) = self.hub.next_slice(max, &mut subscribers) else { break };
-            left -= subscribers.len();
+            left = left.saturating_sub(slice.looked_at.max(1));
             let topic = slice.topic;
             let slow_consumer = slice.publication.get_mut().slow_consumer;
             let frames = slice.publication.get_mut().frames(driver.store(), &subscribers);
@@ -197,7 +197,8 @@ impl<D: Driver> Core<D> {
             let classes = &options.classes;
             // Those of a topic with another policy stay. With no rules there is one policy.
             let droppable = |topic| {
-                classes.rules().is_empty() || classes.of(hub.topic(topic).as_str()).slow_consumer == SlowConsumer::DropOldest
+                let is_droppable = |name: &Topic| classes.of(name.as_str()).slow_consumer == SlowConsumer::DropOldest;
+                classes.rules().is_empty() || hub.topic(topic).is_some_and(is_droppable)
             };
             let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool, droppable) else {
                 // Only what may not be dropped waits: the new publication is the oldest that may be.

@@ -58,9 +58,13 @@ impl<D: Driver> Core<D> {
                     };
                     self.reply(driver, other, answer);
                 }
+                Request::PatternInterest { worker, pattern, forms, subscribers, version } => {
+                    self.interests.update_pattern(worker, &pattern, forms, subscribers, version);
+                    self.reply(driver, other, Delivery::PatternKnown(pattern, version));
+                }
                 Request::Information { asker, topic } => {
                     let extent = self.engine.extent(topic.as_str());
-                    let subscribers = self.interests.subscribers(topic.as_str());
+                    let subscribers = self.interests.subscribers(&topic);
                     self.reply(driver, other, Delivery::Information { asker, topic, extent, subscribers });
                 }
                 Request::Read { asker, topic, since, bytes_max } => {
@@ -99,7 +103,7 @@ impl<D: Driver> Core<D> {
     fn has_room_for(&mut self, topic: &Topic) -> bool {
         let here = self.may_open_fanouts();
         let Self { interests, mailbox, index, .. } = self;
-        interests.interested(topic.as_str()).all(|(worker, _)| {
+        interests.interested(topic).all(|(worker, _)| {
             if worker == *index {
                 return here;
             }
@@ -122,7 +126,7 @@ impl<D: Driver> Core<D> {
     }
 
     fn append(&mut self, driver: &mut D, asker: Asker, topic: Topic, payload: Payload) {
-        let forms = self.interests.forms(topic.as_str());
+        let forms = self.interests.forms(&topic);
         let (at_ms, numbered_ns) = (driver.wall_ms(), self.now);
         self.engine.append(Append { request: (asker, topic.clone()), topic, payload, at_ms, numbered_ns, forms });
         self.work_off_engine(driver);
@@ -143,7 +147,7 @@ impl<D: Driver> Core<D> {
             }
         }
         for (asker, topic, result) in answers.drain(..) {
-            let subscribers = self.interests.subscribers(topic.as_str());
+            let subscribers = self.interests.subscribers(&topic);
             let result = result.map(|position| (position, subscribers));
             self.reply(driver, asker.worker, Delivery::Published { asker, topic, result });
         }
@@ -152,7 +156,7 @@ impl<D: Driver> Core<D> {
 
     fn hand_out(&mut self, publication: &Arc<Publication>) {
         let Self { interests, mailbox, to_wake, hub, index, options, .. } = self;
-        for (worker, _) in interests.interested(publication.topic.as_str()) {
+        for (worker, _) in interests.interested(&publication.topic) {
             if worker == *index {
                 run::begin(hub, options, Arc::clone(publication));
             } else {

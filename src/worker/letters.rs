@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::{AppendError, Extent, Page};
-use crate::frame::{Forms, Payload, Position, Publication, Since, Topic};
+use crate::frame::{Forms, Pattern, Payload, Position, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
 
@@ -27,6 +27,19 @@ pub enum Request<S> {
         worker: usize,
         /// The topic.
         topic: Topic,
+        /// Their forms; none when the last has left.
+        forms: Forms,
+        /// How many they are.
+        subscribers: u64,
+        /// Which state this is, for the answer.
+        version: u32,
+    },
+    /// The same for a pattern: told to every worker, because the topics that it matches may have any home.
+    PatternInterest {
+        /// The worker whose subscribers they are.
+        worker: usize,
+        /// The pattern.
+        pattern: Pattern,
         /// Their forms; none when the last has left.
         forms: Forms,
         /// How many they are.
@@ -92,6 +105,8 @@ pub enum Delivery {
     InterestKnown(Topic, u32),
     /// The other answer: the topic has no room.
     InterestRefused(Topic, AppendError),
+    /// The answer to [`Request::PatternInterest`]: it is in force for the topics of the worker that answers.
+    PatternKnown(Pattern, u32),
     /// The answer to [`Request::Information`].
     Information {
         /// Who asked.

@@ -18,6 +18,7 @@
 //! | `http`, `websocket`, `stream` | what the events of the protocols do; streams of events and lines |
 //! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
 //! | `home` | the home worker's duties: number, keep, hand out |
+//! | `pattern` | subscriptions to patterns, and what is kept for them |
 //! | `run` | publications of a topic that go out as one |
 //! | `gate` | when they go out |
 //! | `fanout` | publications to their subscribers, and who is slow |
@@ -48,6 +49,7 @@ mod input;
 mod letters;
 mod options;
 mod outbox;
+mod pattern;
 mod poll;
 mod replay;
 mod run;
@@ -208,7 +210,7 @@ impl<D: Driver> Worker<D> {
             slice: Vec::new(),
             resumed: Vec::new(),
             closing: Vec::new(),
-            hub: Hub::new(),
+            hub: Hub::new(workers),
             replays: HashMap::default(),
             readers: VecDeque::new(),
             last_reader: 0,

@@ -62,6 +62,8 @@ pub struct Options {
     pub keep_alive: String,
     /// The name of the driver, for metrics.
     pub io_name: &'static str,
+    /// Patterns with subscribers, counted on each worker, all workers together.
+    pub patterns_max: usize,
     /// Topics alive, all workers together.
     pub topics_max: usize,
 }

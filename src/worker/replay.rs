@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::engine::{AppendError, Gap, Page};
 use crate::frame::{Cursor, Form, Position, Publication, Since, StreamEvent, Topic, chunk};
+use crate::http1::Response;
 use crate::hub::{Hold, TopicId};
 use crate::io::{Driver, Store, Token};
 use crate::limits::GiveBack;
@@ -90,15 +91,21 @@ impl Replay {
 }
 
 impl<D: Driver> Core<D> {
-    /// Subscribes a connection to the topics of its request: held, if it wants to read what was published before.
-    pub(super) fn begin_subscriptions(&mut self, slot: u32, subscribe: &Subscribe) {
-        let Subscribe { topics, form, since, on_gap, attach } = subscribe;
+    /// Subscribes a connection to the topics and patterns of its request: to topics held, if it wants to read what was published before.
+    ///
+    /// # Errors
+    /// The refusal, if there is no room for a pattern; then some subscriptions may have begun.
+    pub(super) fn begin_subscriptions(&mut self, slot: u32, subscribe: &Subscribe) -> Result<(), Response> {
+        let Subscribe { topics, patterns, form, since, on_gap, attach, .. } = subscribe;
+        for pattern in patterns {
+            self.subscribe_pattern(slot, pattern, *form)?;
+        }
         let is_poll = matches!(attach, Attach::Poll { .. });
         let Some(since) = since else {
             for topic in topics {
                 self.hub.subscribe(slot, topic, *form);
             }
-            return;
+            return Ok(());
         };
         let mut readings = Vec::with_capacity(topics.len());
         for (topic, since) in topics.iter().zip(since) {
@@ -124,6 +131,7 @@ impl<D: Driver> Core<D> {
             start: None,
         };
         self.replays.insert(slot, replay);
+        Ok(())
     }
 
     /// Whether something stands between this connection's subscriptions being in force and its 101. Then a look at what can be
@@ -312,7 +320,10 @@ impl<D: Driver> Core<D> {
                 (OnGap::Continue, Form::WsRaw) if is_told => {}
                 // It opened while pages were read, and payloads alone cannot tell of it.
                 (OnGap::Continue, Form::WsRaw) | (OnGap::Close, _) => return self.fail(store, slot, Cause::Gap, None),
-                (OnGap::Continue, _) => self.queue_gap(store, slot, id, form, &gap),
+                (OnGap::Continue, _) => {
+                    let object = gap.object(&reading.topic);
+                    self.queue_gap(store, slot, form, &gap, &object);
+                }
             }
         }
         self.queue_page(store, slot, id, form, &publications);
@@ -328,20 +339,19 @@ impl<D: Driver> Core<D> {
     }
 
     /// Queues the `gap` object. As an event it moves the reader to its end: who is lost behind it is not told of it again.
-    fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: TopicId, form: Form, gap: &Gap) {
-        let object = gap.object(self.hub.topic(topic));
+    fn queue_gap(&mut self, store: &mut Store, slot: u32, form: Form, gap: &Gap, object: &[u8]) {
         let Self { connections, entries, pool, .. } = self;
         connections[slot as usize].outbox.append_owned(entries, store, pool, |out| match form {
             Form::WsRaw | Form::WsEnvelope => {
-                let written = ws::write_message(MessageKind::Text, &object, out);
+                let written = ws::write_message(MessageKind::Text, object, out);
                 debug_assert!(written.is_ok(), "a gap fits any frame");
             }
             Form::Events | Form::EventsEnvelope => {
                 let id = Cursor(gap.to).to_string();
-                let event = StreamEvent { retry_ms: None, id: Some(&id), event: Some("gap"), data: Some(&object) };
+                let event = StreamEvent { retry_ms: None, id: Some(&id), event: Some("gap"), data: Some(object) };
                 out.extend_from_slice(&event.chunk());
             }
-            Form::Lines => out.extend_from_slice(&chunk(&[&object, b"\n"])),
+            Form::Lines => out.extend_from_slice(&chunk(&[object, b"\n"])),
         });
         self.mark_dirty(slot);
     }

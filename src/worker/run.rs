@@ -50,7 +50,7 @@ pub(super) fn begin(hub: &mut Hub<Run>, options: &Options, publication: Arc<Publ
         SlowConsumer::DropOldest | SlowConsumer::Latest => 0,
     };
     // Whoever has left since the interest was told needs nothing any more.
-    let _ = hub.publish_or_join(topic.as_str(), Run::new(publication, slow_consumer), |last, run| last.join(run, bytes_max));
+    let _ = hub.publish_or_join(&topic, Run::new(publication, slow_consumer), |last, run| last.join(run, bytes_max));
 }
 
 impl Run {

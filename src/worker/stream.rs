@@ -5,12 +5,12 @@
 
 use serde::Serialize;
 
-use crate::frame::{Cursor, LAST_CHUNK, Position, StreamEvent, Topic, chunk};
+use crate::frame::{Cursor, LAST_CHUNK, Position, StreamEvent, chunk};
 use crate::http1::Answering;
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
-use crate::metrics::{Cause, Transport};
-use crate::routes::{self, StreamKind};
+use crate::metrics::{Cause, Recovery, Transport};
+use crate::routes::{self, StreamKind, Subscribe};
 
 use super::Core;
 use super::connection::{Pending, Protocol};
@@ -32,6 +32,17 @@ struct Open<'a> {
     cursor: Option<&'a str>,
 }
 
+/// What somebody is told who comes back to a pattern: a pattern has no cursor, so nobody knows what was missed.
+#[derive(Serialize)]
+struct Missed<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    topic: &'a str,
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+    reason: &'static str,
+}
+
 impl Stream {
     /// The label its bytes and messages are counted under.
     pub(super) fn transport(&self) -> Transport {
@@ -50,13 +61,20 @@ impl<D: Driver> Core<D> {
         slot: u32,
         pending: &Pending,
         kind: StreamKind,
-        topic: &Topic,
+        subscribe: &Subscribe,
         start: Option<Position>,
     ) {
         let cursor = start.map(|position| Cursor(position).to_string());
-        let first = self.first_chunk(kind, topic, cursor.as_deref());
+        let name = subscribe.first_name();
+        let mut first = self.first_chunk(kind, name, cursor.as_deref());
+        let mut recovered = self.recovered(slot);
+        if subscribe.has_missed {
+            recovered = Some(false);
+            self.metrics().recoveries.of(Recovery::Gap).add(1);
+            first.extend(missed_chunk(kind, name));
+        }
         let mut response = routes::stream_of(kind, first).header("Fantail-Connection", self.connection_name(slot));
-        if let Some(recovered) = self.recovered(slot) {
+        if let Some(recovered) = recovered {
             response = response.header("Fantail-Recovered", if recovered { "true" } else { "false" });
         }
         let response = pending.cors.apply(response);
@@ -77,12 +95,12 @@ impl<D: Driver> Core<D> {
     }
 
     /// What tells the client where it stands before anything has come.
-    fn first_chunk(&self, kind: StreamKind, topic: &Topic, cursor: Option<&str>) -> Vec<u8> {
+    fn first_chunk(&self, kind: StreamKind, name: &str, cursor: Option<&str>) -> Vec<u8> {
         let retry_ms = Some(self.options.routes.retry.min_ms);
         match kind {
             StreamKind::Events => StreamEvent { retry_ms, id: cursor, ..StreamEvent::default() }.chunk(),
             StreamKind::Lines => {
-                let open = Open { kind: "open", topic: topic.as_str(), cursor };
+                let open = Open { kind: "open", topic: name, cursor };
                 chunk(&[&serde_json::to_vec(&open).expect("texts always make JSON"), b"\n"])
             }
         }
@@ -130,5 +148,15 @@ impl<D: Driver> Core<D> {
             });
         }
         self.last_word(slot, cause);
+    }
+}
+
+fn missed_chunk(kind: StreamKind, pattern: &str) -> Vec<u8> {
+    let missed = Missed { kind: "gap", topic: pattern, from: None, to: None, reason: "pattern" };
+    let object = serde_json::to_vec(&missed).expect("texts always make JSON");
+    match kind {
+        // Without an id: the last one still says that the reader has been here before.
+        StreamKind::Events => StreamEvent { event: Some("gap"), data: Some(&object), ..StreamEvent::default() }.chunk(),
+        StreamKind::Lines => chunk(&[&object, b"\n"]),
     }
 }

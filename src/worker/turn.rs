@@ -109,9 +109,11 @@ impl<D: Driver> Core<D> {
     fn end_turn(&mut self, driver: &D, unfinished: bool) {
         self.unfinished = unfinished;
         self.engine.expire(self.tick);
+        self.forget_topics_of_patterns();
         self.wake_others();
         let metrics = self.shared.metrics(self.index);
         metrics.subscriptions.set(self.hub.subscriptions() as u64);
+        metrics.patterns.set(self.hub.patterns() as u64);
         metrics.topics.set(self.engine.topics() as u64);
         metrics.history_bytes.set(self.engine.history_bytes());
         metrics.outbox_bytes.set(self.entries.queued_bytes());
@@ -157,6 +159,7 @@ impl<D: Driver> Core<D> {
             || !self.closing.is_empty()
             || (self.hub.has_open_fanouts() && held_back.is_none())
             || (self.hub.has_dirty_interest() && !self.interest_waits)
+            || self.hub.may_confirm()
             || self.can_take(self.index);
         if busy {
             return Some(Duration::ZERO);

@@ -33,7 +33,10 @@ impl<D: Driver> Core<D> {
         if self.shared.phase() >= Phase::Draining {
             return self.answer(store, slot, refusals::draining(), &pending);
         }
-        self.begin_subscriptions(slot, &subscribe);
+        if let Err(refusal) = self.begin_subscriptions(slot, &subscribe) {
+            self.unsubscribe_all(slot);
+            return self.answer(store, slot, refusal.close(), &pending);
+        }
         self.hub.await_confirmation(slot);
         self.connections[slot as usize].flags.set_corked(true);
         pending.action = Do::Public(Action::Subscribe(Box::new(subscribe)));
@@ -55,7 +58,7 @@ impl<D: Driver> Core<D> {
             Attach::WebSocket { accepted, text_kind, may_publish } => (accepted, text_kind, may_publish),
             Attach::Stream(kind) => {
                 let start = self.start_of_replay(slot);
-                self.begin_stream(store, slot, &pending, *kind, &subscribe.topics[0], start);
+                self.begin_stream(store, slot, &pending, *kind, subscribe, start);
                 return self.begin_reading(store, slot);
             }
             Attach::Poll { wait } => {
@@ -173,7 +176,9 @@ impl<D: Driver> Core<D> {
             return self.fail(store, slot, Cause::Policy, Some("a socket with several topics cannot publish"));
         };
         drop(topics);
-        let topic = self.hub.topic(id).clone();
+        let Some(topic) = self.hub.topic(id).cloned() else {
+            return self.fail(store, slot, Cause::Policy, Some("a socket with a pattern cannot publish"));
+        };
         if self.is_line_full(self.home_of(topic.as_str())) {
             return self.fail(store, slot, Cause::Overloaded, None);
         }

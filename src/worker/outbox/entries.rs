@@ -21,6 +21,14 @@ pub enum Class {
 }
 
 impl Class {
+    /// The topic that the entry keeps the number of.
+    pub(super) fn topic(self) -> Option<TopicId> {
+        match self {
+            Self::Publications(topic, _) => Some(topic),
+            Self::Head | Self::Owned | Self::Control(_) => None,
+        }
+    }
+
     /// Whether these are publications of `topic`.
     pub(super) fn is_of(self, topic: TopicId) -> bool {
         matches!(self, Self::Publications(of, _) if of == topic)
@@ -61,6 +69,23 @@ impl Entries {
     #[must_use]
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
+    }
+
+    /// Entries queued in all outboxes.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.used
+    }
+
+    /// Places for entries, used or not.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The topics of what is queued, and perhaps of what stood in places that are free now.
+    pub fn topics(&self) -> impl Iterator<Item = TopicId> {
+        self.list.iter().filter_map(|entry| entry.class.topic())
     }
 
     /// Takes an entry in and returns its index.

@@ -14,7 +14,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut hub = Hub::<()>::new();
+        let mut hub = Hub::<()>::new(1);
         let topics = ["a", "b"].map(|name| hub.subscribe(0, &Topic::new(name).unwrap(), Form::WsRaw));
         Self { entries: Entries::new(), store: Store::default(), pool: BufferPool::new(1 << 20), outbox: Outbox::new(), topics }
     }
