@@ -175,16 +175,17 @@ impl<P> Hub<P> {
         if self.topics.patterns.is_empty() {
             return subscribers.extend_from_slice(&self.topics[walked].subscribers()[slice]);
         }
-        let mut course = self.topics[id].course_mut().and_then(Option::take);
-        let mut is_new = |slot| course.get_or_insert_default().reached.insert(slot);
-        let slice = self.topics[walked].subscribers()[slice].iter();
-        if walked == id {
-            subscribers.extend(slice.filter(|subscriber| !subscriber.overlaps || is_new(subscriber.slot)));
-        } else {
-            // Who is held has just come.
-            let there = slice.filter(|subscriber| subscriber.held.is_none());
-            subscribers.extend(there.filter(|subscriber| !subscriber.overlaps || is_new(subscriber.slot)));
+        // In a pattern's list, who is held has just come.
+        let passes_by = |subscriber: &Subscriber| walked != id && subscriber.held.is_some();
+        let all = &self.topics[walked].subscribers()[slice.clone()];
+        if !all.iter().fold(false, |any, subscriber| any | subscriber.overlaps | passes_by(subscriber)) {
+            return subscribers.extend_from_slice(all);
         }
+        let mut course = self.topics[id].course_mut().and_then(Option::take);
+        let slice = &self.topics[walked].subscribers()[slice];
+        let mut is_new = |slot| course.get_or_insert_default().reached.insert(slot);
+        let there = slice.iter().filter(|subscriber| !passes_by(subscriber));
+        subscribers.extend(there.filter(|subscriber| !subscriber.overlaps || is_new(subscriber.slot)));
         if let Some(place) = self.topics[id].course_mut() {
             *place = course;
         }
