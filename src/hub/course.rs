@@ -113,7 +113,8 @@ impl<P> Hub<P> {
             None => return Err(publication),
         };
         let list = &mut self.topics[id];
-        let is_beyond = list.course().is_some_and(|course| course.at.is_some());
+        // Whom it has reached may have left the topic's list since, and still be in a pattern's.
+        let is_beyond = list.course().is_some_and(|course| course.at.is_some() || !course.reached.is_empty());
         let left = if list.queue.is_empty() {
             list.begin();
             self.fanouts.queue_turn(id);
@@ -346,6 +347,20 @@ mod tests {
         }
         let order: String = hand_out(&mut hub, 2).iter().filter(|(_, slots)| !slots.is_empty()).map(|(name, _)| *name).collect();
         assert_eq!(order, "aabbcc");
+    }
+
+    #[test]
+    fn nothing_joins_a_publication_that_has_reached_somebody_who_left_the_list() {
+        let mut hub = hub(&["*"]);
+        let id = hub.subscribe(0, &topic("a"), Form::WsEnvelope);
+        hub.subscribe(1, &topic("a"), Form::WsEnvelope);
+        hub.publish(&topic("a"), 'p').unwrap();
+        hub.next_slice(1, &mut Vec::new()).unwrap();
+        hub.unsubscribe(0, id);
+        hub.publish_or_join(&topic("a"), 'q', |_, _| None).unwrap();
+        let to_0: Vec<char> =
+            hand_out(&mut hub, 9).iter().filter(|(_, slots)| slots.contains(&0)).map(|(name, _)| *name).collect();
+        assert_eq!(to_0, ['q'], "it has got p, and gets q by the pattern");
     }
 
     #[test]
