@@ -39,8 +39,8 @@ use crate::auth::{self, Asker};
 use crate::frame::{Kind, Topic};
 use crate::http1::{Body, Head, Method, Response};
 use crate::metrics::Handler;
-use crate::ws::{self, Intent};
-use question::Question;
+use crate::ws::{self, Handshake};
+use question::{Question, Resource};
 
 /// A request, and what only its connection knows of it.
 #[derive(Clone, Copy, Debug)]
@@ -117,23 +117,27 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         origin: origin.as_deref(),
         proxied: head.headers.iter().any(|header| auth::names_proxy(header.name)),
     };
+    let handshake = Handshake::of(head);
     let question = Question {
         head,
         options,
-        intent: Intent::of(head),
+        handshake,
+        intent: handshake.intent(head.method),
         grant: options.allow_anonymous.grant(auth::is_local(&asker)),
         listener_is_loopback: request.listener_is_loopback,
         drain: request.drain,
         wants_events: head.method == Method::Get && subscribe::wants_events(head),
     };
     let allowed = auth::origin_allowed(&asker, &options.allow_origin);
+    let resource = question.resource();
+    let handler = resource.as_ref().map_or(Handler::Other, Resource::handler);
     let action = match origin.as_deref().filter(|_| !allowed && question.acts()) {
         Some(foreign) => Err(refusals::origin_refused(foreign)),
-        None => question.action(),
+        None => resource.and_then(|resource| question.action(resource)),
     };
     let action = action.unwrap_or_else(|refusal| Action::Respond(question.refused(refusal)));
     let cors = Cors::new(head, origin.as_deref().filter(|_| allowed));
-    Routed { action, handler: question.handler(), cors, wants_events: question.wants_events }
+    Routed { action, handler, cors, wants_events: question.wants_events }
 }
 
 /// The Origin header. Several lines are one list (RFC 9110 section 5.3), which is no origin, and neither are foreign bytes; but

@@ -92,7 +92,7 @@ pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Resul
         return Err(refusals::envelope_needed());
     }
     let (since, on_gap) = (since(query, topics.len())?, query.on_gap()?);
-    let accepted = question.handshake()?;
+    let accepted = question.negotiate()?;
     let attach = Attach::WebSocket { accepted, text_kind, may_publish: question.grant.publish };
     Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach })))
 }

@@ -162,7 +162,11 @@ impl Story {
             assert_eq!(reader.offsets.last().copied().unwrap_or(0), last, "t{} is not up to date", reader.topic);
         }
         for worker in &self.cluster.workers {
-            assert!(worker.core.replays.values().all(|replay| replay.is_poll) && worker.core.entries.queued_bytes() == 0);
+            let core = &worker.core;
+            assert!(core.replays.values().all(|replay| replay.is_poll) && core.entries.queued_bytes() == 0);
+            for (slot, connection) in core.connections.iter().enumerate() {
+                assert_eq!(connection.flags.reading(), core.replays.contains_key(&(slot as u32)), "slot {slot}");
+            }
         }
     }
 }
