@@ -201,7 +201,8 @@ mod tests {
         let mut engine = Engine::new(target, SECOND, Arc::default()).unwrap();
         engine.run(&mut Busy { listener, accepted: Vec::new(), turns: 0, closed: 0 }).unwrap();
         let lag = &engine.net.lag;
-        assert!(lag.len() >= CONNECTIONS as u64 && lag.quantile(0.01) >= WORK / 100 * 99, "{} ns", lag.quantile(0.01));
+        // Half of them are of the openings.
+        assert!(lag.len() >= 2 * CONNECTIONS as u64 && lag.quantile(0.51) >= WORK / 100 * 99, "{} ns", lag.quantile(0.51));
     }
 
     /// Sleeps until times that are now nearer and now farther than the last.

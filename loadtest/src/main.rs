@@ -7,7 +7,7 @@
 //! traffic    who is subscribed to what, and what of it came
 //! stage      warm-up, measurement, end
 //! engine net one epoll loop over all connections of the run
-//! client     one connection's protocol, sans IO: WebSocket, Redis, NATS, Socket.IO, POST
+//! client     one connection's protocol, sans IO: WebSocket, event streams, Redis, NATS, Socket.IO, POST
 //! target wire payload schedule topic ledger histogram cpu kernel measured report rows output progress
 //! compare    servers side by side: cpus launch machine measure statistics
 //! page       `report`: results as one page

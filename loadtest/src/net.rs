@@ -42,7 +42,7 @@ pub struct Net {
     /// How many connections something is awaited of.
     awaited: usize,
     expired_at: Nanos,
-    /// How long an event waited inside the tool, between the end of its wait and its read.
+    /// How long an event waited inside the tool, between the end of its wait and its read, or the look at what it says.
     pub lag: Histogram,
     /// Pings that were answered.
     pub pings: u64,
@@ -265,7 +265,7 @@ impl Net {
         let Some(connection) = self.connections.get(id) else { return };
         let result = match connection.phase {
             Phase::Connecting => self
-                .finish_connect(id, load)
+                .finish_connect(id, woke_at, load)
                 .and_then(|stands| if stands { self.read(id, ends, receive, woke_at, load) } else { Ok(()) }),
             Phase::Upgrading | Phase::Open => {
                 if !connection.out.is_empty() {
@@ -292,7 +292,7 @@ impl Net {
     }
 
     /// Whether TCP stands; if so the greeting is queued.
-    fn finish_connect(&mut self, id: usize, load: &mut impl Load) -> Result<bool, Ending> {
+    fn finish_connect(&mut self, id: usize, woke_at: Nanos, load: &mut impl Load) -> Result<bool, Ending> {
         let connection = &mut self.connections[id];
         if let Some(error) = connection.socket.take_error()? {
             return Err(error.into());
@@ -305,6 +305,7 @@ impl Net {
         let is_open = client.is_open_at_once();
         connection.client = Some(Box::new(client));
         connection.times.established = clock::now();
+        self.lag.record(connection.times.established - woke_at);
         connection.phase = Phase::Upgrading;
         if is_open {
             let at = connection.times.established;

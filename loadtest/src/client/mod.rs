@@ -184,9 +184,33 @@ fn header<'b>(answer: &httparse::Response<'_, 'b>, name: &str) -> Option<&'b [u8
     Some(header.value.trim_ascii())
 }
 
-/// A refusal by HTTP, with what its body says.
-fn refusal(status: u16, body: &[u8]) -> Ending {
-    Ending::Rejected { status, text: words(body) }
+/// A refusal by HTTP whose body is gathered, because it says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refusal {
+    status: u16,
+    body_at: usize,
+    /// How long its body is, if that is known.
+    body_bytes: Option<usize>,
+}
+
+impl Refusal {
+    /// Of an answer with a head of so many bytes.
+    fn of(answer: &httparse::Response<'_, '_>, head_bytes: usize) -> Self {
+        let body_bytes = header(answer, "content-length").and_then(number);
+        Self { status: answer.code.unwrap_or_default(), body_at: head_bytes, body_bytes }
+    }
+
+    /// The ending it is once `bytes`, head and body, are whole, or as long as is read.
+    fn check(&self, bytes: &[u8]) -> Result<(), Ending> {
+        let body = bytes.len().saturating_sub(self.body_at);
+        let is_whole = body >= self.body_bytes.unwrap_or(usize::MAX) || bytes.len() >= ANSWER_BYTES_MAX;
+        if is_whole { Err(self.ending(bytes)) } else { Ok(()) }
+    }
+
+    /// The ending it is with what there is of it.
+    fn ending(&self, bytes: &[u8]) -> Ending {
+        Ending::Rejected { status: self.status, text: words(bytes.get(self.body_at..).unwrap_or_default()) }
+    }
 }
 
 /// The server's own words, on one line.

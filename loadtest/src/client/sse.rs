@@ -7,7 +7,7 @@ use crate::ending::Ending;
 use crate::target::{Target, Topics};
 use crate::wire::PAYLOAD_BYTES_MAX;
 
-use super::{ANSWER_BYTES_MAX, Event, Purpose, header, read_head, refusal};
+use super::{Event, Purpose, Refusal, header, read_head};
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -22,11 +22,7 @@ pub struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Head,
-    /// Gathering what a refusal says.
-    Refused {
-        status: u16,
-        body_at: usize,
-    },
+    Refused(Refusal),
     /// Behind this many bytes the chunk ends, with its line end.
     Chunk(usize),
     /// The size of the next chunk is to come.
@@ -54,7 +50,7 @@ impl Reader {
     /// What the end of the stream means behind `tail`, the bytes that were not taken.
     pub fn handle_end(&self, tail: &[u8]) -> Ending {
         match self.state {
-            State::Refused { status, body_at } => refusal(status, tail.get(body_at..).unwrap_or_default()),
+            State::Refused(refusal) => refusal.ending(tail),
             _ => Ending::EndOfStream,
         }
     }
@@ -66,16 +62,14 @@ impl Reader {
             let rest = &bytes[used..];
             match self.state {
                 State::Head => match self.read_head(rest)? {
-                    0 => return Ok(used),
+                    0 if self.state == State::Head => return Ok(used),
+                    0 => {}
                     head_bytes => {
                         used += head_bytes;
                         sink(Event::Opened);
                     }
                 },
-                State::Refused { status, body_at } if rest.len() >= ANSWER_BYTES_MAX => {
-                    return Err(refusal(status, &rest[body_at..]));
-                }
-                State::Refused { .. } => return Ok(used),
+                State::Refused(refusal) => return refusal.check(rest).map(|()| used),
                 State::Plain => {
                     self.take(rest, sink)?;
                     return Ok(bytes.len());
@@ -116,9 +110,8 @@ impl Reader {
         let mut answer = httparse::Response::new(&mut headers);
         let Some(head_bytes) = read_head(&mut answer, bytes)? else { return Ok(0) };
         let header = |name| header(&answer, name);
-        let status = answer.code.unwrap_or_default();
-        if status != 200 {
-            self.state = State::Refused { status, body_at: head_bytes };
+        if answer.code != Some(200) {
+            self.state = State::Refused(Refusal::of(&answer, head_bytes));
             return Ok(0);
         }
         if !header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with(b"text/event-stream")) {
@@ -230,6 +223,11 @@ mod tests {
         client.handle_input(refused, &mut Vec::new(), |_| {}).unwrap();
         let ending = client.handle_end().to_string();
         assert!(ending.contains("403") && ending.contains("not here"), "{ending}");
+        let whole = b"HTTP/1.1 404 Nothing\r\nContent-Length: 8\r\n\r\nnot here";
+        for cut in 0..whole.len() {
+            let ending = read(&target(), ALL, &[&whole[..cut], &whole[cut..]]).unwrap_err();
+            assert_eq!(ending, "the server refused with 404: not here", "without the end of the stream; cut at {cut}");
+        }
         let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n";
         assert!(read(&target(), ALL, &[page]).unwrap_err().contains("no event stream"));
         let over = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";

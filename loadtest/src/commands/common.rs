@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Args};
 use fantail::config::{ByteSize, TimeSpan};
+use serde_json::Number;
 
 use crate::clock::{self, Nanos};
 use crate::cpus::Cpus;
@@ -43,6 +44,12 @@ pub fn tell_left_out(report: &mut Report, name: &'static str, count: u64) {
     }
 }
 
+/// The rate that was asked for, as a parameter of a report.
+pub fn rate_parameter(rate: f64) -> (&'static str, Number) {
+    let whole = (rate.fract() == 0.0).then_some(Number::from(rate as u64));
+    ("rate", whole.or_else(|| Number::from_f64(rate)).unwrap_or(Number::from(0)))
+}
+
 /// The most that a closed loop may have under way, in bytes: what the server does not read waits in the tool.
 const INFLIGHT_BYTES_MAX: u64 = 1 << 30;
 
@@ -62,7 +69,8 @@ pub fn check_inflight(connections: u32, inflight: u32, size: ByteSize) -> Result
 /// Flags of every command that measures.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// Where to connect: ws://HOST[:PORT]/PATH, redis://HOST/CHANNEL, nats://HOST/SUBJECT; {topic} stands for a topic's name
+    /// Where to connect: ws://HOST[:PORT]/PATH, http:// for the same, redis://HOST/CHANNEL, nats://HOST/SUBJECT; {topic} stands for a
+    /// topic's name
     pub url: String,
     /// How subscribers are spoken to; the URL's scheme says it where this doesn't
     #[arg(long, value_enum, value_name = "PROTOCOL")]
@@ -126,6 +134,12 @@ impl Common {
     /// A stage without a warm-up.
     pub fn stage_at_once(&self, what: &'static str, start: Nanos) -> Stage {
         Stage::between(self.pid, what, start, start + clock::length(self.duration.duration()))
+    }
+
+    /// The same in which nothing is looked at, and nothing shown.
+    pub fn stage_unseen(&self, start: Nanos) -> Stage {
+        let from = start + clock::length(self.warmup.duration());
+        Stage::unseen(from, from + clock::length(self.duration.duration()))
     }
 
     /// As long as a warm-up, of which nothing is reported.
