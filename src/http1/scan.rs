@@ -77,14 +77,8 @@ impl SectionScan {
         if self.are_plain(line) { line.len() } else { line.iter().take_while(|byte| self.is_plain(**byte)).count() }
     }
 
-    /// Block by block, which the compiler makes a few instructions each; the last block may lie over the one before it.
     fn are_plain(&self, line: &[u8]) -> bool {
-        let are_plain = |bytes: &[u8]| bytes.iter().fold(true, |all, byte| all & self.is_plain(*byte));
-        let (blocks, _) = line.as_chunks::<16>();
-        match line.last_chunk::<16>() {
-            Some(last) => blocks.iter().chain([last]).all(|block| are_plain(block)),
-            None => are_plain(line),
-        }
+        if self.line == Line::Request { all(line, is_request_byte) } else { all(line, is_field_byte) }
     }
 
     /// Takes a byte that is not the inside of a line; true at the end of the section.
@@ -135,8 +129,31 @@ impl SectionScan {
     fn is_plain(&self, byte: u8) -> bool {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
-        if self.line == Line::Request { matches!(byte, b' '..=b'~') } else { is_field_byte(byte) }
+        if self.line == Line::Request { is_request_byte(byte) } else { is_field_byte(byte) }
     }
+}
+
+/// Whether all are of a kind: block by block, which the compiler makes a few instructions each; the last block may lie over the one
+/// before it.
+#[inline]
+fn all(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + bytes.len());
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    let in_block = |block: &[u8; 16]| {
+        let mut all = true;
+        for byte in block {
+            all &= is(*byte);
+        }
+        all
+    };
+    let in_rest = || bytes.last_chunk().map_or_else(|| rest.iter().all(|byte| is(*byte)), in_block);
+    blocks.iter().all(in_block) && in_rest()
+}
+
+/// Whether the inside of a request line may be `byte`.
+const fn is_request_byte(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
 }
 
 /// Whether a token (RFC 9110 section 5.6.2) may contain `byte`.
