@@ -16,7 +16,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use super::history::{History, Keep};
-use super::{Append, AppendError, Engine, EngineEvent, Extent, Read};
+use super::{Append, AppendError, Engine, EngineEvent, Extent, Read, Submission};
 use crate::class::Classes;
 use crate::frame::{ClassId, Epoch, Position, Publication, Topic};
 use crate::limits::{GiveBack, Tick};
@@ -164,13 +164,13 @@ impl<R> MemoryEngine<R> {
         Ok((topic, position, class))
     }
 
-    /// Keeps a publication as its topic's class says; the oldest of all topics make room for it.
-    fn keep(&mut self, publication: &Arc<Publication>) {
+    /// Keeps a publication as its topic's class says, for `ttl` at most; the oldest of all topics make room for it.
+    fn keep(&mut self, publication: &Arc<Publication>, ttl: Option<Duration>) {
         let Self { topics, kept, .. } = self;
         let topic = &publication.topic;
-        let Some(life) = topics.get_mut(topic.as_str()).filter(|life| life.keep.publications > 0) else { return };
+        let Some(life) = topics.get_mut(topic.as_str()) else { return };
         let keep = life.keep;
-        kept.change(topic, &mut life.history, |history| history.push(Arc::clone(publication), keep));
+        kept.change(topic, &mut life.history, |history| history.push(Arc::clone(publication), keep, ttl));
         if let Some(at) = life.history.due(keep).filter(|at| *at < life.looked_at) {
             self.schedule(topic, at);
         }
@@ -230,7 +230,7 @@ impl<R> MemoryEngine<R> {
 
 impl<R> Engine<R> for MemoryEngine<R> {
     fn append(&mut self, append: Append<R>) {
-        let Append { request, topic, payload, at_ms, numbered_ns, forms } = append;
+        let Append { request, submission: Submission { topic, payload, terms }, at_ms, numbered_ns, forms } = append;
         let numbered = self.number(topic, Tick::from_nanoseconds(numbered_ns));
         let result = numbered.as_ref().map(|(_, position, _)| *position).map_err(|error| *error);
         self.events.push_back(EngineEvent::Appended { request, result });
@@ -238,7 +238,7 @@ impl<R> Engine<R> for MemoryEngine<R> {
             let mut publication = Publication::new(topic, position, at_ms, numbered_ns, payload, forms);
             publication.class = class;
             let publication = Arc::new(publication);
-            self.keep(&publication);
+            self.keep(&publication, terms.and_then(|terms| terms.ttl));
             self.events.push_back(EngineEvent::Published { publication });
         }
     }

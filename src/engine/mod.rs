@@ -14,10 +14,12 @@
 //!
 //! The `Published` events of one topic come in the order of their offsets; handing out on anything else would break the order.
 
+mod brief;
 mod history;
 mod memory;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use memory::{MemoryEngine, TOPIC_LINGER};
 
@@ -62,16 +64,33 @@ pub trait Engine<R> {
 pub struct Append<R> {
     /// The caller's token.
     pub request: R,
-    /// Where it is published.
-    pub topic: Topic,
-    /// What is published, checked and framed.
-    pub payload: Payload,
+    /// What is published, where and how.
+    pub submission: Submission,
     /// The time of day, in milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// The driver's monotonic clock, in nanoseconds.
     pub numbered_ns: u64,
     /// The wire forms that subscribers need.
     pub forms: Forms,
+}
+
+/// What a publisher hands in.
+#[derive(Debug)]
+pub struct Submission {
+    /// Where it is published.
+    pub topic: Topic,
+    /// What is published, checked and framed.
+    pub payload: Payload,
+    /// What its publisher asks for beside; few ask for anything.
+    pub terms: Option<Box<Terms>>,
+}
+
+/// What a publisher may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How long the publication may be kept, if not as long as its topic's class says; zero is not at all: it goes to whoever is
+    /// subscribed, and nobody ever reads it back.
+    pub ttl: Option<Duration>,
 }
 
 /// What is to be read of a topic.
@@ -98,6 +117,8 @@ pub struct Page {
     pub position: Position,
     /// The offset of the topic's newest publication when this was read, kept or not.
     pub newest: u64,
+    /// The newest offset that had to go by the bounds of the topic's class; 0 if there is none.
+    pub lost: u64,
     /// The topic had nothing more when this was read.
     pub is_last: bool,
     /// What is missing before the first of them.
@@ -108,9 +129,8 @@ impl Page {
     /// What is missing of what came behind `newest`, for a reader who had not asked for anything before it.
     #[must_use]
     pub fn gap_behind(&self, newest: u64) -> Option<Gap> {
-        let first = self.publications.first().map_or(self.position.offset + 1, |publication| publication.position.offset);
         let at = |offset| Position { offset, ..self.position };
-        (first > newest + 1).then(|| Gap { from: at(newest), to: at(first - 1), reason: GapReason::Trimmed })
+        (self.lost > newest).then(|| Gap { from: at(newest), to: at(self.lost), reason: GapReason::Trimmed })
     }
 }
 

@@ -20,6 +20,7 @@ mod query;
 mod question;
 pub mod refusals;
 mod subscribe;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod topics;
@@ -33,9 +34,10 @@ pub use admin::{AdminAction, live, metrics, ready, route_admin};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
 pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
-pub use topics::{information, published};
+pub use topics::{information, kept_for, published};
 
 use crate::auth::{self, Asker};
+use crate::engine::Terms;
 use crate::frame::{Kind, Topic};
 use crate::http1::{Body, Head, Method, Response};
 use crate::metrics::Handler;
@@ -78,6 +80,8 @@ pub enum Action {
         topic: Topic,
         /// What the body is said to be; the worker checks it with [`crate::frame::Payload::new`].
         kind: Kind,
+        /// What its publisher asks for beside.
+        terms: Option<Box<Terms>>,
     },
     /// Make the connection a WebSocket or an event stream, once its subscriptions are in force.
     Subscribe(Box<Subscribe>),

@@ -215,6 +215,12 @@ pub(super) fn bad_parameter(name: &str, value: &str, fix: &'static str) -> Respo
     refuse("bad-parameter", 400, "A parameter has an unknown value", &detail, fix)
 }
 
+/// 400: TTL is no number of seconds.
+pub(super) fn bad_ttl(value: &str) -> Response {
+    let detail = format!("TTL is {}.", quoted(value));
+    refuse("bad-ttl", 400, "The time to live cannot be read", &detail, "Send one TTL: whole seconds, such as 30, or 0.")
+}
+
 /// 403: the page the request comes from may not speak to this server.
 pub(super) fn origin_refused(origin: &str) -> Response {
     let detail = format!("Pages of the origin {} may not speak to this server.", quoted(origin));
@@ -367,6 +373,7 @@ mod tests {
             envelope_needed(),
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
+            bad_ttl("x"),
             origin_refused("null"),
             forbidden("subscribe"),
             content_encoding("gzip"),

@@ -1,5 +1,7 @@
 //! `/topics/NAME` and `/topics?topic=A&topic=B`: which way to subscribe it is, or to publish, or to ask.
 
+use std::time::Duration;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
@@ -7,6 +9,7 @@ use super::kind::body_kind;
 use super::query::Query;
 use super::question::Question;
 use super::subscribe::{StreamKind, by_poll, by_stream, by_websocket, topics, wait, wants_events};
+use super::terms::terms;
 use super::{Action, json, refusals};
 use crate::frame::{Cursor, Epoch, Position, Topic};
 use crate::http1::Response;
@@ -54,7 +57,7 @@ pub(super) fn post(question: &Question<'_>, name: &str) -> Result<Action, Respon
         return Err(refusals::forbidden("publish"));
     }
     let topic = Topic::from_path(name).map_err(|error| refusals::topic_error(name, error))?;
-    Ok(Action::Publish { topic, kind: body_kind(question.head)? })
+    Ok(Action::Publish { topic, kind: body_kind(question.head)?, terms: terms(question.head)? })
 }
 
 /// Where the client found us, without a slash at the end: what it can use again, pasted into a shell.
@@ -86,6 +89,15 @@ pub fn published(topic: &Topic, position: Position, subscribers: u64) -> Respons
     let Position { epoch, offset } = position;
     let (topic, cursor, epoch) = (topic.as_str(), Cursor(position).to_string(), epoch.as_str());
     json(&Published { topic, cursor, epoch, offset, subscribers })
+}
+
+/// Adds for how long the publication is kept, where its publisher said for how long it may be (RFC 8030 section 5.2).
+#[must_use]
+pub fn kept_for(response: Response, ttl: Option<Duration>) -> Response {
+    match ttl {
+        Some(ttl) if response.status == 200 => response.header("TTL", ttl.as_secs().to_string()),
+        _ => response,
+    }
 }
 
 #[derive(Serialize)]
@@ -152,7 +164,7 @@ mod tests {
     #[test]
     fn a_post_publishes_under_the_kind_it_says() {
         let ask = Ask::new("POST", "/topics/a/b").header("Content-Type", "application/json");
-        let Action::Publish { topic, kind } = ask.action() else { panic!() };
+        let Action::Publish { topic, kind, terms: None } = ask.action() else { panic!() };
         assert_eq!((topic.as_str(), kind), ("a/b", Kind::Json));
         for (target, expected) in [
             ("/topics/", (400, "bad-topic")),

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{AppendError, Extent};
+use crate::engine::{AppendError, Extent, Submission};
 use crate::frame::{Payload, Position, Topic};
 use crate::hub::Interest;
 use crate::io::{Driver, Store};
@@ -56,12 +56,21 @@ impl<D: Driver> Core<D> {
     /// # Errors
     /// Gives topic and payload back if there is no credit.
     pub(super) fn request_publish(&mut self, asker: Asker, topic: Topic, payload: Payload) -> Result<(), (Topic, Payload)> {
-        let home = self.home_of(topic.as_str());
+        let submission = Submission { topic, payload, terms: None };
+        self.submit(asker, submission).map_err(|submission| (submission.topic, submission.payload))
+    }
+
+    /// Asks the topic's home worker to publish on its publisher's terms.
+    ///
+    /// # Errors
+    /// Gives it back if there is no credit.
+    pub(super) fn submit(&mut self, asker: Asker, submission: Submission) -> Result<(), Submission> {
+        let home = self.home_of(submission.topic.as_str());
         if !self.has_credit(home) {
-            return Err((topic, payload));
+            return Err(submission);
         }
-        self.request(home, Request::Publish { asker, topic, payload }).map_err(|request| match request {
-            Request::Publish { topic, payload, .. } => (topic, payload),
+        self.request(home, Request::Publish { asker, submission }).map_err(|request| match request {
+            Request::Publish { submission, .. } => submission,
             _ => unreachable!("a refused request comes back as it was"),
         })
     }
@@ -177,7 +186,7 @@ impl<D: Driver> Core<D> {
         }
         let Some(pending) = self.asked(asker) else { return };
         let response = match result {
-            Ok((position, subscribers)) => routes::published(topic, position, subscribers),
+            Ok((position, subscribers)) => routes::kept_for(routes::published(topic, position, subscribers), pending.kept_for),
             Err(AppendError::TooManyTopics { topics_max }) => refusals::too_many_topics(topics_max as u64),
         };
         self.answer(store, asker.token.slot, response, &pending);
@@ -203,12 +212,12 @@ impl<D: Driver> Core<D> {
         while self.has_credit(home)
             && let Some(waiter) = self.waiting[home].pop_front()
         {
-            let (asker, publication) = match waiter {
-                Waiter::Message(asker, topic, payload) => (asker, Some((topic, payload))),
+            let (asker, submission) = match waiter {
+                Waiter::Message(asker, topic, payload) => (asker, Some(Submission { topic, payload, terms: None })),
                 Waiter::Post(asker, _) => (asker, self.take_posted(asker)),
             };
-            let Some((topic, payload)) = publication else { continue };
-            let sent = self.request_publish(asker, topic, payload);
+            let Some(submission) = submission else { continue };
+            let sent = self.submit(asker, submission);
             assert!(sent.is_ok(), "there was a credit, and the topic has one home");
             if asker.source == Source::WebSocket {
                 self.message_sent(asker.token);
@@ -217,10 +226,10 @@ impl<D: Driver> Core<D> {
     }
 
     /// The publication of a POST that still waits.
-    fn take_posted(&mut self, asker: Asker) -> Option<(Topic, Payload)> {
+    fn take_posted(&mut self, asker: Asker) -> Option<Submission> {
         let pending = self.connection(asker.token)?.http()?.pending.as_mut().filter(|pending| pending.number == asker.number)?;
         match std::mem::replace(&mut pending.action, Do::Asked) {
-            Do::Publish(topic, payload) => Some((topic, payload)),
+            Do::Publish(submission) => Some(submission),
             other => {
                 pending.action = other;
                 None

@@ -1,7 +1,10 @@
 //! One client socket and its protocol state. What is hot is small and inline; what is rare is boxed and returned.
 
+use std::time::Duration;
+
 use bitfield_struct::bitfield;
 
+use crate::engine::Submission;
 use crate::frame::Kind;
 use crate::http1;
 use crate::io::Token;
@@ -154,6 +157,8 @@ pub struct Pending {
     pub handler: crate::metrics::Handler,
     /// It asks for an event stream, which a passing refusal must not end for good.
     pub wants_events: bool,
+    /// For how long what it publishes is kept, if it says for how long that may be.
+    pub kept_for: Option<Duration>,
 }
 
 /// What a request asks for.
@@ -164,7 +169,7 @@ pub enum Do {
     /// On the admin listener.
     Admin(AdminAction),
     /// The publication waits for a credit of its home worker.
-    Publish(crate::frame::Topic, crate::frame::Payload),
+    Publish(Submission),
     /// The home worker was asked about this topic, on behalf of a client that reached us at this origin.
     Inform(String),
     /// The publication was sent; its answer finds the request here.

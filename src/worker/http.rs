@@ -1,6 +1,9 @@
 //! What the events of HTTP do: a head is routed, a complete body starts the request's work, an answer ends it.
 
-use crate::frame::{Payload, PayloadError, Topic};
+use std::time::Duration;
+
+use crate::engine::Submission;
+use crate::frame::{Payload, PayloadError};
 use crate::http1::{self, Answering, BodyPlan, Event, Head, HttpError, Response};
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
@@ -138,8 +141,8 @@ impl<D: Driver> Core<D> {
         }
         match std::mem::replace(&mut pending.action, Do::Asked) {
             Do::Public(Action::Respond(response)) => self.answer(store, slot, response, &pending),
-            Do::Public(Action::Publish { topic, .. }) => match payload {
-                Some(Ok(payload)) => self.publish_posted(store, slot, pending, topic, payload),
+            Do::Public(Action::Publish { topic, terms, .. }) => match payload {
+                Some(Ok(payload)) => self.publish_posted(store, slot, pending, Submission { topic, payload, terms }),
                 Some(Err(error)) => self.answer(store, slot, refusals::payload_error(&error), &pending),
                 None => self.answer(store, slot, refusals::internal(), &pending),
             },
@@ -150,7 +153,7 @@ impl<D: Driver> Core<D> {
                 let response = self.admin(action);
                 self.answer(store, slot, response, &pending);
             }
-            Do::Publish(..) | Do::Inform(_) | Do::Asked | Do::Poll => {}
+            Do::Publish(_) | Do::Inform(_) | Do::Asked | Do::Poll => {}
         }
     }
 
@@ -186,23 +189,32 @@ impl<D: Driver> Core<D> {
     }
 
     /// Sends a POST's publication to its home worker, or keeps it until there is a credit.
-    pub(super) fn publish_posted(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic, payload: Payload) {
+    fn publish_posted(&mut self, store: &mut Store, slot: u32, mut pending: Pending, submission: Submission) {
         if self.shared.phase() >= Phase::Draining {
             return self.answer(store, slot, refusals::draining(), &pending);
         }
-        if self.is_line_full(self.home_of(topic.as_str())) {
+        let home = self.home_of(submission.topic.as_str());
+        if self.is_line_full(home) {
             return self.answer(store, slot, refusals::publish_timeout(), &pending);
         }
+        pending.kept_for = self.kept_for(&submission);
         let asker = self.asker(slot, pending.number, Source::Post);
         let due = self.tick.after(self.options.publish_timeout);
-        pending.action = match self.request_publish(asker, topic, payload) {
+        pending.action = match self.submit(asker, submission) {
             Ok(()) => Do::Asked,
-            Err((topic, payload)) => {
-                self.wait_for_credit(Waiter::Post(asker, self.home_of(topic.as_str())));
-                Do::Publish(topic, payload)
+            Err(submission) => {
+                self.wait_for_credit(Waiter::Post(asker, home));
+                Do::Publish(submission)
             }
         };
         self.wait_for_answer(slot, pending, due);
+    }
+
+    /// For how long a publication is kept at most, if its publisher says for how long it may be.
+    fn kept_for(&self, submission: &Submission) -> Option<Duration> {
+        let ttl = submission.terms.as_ref()?.ttl?;
+        let history = self.options.classes.of(submission.topic.as_str()).history;
+        Some(if history.size == 0 { Duration::ZERO } else { ttl.min(history.ttl) })
     }
 
     /// The request waits for its home worker, and nothing more is parsed until the answer is in the outbox.
@@ -258,6 +270,7 @@ impl<D: Driver> Core<D> {
             cors: Cors::default(),
             handler: Handler::Other,
             wants_events: false,
+            kept_for: None,
         });
         self.connections[slot as usize].cause.get_or_insert(cause);
         self.answer(store, slot, response.close(), &pending);
@@ -283,12 +296,13 @@ fn understand(head: &Head<'_>, number: u16, facts: Facts, options: &routes::Opti
             cors: Cors::default(),
             handler: Handler::Admin,
             wants_events: false,
+            kept_for: None,
         };
     }
     let request =
         routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, drain: facts.drain };
     let Routed { action, cors, handler, wants_events } = routes::route(&request, options);
-    Pending { action: Do::Public(action), number, answering, cors, handler, wants_events }
+    Pending { action: Do::Public(action), number, answering, cors, handler, wants_events, kept_for: None }
 }
 
 impl Http {

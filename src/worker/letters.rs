@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Extent, Page};
-use crate::frame::{Forms, Payload, Position, Publication, Since, Topic};
+use crate::engine::{AppendError, Extent, Page, Submission};
+use crate::frame::{Forms, Position, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
 
@@ -16,10 +16,8 @@ pub enum Request<S> {
     Publish {
         /// Who gets the answer.
         asker: Asker,
-        /// The topic.
-        topic: Topic,
-        /// The payload, checked and framed.
-        payload: Payload,
+        /// What is to be published.
+        submission: Submission,
     },
     /// These are the forms my subscribers of the topic need.
     Interest {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::class::{Class, History, Presence, SlowConsumer};
+use crate::engine::Terms;
 use crate::frame::{Form, Forms, Kind, Payload, Since};
 use crate::limits::TICK_MS;
 
@@ -26,10 +27,21 @@ fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
 }
 
 fn append(engine: &mut MemoryEngine<u32>, request: u32, name: &str, now: Tick) -> Result<Position, AppendError> {
+    append_with(engine, request, name, now, Terms::default())
+}
+
+fn append_with(
+    engine: &mut MemoryEngine<u32>,
+    request: u32,
+    name: &str,
+    now: Tick,
+    terms: Terms,
+) -> Result<Position, AppendError> {
     let payload = Payload::new(Kind::Text, b"hello").unwrap();
     let numbered_ns = u64::from(now.0) * TICK_MS * 1_000_000;
     let forms = Forms::NONE.with(Form::WsEnvelope);
-    engine.append(Append { request, topic: topic(name), payload, at_ms: 5, numbered_ns, forms });
+    let submission = Submission { topic: topic(name), payload, terms: Some(Box::new(terms)) };
+    engine.append(Append { request, submission, at_ms: 5, numbered_ns, forms });
     let Some(EngineEvent::Appended { request: answered, result }) = engine.poll() else { panic!("no answer") };
     assert_eq!(answered, request);
     if let Ok(position) = result {
@@ -187,6 +199,26 @@ fn much_that_is_too_old_goes_a_piece_at_a_time() {
         engine.expire(due);
     }
     assert_eq!(kept(&mut engine, "chat", due).len(), 0);
+}
+
+#[test]
+fn a_publishers_time_holds_within_the_classs() {
+    let mut engine = keeping(9, 9, Tick(100));
+    let terms = |ticks: u64| Terms { ttl: Some(Duration::from_millis(ticks * TICK_MS)) };
+    for ticks in [0, 10, 50, 1000] {
+        append_with(&mut engine, 0, "chat", Tick(0), terms(ticks)).unwrap();
+    }
+    append(&mut engine, 0, "chat", Tick(0)).unwrap();
+    assert_eq!(kept(&mut engine, "chat", Tick(9)), [2, 3, 4, 5]);
+    assert_eq!(kept(&mut engine, "chat", Tick(10)), [3, 4, 5], "over at once, whenever it is cleared away");
+    let mut dues = Vec::new();
+    while engine.history_bytes() > 0 {
+        let due = engine.poll_timeout().unwrap();
+        dues.push((due, kept(&mut engine, "chat", Tick(due.0 - 1)).len()));
+        engine.expire(due);
+    }
+    assert_eq!(dues, [(Tick(11), 3), (Tick(51), 2), (Tick(101), 2)]);
+    assert_eq!(engine.extent("chat").map(|extent| (extent.first, extent.last)), Some((6, 5)));
 }
 
 #[test]
