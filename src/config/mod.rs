@@ -145,6 +145,12 @@ pub struct Config {
     /// Bytes kept of all topics; each worker takes its share
     #[arg(long, help_heading = DELIVERY, value_name = "SIZE", default_value = "256MiB")]
     pub history_memory: ByteSize,
+    /// Idempotency keys each worker remembers, 1 to 10000000; the oldest goes
+    #[arg(long, help_heading = DELIVERY, value_name = "N", default_value = "100000", value_parser = choice::whole_number)]
+    pub idempotency_keys: u32,
+    /// Time an idempotency key is remembered, 1s to 24h
+    #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "5m")]
+    pub idempotency_ttl: TimeSpan,
     /// What differs for the topics of a pattern, repeatable, the first match holds: 'prices/*;history-size=1;slow-consumer=latest', with
     /// the keys history-size, history-ttl, history-bytes and slow-consumer
     #[arg(long, help_heading = DELIVERY, value_name = "RULE", value_delimiter = ',')]
@@ -248,6 +254,8 @@ impl Default for Config {
             history_ttl: TimeSpan::seconds(300),
             history_bytes: ByteSize::mib(1),
             history_memory: ByteSize::mib(256),
+            idempotency_keys: 100_000,
+            idempotency_ttl: TimeSpan::seconds(300),
             topic_class: Vec::new(),
             backlog: 4096,
             accept_batch: 64,

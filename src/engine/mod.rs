@@ -7,7 +7,7 @@
 //! ```text
 //!                      +--> Appended { request, position | error }   answers the publisher
 //! append(request) -----+
-//!                      +--> Published { publication }                is handed out to subscribers
+//!                      +--> Published { publication }                is handed out to subscribers, unless it came before
 //!
 //! read(request) -----------> Read { request, page | error }             what is kept behind a position
 //! ```
@@ -16,12 +16,14 @@
 
 mod brief;
 mod history;
+mod idempotency;
 mod memory;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use memory::{MemoryEngine, TOPIC_LINGER};
+pub use idempotency::{IdempotencyKey, KeyError};
+pub use memory::{Limits, MemoryEngine, TOPIC_LINGER};
 
 use serde::Serialize;
 
@@ -91,6 +93,8 @@ pub struct Terms {
     /// How long the publication may be kept, if not as long as its topic's class says; zero is not at all: it goes to whoever is
     /// subscribed, and nobody ever reads it back.
     pub ttl: Option<Duration>,
+    /// The publisher's name for this publication: the same one again is not published again, but answered as the first was.
+    pub key: Option<IdempotencyKey>,
 }
 
 /// What is to be read of a topic.
@@ -198,14 +202,23 @@ pub enum EngineEvent<R> {
     Appended {
         /// The token of the append.
         request: R,
-        /// Its number, or why it has none.
-        result: Result<Position, AppendError>,
+        /// Where it stands, or why it does not.
+        result: Result<Appended, AppendError>,
     },
     /// A publication is numbered and kept as its topic demands: now it may be handed out.
     Published {
         /// It, in the forms asked for.
         publication: Arc<Publication>,
     },
+}
+
+/// Where a publication stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its number.
+    pub position: Position,
+    /// It had that already: it came before under the same key, and is not published again.
+    pub is_repeated: bool,
 }
 
 /// The life of a topic and what is kept of it.
@@ -228,14 +241,19 @@ pub enum AppendError {
         /// The limit that was reached, in topics.
         topics_max: usize,
     },
+    /// Another payload was published on this topic under the same key.
+    #[error("the key was used for another publication on this topic")]
+    KeyReused,
 }
 
 impl AppendError {
-    /// The status of the answer (RFC 9110 section 15.6.4): a topic may end at any time, so it is worth coming back.
+    /// The status of the answer. RFC 9110 section 15.6.4: a topic may end at any time, so it is worth coming back. Section 15.5.21, and
+    /// the draft of Idempotency-Key: it is not.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
             Self::TooManyTopics { .. } => 503,
+            Self::KeyReused => 422,
         }
     }
 }

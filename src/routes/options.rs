@@ -68,6 +68,8 @@ pub struct Timeouts {
     pub close_timeout_ms: u64,
     /// `--publish-timeout`: until a POST is told 503.
     pub publish_timeout_ms: u64,
+    /// `--idempotency-ttl`: how long a key is remembered.
+    pub idempotency_ttl_ms: u64,
     /// `--ping-interval`: silence before the server asks whether the client is there. 0 is never.
     pub ping_ms: u64,
     /// `--pong-timeout`: silence after that before it is taken for lost.
@@ -83,6 +85,7 @@ impl Default for Timeouts {
             write_timeout_ms: 10_000,
             close_timeout_ms: 5_000,
             publish_timeout_ms: 5_000,
+            idempotency_ttl_ms: 300_000,
             ping_ms: 25_000,
             pong_timeout_ms: 10_000,
         }

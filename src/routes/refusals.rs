@@ -2,6 +2,7 @@
 //!
 //! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
 
+use crate::engine::{AppendError, IdempotencyKey, KeyError};
 use crate::frame::{PayloadError, TopicError};
 use crate::http1::{Problem, Response};
 
@@ -30,8 +31,7 @@ pub fn draining() -> Response {
 }
 
 /// 503: the home worker has its share of `--max-topics`, and the topic is not among those that live.
-#[must_use]
-pub fn too_many_topics(topics_max: u64) -> Response {
+fn too_many_topics(topics_max: u64) -> Response {
     let detail = format!("The worker of this topic has {topics_max} topics, which is its share of --max-topics.");
     let fix = "Use a topic that exists, wait until one is forgotten, or raise --max-topics.";
     let limits = vec![("limit_topics", topics_max)];
@@ -221,6 +221,30 @@ pub(super) fn bad_ttl(value: &str) -> Response {
     refuse("bad-ttl", 400, "The time to live cannot be read", &detail, "Send one TTL: whole seconds, such as 30, or 0.")
 }
 
+/// 400: Idempotency-Key is no key.
+pub(super) fn bad_idempotency_key(value: &str) -> Response {
+    let detail = format!("Idempotency-Key is {}; {KeyError}.", quoted(value));
+    let limits = vec![("limit_bytes", IdempotencyKey::BYTES_MAX as u64)];
+    let fix = "Send one key, such as a UUID, and the same one when you send the same publication again.";
+    refuse_with("bad-idempotency-key", 400, "The Idempotency-Key cannot be read", &detail, fix, limits)
+}
+
+/// 422: the key was used on the topic for another body. The title is that of the draft.
+fn idempotency_key_reused() -> Response {
+    let detail = "Another body was published on this topic under the same Idempotency-Key.";
+    let fix = "Send each publication under a key of its own, and only the same one again under the same key.";
+    refuse("idempotency-key-reused", 422, "Idempotency-Key is already used", detail, fix)
+}
+
+/// The engine's refusal of a publication or a topic.
+#[must_use]
+pub fn append_error(error: AppendError) -> Response {
+    match error {
+        AppendError::TooManyTopics { topics_max } => too_many_topics(topics_max as u64),
+        AppendError::KeyReused => idempotency_key_reused(),
+    }
+}
+
 /// 403: the page the request comes from may not speak to this server.
 pub(super) fn origin_refused(origin: &str) -> Response {
     let detail = format!("Pages of the origin {} may not speak to this server.", quoted(origin));
@@ -322,6 +346,13 @@ mod tests {
     }
 
     #[test]
+    fn an_engines_refusal_has_the_engines_status() {
+        for error in [AppendError::TooManyTopics { topics_max: 7 }, AppendError::KeyReused] {
+            assert_eq!(append_error(error).status, error.status());
+        }
+    }
+
+    #[test]
     fn a_broken_body_is_told_where_it_breaks() {
         let error = PayloadError::NotJson("expected value at line 1 column 5".into());
         let told = problem(&payload_error(&error));
@@ -374,6 +405,8 @@ mod tests {
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
             bad_ttl("x"),
+            bad_idempotency_key("x"),
+            append_error(AppendError::KeyReused),
             origin_refused("null"),
             forbidden("subscribe"),
             content_encoding("gzip"),

@@ -1,14 +1,14 @@
-//! What a publisher asks for in the headers of its POST: how long its publication may be kept.
+//! What a publisher asks for in the headers of its POST: how long its publication may be kept, and under which key it may come again.
 
 use std::time::Duration;
 
 use super::refusals;
-use crate::engine::Terms;
+use crate::engine::{IdempotencyKey, Terms};
 use crate::http1::{Head, Response};
 
 /// What the head of a POST asks for; `None` if that is nothing.
 pub(super) fn terms(head: &Head<'_>) -> Result<Option<Box<Terms>>, Response> {
-    let terms = Terms { ttl: ttl(head)? };
+    let terms = Terms { ttl: ttl(head)?, key: key(head)? };
     Ok((terms != Terms::default()).then(|| Box::new(terms)))
 }
 
@@ -20,6 +20,12 @@ fn ttl(head: &Head<'_>) -> Result<Option<Duration>, Response> {
     }
     // More than a number holds is as long as may be.
     Ok(Some(seconds(value.parse().unwrap_or(u64::MAX))))
+}
+
+/// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07 section 2.1).
+fn key(head: &Head<'_>) -> Result<Option<IdempotencyKey>, Response> {
+    let value = only(head, "Idempotency-Key").map_err(|value| refusals::bad_idempotency_key(&value))?;
+    value.map(|value| value.parse().map_err(|_| refusals::bad_idempotency_key(value))).transpose()
 }
 
 /// A time to live. All beyond 136 years is one.
@@ -61,5 +67,16 @@ mod tests {
             assert_eq!(of(post().header("TTL", value)), Err("bad-ttl".into()), "{value:?}");
         }
         assert_eq!(of(post().header("TTL", "5").header("ttl", "5")), Err("bad-ttl".into()));
+    }
+
+    #[test]
+    fn a_key_stands_there_once() {
+        let terms = of(post().header("Idempotency-Key", "\"k 1\"").header("TTL", "5")).unwrap().unwrap();
+        assert_eq!((terms.key.unwrap().as_str(), terms.ttl), ("k 1", Some(Duration::from_secs(5))));
+        for value in ["", "a b", "\"", &"k".repeat(256), "\u{e9}"] {
+            assert_eq!(of(post().header("Idempotency-Key", value)), Err("bad-idempotency-key".into()), "{value:?}");
+        }
+        let twice = post().header("Idempotency-Key", "a").header("Idempotency-Key", "a");
+        assert_eq!(of(twice), Err("bad-idempotency-key".into()));
     }
 }

@@ -11,6 +11,7 @@ use super::question::Question;
 use super::subscribe::{StreamKind, by_poll, by_stream, by_websocket, topics, wait, wants_events};
 use super::terms::terms;
 use super::{Action, json, refusals};
+use crate::engine::Appended;
 use crate::frame::{Cursor, Epoch, Position, Topic};
 use crate::http1::Response;
 use crate::ws::Intent;
@@ -84,11 +85,14 @@ struct Published<'a> {
 }
 
 /// 200 for a publication that was numbered and handed out; `subscribers` as its home worker last knew.
+/// One that comes again under its key is told so.
 #[must_use]
-pub fn published(topic: &Topic, position: Position, subscribers: u64) -> Response {
+pub fn published(topic: &Topic, appended: Appended, subscribers: u64) -> Response {
+    let Appended { position, is_repeated } = appended;
     let Position { epoch, offset } = position;
     let (topic, cursor, epoch) = (topic.as_str(), Cursor(position).to_string(), epoch.as_str());
-    json(&Published { topic, cursor, epoch, offset, subscribers })
+    let response = json(&Published { topic, cursor, epoch, offset, subscribers });
+    if is_repeated { response.header("Idempotency-Replayed", "true") } else { response }
 }
 
 /// Adds for how long the publication is kept, where its publisher said for how long it may be (RFC 8030 section 5.2).
@@ -143,7 +147,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 mod tests {
     use super::*;
     use crate::frame::Kind;
-    use crate::routes::testing::Ask;
+    use crate::routes::testing::{Ask, header};
 
     #[test]
     fn information_knows_where_it_was_asked_for() {
@@ -185,9 +189,12 @@ mod tests {
     #[test]
     fn the_answer_to_a_publication_has_exactly_these_members() {
         let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 1043 };
-        let answer = published(&Topic::new("say \"hi\"").unwrap(), position, 17);
+        let topic = Topic::new("say \"hi\"").unwrap();
+        let answer = published(&topic, Appended { position, is_repeated: false }, 17);
         let body = r#"{"topic":"say \"hi\"","cursor":"k3Vq.1043","epoch":"k3Vq","offset":1043,"subscribers":17}"#;
-        assert_eq!((answer.status, text(&answer)), (200, body));
+        assert_eq!((answer.status, text(&answer), header(&answer, "Idempotency-Replayed")), (200, body, None));
+        let again = published(&topic, Appended { position, is_repeated: true }, 17);
+        assert_eq!((again.status, text(&again), header(&again, "Idempotency-Replayed")), (200, body, Some("true")));
     }
 
     #[test]

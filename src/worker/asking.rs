@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{AppendError, Extent, Submission};
-use crate::frame::{Payload, Position, Topic};
+use crate::engine::{AppendError, Appended, Extent, Submission};
+use crate::frame::{Payload, Topic};
 use crate::hub::Interest;
 use crate::io::{Driver, Store};
 use crate::metrics::{Cause, Source};
@@ -139,11 +139,10 @@ impl<D: Driver> Core<D> {
 
     /// A topic has no room: the connections that wait for it are told so.
     fn interest_refused(&mut self, store: &mut Store, topic: &Topic, error: AppendError) {
-        let AppendError::TooManyTopics { topics_max } = error;
         let refused: Vec<u32> = self.hub.subscribers(topic.as_str()).iter().map(|subscriber| subscriber.slot).collect();
         for slot in refused {
             if self.connections[slot as usize].flags.corked() {
-                self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
+                self.refuse_upgrade(store, slot, refusals::append_error(error), Cause::Limit);
             }
         }
     }
@@ -176,9 +175,9 @@ impl<D: Driver> Core<D> {
         self.next_in_line(home);
     }
 
-    /// A publication was numbered, or refused.
-    fn published(&mut self, store: &mut Store, asker: Asker, topic: &Topic, result: Result<(Position, u64), AppendError>) {
-        if result.is_ok() {
+    /// A publication was numbered, or had been, or was refused.
+    fn published(&mut self, store: &mut Store, asker: Asker, topic: &Topic, result: Result<(Appended, u64), AppendError>) {
+        if result.as_ref().is_ok_and(|(appended, _)| !appended.is_repeated) {
             self.metrics().messages_published.of(asker.source).add(1);
         }
         if asker.source == Source::WebSocket {
@@ -186,8 +185,8 @@ impl<D: Driver> Core<D> {
         }
         let Some(pending) = self.asked(asker) else { return };
         let response = match result {
-            Ok((position, subscribers)) => routes::kept_for(routes::published(topic, position, subscribers), pending.kept_for),
-            Err(AppendError::TooManyTopics { topics_max }) => refusals::too_many_topics(topics_max as u64),
+            Ok((appended, subscribers)) => routes::kept_for(routes::published(topic, appended, subscribers), pending.kept_for),
+            Err(error) => refusals::append_error(error),
         };
         self.answer(store, asker.token.slot, response, &pending);
         self.resume_later(asker.token);

@@ -144,7 +144,7 @@ impl<D: Driver> Core<D> {
         }
         for (asker, topic, result) in answers.drain(..) {
             let subscribers = self.interests.subscribers(topic.as_str());
-            let result = result.map(|position| (position, subscribers));
+            let result = result.map(|appended| (appended, subscribers));
             self.reply(driver, asker.worker, Delivery::Published { asker, topic, result });
         }
         self.answers = answers;

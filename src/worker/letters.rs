@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Extent, Page, Submission};
-use crate::frame::{Forms, Position, Publication, Since, Topic};
+use crate::engine::{AppendError, Appended, Extent, Page, Submission};
+use crate::frame::{Forms, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
 
@@ -84,7 +84,7 @@ pub enum Delivery {
         /// The topic.
         topic: Topic,
         /// Where the publication stands, and how many subscribers the home worker knew; or why it was refused.
-        result: Result<(Position, u64), AppendError>,
+        result: Result<(Appended, u64), AppendError>,
     },
     /// The answer to [`Request::Interest`]: it is in force.
     InterestKnown(Topic, u32),

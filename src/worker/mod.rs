@@ -64,8 +64,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::engine::{AppendError, MemoryEngine};
-use crate::frame::{Position, Topic};
+use crate::engine::{AppendError, Appended, MemoryEngine};
+use crate::frame::Topic;
 use crate::http1::DateCache;
 use crate::hub::{Hub, Interests, Subscriber};
 use crate::io::{Close, Driver, Segment, Token};
@@ -158,7 +158,7 @@ struct Core<D: Driver> {
     /// For each home worker, who waits for a credit.
     waiting: Vec<VecDeque<Waiter>>,
     /// Scratch: answers that go out behind the publications they answer.
-    answers: Vec<(Asker, Topic, Result<Position, AppendError>)>,
+    answers: Vec<(Asker, Topic, Result<Appended, AppendError>)>,
     /// Other workers that have mail from this turn.
     to_wake: Vec<bool>,
 
@@ -216,12 +216,7 @@ impl<D: Driver> Worker<D> {
             one_way: Vec::new(),
             gate: Gate::new(options.coalesce),
             interests: Interests::new(workers),
-            engine: MemoryEngine::new(
-                options.topics_max.div_ceil(workers),
-                Arc::clone(&options.classes),
-                options.history_memory_max,
-                shared.seed(index),
-            ),
+            engine: MemoryEngine::new(options.engine, Arc::clone(&options.classes), shared.seed(index)),
             mailbox,
             own_requests: VecDeque::new(),
             own_credits: Credits::new(options.mailbox_requests),
