@@ -88,6 +88,7 @@ impl Config {
             allow_anonymous: self.allow_anonymous,
             allow_origin: self.allow_origin.clone(),
             base_path: self.base_path.clone(),
+            allow_delete: self.allow_delete,
             page: self.page,
             echo: self.echo,
             subscriptions_max: self.max_subscriptions as usize,

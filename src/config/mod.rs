@@ -51,6 +51,9 @@ pub struct Config {
     /// Web origin whose pages may connect, such as https://*.example.com, repeatable; without it, the server's own and local ones
     #[arg(long, help_heading = ACCESS, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<OriginPattern>,
+    /// Let whoever may publish also delete what is kept of a topic; without it nobody may, also on this machine
+    #[arg(long, help_heading = ACCESS, value_parser = choice::switch)]
+    pub allow_delete: bool,
     /// Serve the WebSocket echo /echo on every address, not on loopback alone
     #[arg(long, help_heading = ACCESS, value_parser = choice::switch)]
     pub echo: bool,
@@ -224,6 +227,7 @@ impl Default for Config {
             base_path: "/".to_owned(),
             allow_anonymous: AllowAnonymous::Local,
             allow_origin: Vec::new(),
+            allow_delete: false,
             echo: false,
             page: false,
             workers: WorkerCount::Auto,

@@ -57,6 +57,8 @@ pub struct MemoryEngine<R> {
     classes: Arc<Classes>,
     kept: Kept,
     keys: Keys,
+    /// Histories of lives that were ended: given back a piece at a time, since they may be long.
+    discarded: Vec<History>,
     /// Each topic for which there will be something to do, with a deadline not later than its true one; and some that were put off.
     endings: BinaryHeap<Ending>,
     events: VecDeque<EngineEvent<R>>,
@@ -128,6 +130,7 @@ impl<R> MemoryEngine<R> {
             classes,
             kept: Kept::default(),
             keys: Keys::new(limits.keys_max, Tick::count(limits.keys_ttl)),
+            discarded: Vec::new(),
             endings: BinaryHeap::new(),
             events: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -205,6 +208,18 @@ impl<R> MemoryEngine<R> {
         let Some((_, topic)) = kept.oldest.first().cloned() else { return };
         let Some(life) = topics.get_mut(topic.as_str()) else { return };
         kept.change(&topic, &mut life.history, History::drop_first);
+    }
+
+    /// Gives back what histories of ended lives still hold, at most `left` publications, which it counts down.
+    fn give_back_discarded(&mut self, left: &mut usize) {
+        while let Some(history) = self.discarded.last_mut().filter(|_| *left > 0) {
+            history.drop_first();
+            *left -= 1;
+            if history.is_empty() {
+                self.discarded.pop();
+            }
+        }
+        self.discarded.give_back();
     }
 
     /// Has a topic looked at when `at` has come, unless it will be before.
@@ -290,6 +305,16 @@ impl<R> Engine<R> for MemoryEngine<R> {
         self.events.push_back(EngineEvent::Read { request, result });
     }
 
+    fn delete(&mut self, request: R, topic: Topic) {
+        let Self { topics, kept, discarded, random, .. } = self;
+        let epoch = topics.get_mut(topic.as_str()).map(|life| {
+            discarded.push(kept.change(&topic, &mut life.history, std::mem::take));
+            (life.epoch, life.last) = (Epoch::from_random(random.u64(..)), 0);
+            life.epoch
+        });
+        self.events.push_back(EngineEvent::Deleted { request, epoch });
+    }
+
     fn poll(&mut self) -> Option<EngineEvent<R>> {
         let event = self.events.pop_front();
         if event.is_none() {
@@ -314,6 +339,7 @@ impl<R> Engine<R> for MemoryEngine<R> {
 
     fn expire(&mut self, now: Tick) {
         let mut left = EXPIRED_PUBLICATIONS_MAX;
+        self.give_back_discarded(&mut left);
         for _ in 0..EXPIRED_TOPICS_MAX {
             let Some(first) = self.endings.peek_mut() else { break };
             if first.at > now || left == 0 {
@@ -327,7 +353,8 @@ impl<R> Engine<R> for MemoryEngine<R> {
     }
 
     fn poll_timeout(&self) -> Option<Tick> {
-        self.endings.peek().map(|ending| ending.at).into_iter().chain(self.keys.due()).min()
+        let discarded = (!self.discarded.is_empty()).then_some(Tick(0));
+        self.endings.peek().map(|ending| ending.at).into_iter().chain(self.keys.due()).chain(discarded).min()
     }
 }
 

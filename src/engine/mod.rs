@@ -10,6 +10,7 @@
 //!                      +--> Published { publication }                is handed out to subscribers, unless it came before
 //!
 //! read(request) -----------> Read { request, page | error }             what is kept behind a position
+//! delete(request) ---------> Deleted { request, epoch }                 nothing is kept any more
 //! ```
 //!
 //! The `Published` events of one topic come in the order of their offsets; handing out on anything else would break the order.
@@ -40,6 +41,9 @@ pub trait Engine<R> {
 
     /// Reads what is kept of a topic. The page comes from [`Engine::poll`].
     fn read(&mut self, read: Read<R>);
+
+    /// Begins another life of a topic, which nothing is kept of. What became of it comes from [`Engine::poll`].
+    fn delete(&mut self, request: R, topic: Topic);
 
     /// The next event. To be called until it returns `None`.
     fn poll(&mut self) -> Option<EngineEvent<R>>;
@@ -132,9 +136,13 @@ pub struct Page {
 impl Page {
     /// What is missing of what came behind `newest`, for a reader who had not asked for anything before it.
     #[must_use]
-    pub fn gap_behind(&self, newest: u64) -> Option<Gap> {
-        let at = |offset| Position { offset, ..self.position };
-        (self.lost > newest).then(|| Gap { from: at(newest), to: at(self.lost), reason: GapReason::Trimmed })
+    pub fn gap_behind(&self, newest: Position) -> Option<Gap> {
+        let reason = match newest.epoch == self.position.epoch {
+            false => GapReason::Epoch,
+            true if self.lost > newest.offset => GapReason::Trimmed,
+            true => return None,
+        };
+        Some(Gap { from: newest, to: Position { offset: self.lost, ..self.position }, reason })
     }
 }
 
@@ -204,6 +212,13 @@ pub enum EngineEvent<R> {
         request: R,
         /// Where it stands, or why it does not.
         result: Result<Appended, AppendError>,
+    },
+    /// The answer to [`Engine::delete`].
+    Deleted {
+        /// The token of the deletion.
+        request: R,
+        /// The topic's new life; `None` if it did not live, and does not now.
+        epoch: Option<Epoch>,
     },
     /// A publication is numbered and kept as its topic demands: now it may be handed out.
     Published {

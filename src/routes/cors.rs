@@ -69,8 +69,8 @@ mod tests {
             (
                 204,
                 vec![
-                    ("Allow", "GET, HEAD, POST, OPTIONS".into()),
-                    ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS".into()),
+                    ("Allow", "GET, HEAD, POST, DELETE, OPTIONS".into()),
+                    ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS".into()),
                     (
                         "Access-Control-Allow-Headers",
                         "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer, TTL".into()
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn answers_and_problems_can_be_read_by_an_allowed_page() {
-        for (method, target, status) in [("GET", "/healthz", 200), ("GET", "/nowhere", 404), ("DELETE", "/topics/chat", 405)] {
+        for (method, target, status) in [("GET", "/healthz", 200), ("GET", "/nowhere", 404), ("DELETE", "/topics/chat", 403)] {
             let answer = Ask::new(method, target).header("Origin", "http://127.0.0.1:8080").answer();
             assert_eq!(answer.status, status, "{method} {target}");
             for expected in [

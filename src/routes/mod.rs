@@ -7,7 +7,7 @@
 //! 1. A page of a foreign origin is refused before anything else that it could make happen: upgrade, POST, DELETE, preflight.
 //! 2. The path below the base path names a resource, the method what is wanted of it.
 //! 3. What can be answered at once is ([`Action::Respond`]); for the rest the worker asks hub or engine, and comes back to
-//!    [`published`], [`information`] or [`refusals`] for the answer's words.
+//!    [`published`], [`deleted`], [`information`] or [`refusals`] for the answer's words.
 //!
 //! Pure functions: no socket, no clock, no state. Time and memory are linear in the head, which is bounded by its parser.
 
@@ -34,7 +34,7 @@ pub use admin::{AdminAction, live, metrics, ready, route_admin};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
 pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
-pub use topics::{information, kept_for, published};
+pub use topics::{deleted, information, kept_for, published};
 
 use crate::auth::{self, Asker};
 use crate::engine::Terms;
@@ -87,6 +87,11 @@ pub enum Action {
     Subscribe(Box<Subscribe>),
     /// Make the connection a WebSocket that sends back what it gets.
     Echo(Box<ws::Accepted>),
+    /// Ask the topic's home worker to delete what is kept; [`deleted`] answers.
+    Delete {
+        /// Of which topic.
+        topic: Topic,
+    },
     /// Ask the topic's home worker; [`information`] answers.
     Information {
         /// About which topic.
@@ -173,7 +178,7 @@ mod tests {
     #[test]
     fn every_path_has_its_methods() {
         for (target, expected) in [
-            ("/topics/chat", [ASKS_ON, ASKS_ON, ASKS_ON, 405, 204, 405]),
+            ("/topics/chat", [ASKS_ON, ASKS_ON, ASKS_ON, 403, 204, 405]),
             ("/topics?topic=chat", [ASKS_ON, ASKS_ON, 405, 405, 204, 405]),
             ("/topics", [400, 400, 405, 405, 204, 405]),
             ("/echo", [426, 426, 405, 405, 204, 405]),
@@ -307,6 +312,30 @@ mod tests {
                 assert_eq!(status(&ask), if subscribes { ASKS_ON } else { 403 }, "{value}");
             }
         }
+    }
+
+    #[test]
+    fn deleting_needs_the_flag_and_the_right_to_publish() {
+        let delete =
+            |allow: &str| Ask::new("DELETE", "/topics/chat").options(|options| options.allow_anonymous = allow.parse().unwrap());
+        let flagged = |ask: Ask| ask.options(|options| options.allow_delete = true);
+        for (allow, here, elsewhere) in [
+            ("local", true, false),
+            ("none", false, false),
+            ("subscribe", false, false),
+            ("publish", true, true),
+            ("all", true, true),
+        ] {
+            assert_eq!(delete(allow).problem_type(), (403, "forbidden".into()), "{allow}: also on this machine");
+            for (ask, expected) in [(delete(allow), here), (delete(allow).remote(), elsewhere)] {
+                assert_eq!(status(&flagged(ask)), if expected { ASKS_ON } else { 403 }, "{allow}");
+            }
+        }
+        let Action::Delete { topic } = flagged(Ask::new("DELETE", "/topics/a/b")).action() else { panic!() };
+        assert_eq!(topic.as_str(), "a/b");
+        assert_eq!(flagged(Ask::new("DELETE", "/topics/a//b")).problem_type(), (400, "bad-topic".into()));
+        assert_eq!(flagged(Ask::new("DELETE", "/topics/a")).drain(Drain::Refusing).problem_type(), (503, "draining".into()));
+        assert_eq!(status(&flagged(Ask::new("DELETE", "/topics"))), 405);
     }
 
     #[test]

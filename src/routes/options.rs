@@ -13,6 +13,8 @@ pub struct Options {
     pub allow_origin: Vec<OriginPattern>,
     /// `--base-path`: everything lives below it. `/`, `/push` and `/push/` are all fine.
     pub base_path: String,
+    /// `--allow-delete`: who may publish may also delete what is kept.
+    pub allow_delete: bool,
     /// `--page`: the embedded pages also on listeners that are not loopback.
     pub page: bool,
     /// `--echo`: the echo also on listeners that are not loopback.
@@ -42,6 +44,7 @@ impl Default for Options {
             allow_anonymous: AllowAnonymous::Local,
             allow_origin: Vec::new(),
             base_path: "/".into(),
+            allow_delete: false,
             page: false,
             echo: false,
             subscriptions_max: 128,

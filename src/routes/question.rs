@@ -55,7 +55,7 @@ impl<'r> Question<'r> {
             // An upgrade is one whatever its method; the handshake has the words for all but GET.
             (Method::Post, Resource::Topic(_) | Resource::Echo) if self.intent == Intent::WebSocket => self.get(resource),
             (Method::Post, Resource::Topic(name)) => topics::post(self, name),
-            (Method::Delete, Resource::Topic(_)) => Err(refusals::delete_not_yet(allow)),
+            (Method::Delete, Resource::Topic(name)) => topics::delete(self, name),
             (Method::Post | Method::Delete | Method::Other, _) => Err(refusals::method_not_allowed(allow)),
         }
     }
@@ -147,7 +147,7 @@ impl Resource<'_> {
     /// The methods it has.
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Topic(_) | Self::Server => "GET, HEAD, POST, OPTIONS",
+            Self::Topic(_) | Self::Server => "GET, HEAD, POST, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }

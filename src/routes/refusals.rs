@@ -128,13 +128,6 @@ pub fn method_not_allowed(allow: &'static str) -> Response {
         .header("Allow", allow)
 }
 
-/// 405: deleting a topic's history comes with history.
-pub(super) fn delete_not_yet(allow: &'static str) -> Response {
-    let detail = "DELETE is not available in this version: topics have no history yet.";
-    let fix = "Let the topic be: it is forgotten 60 s after its last subscriber left.";
-    refuse(NOT_YET, 405, NOT_YET_TITLE, detail, fix).header("Allow", allow)
-}
-
 /// 406: a way to subscribe that is not there yet.
 pub(super) fn transport_not_yet(what: &str) -> Response {
     let detail = format!("This version has no {what}.");
@@ -257,6 +250,18 @@ pub(super) fn forbidden(what: &str) -> Response {
     let fix = "Send it from the server's own machine to a --listen on loopback, without a proxy, or start the server with another \
                --allow-anonymous.";
     refuse("forbidden", 403, "This is not allowed", &detail, fix)
+}
+
+/// 403: nobody may delete, not even on this machine.
+pub(super) fn delete_not_allowed() -> Response {
+    let detail = "Nobody may delete what is kept of a topic.";
+    refuse(
+        "forbidden",
+        403,
+        "This is not allowed",
+        detail,
+        "Start the server with --allow-delete: whoever may publish may then delete.",
+    )
 }
 
 /// 415: the body is compressed.
@@ -390,7 +395,7 @@ mod tests {
             not_found("/x", "/y"),
             only_on_loopback("The page", ""),
             method_not_allowed("GET"),
-            delete_not_yet("GET"),
+            delete_not_allowed(),
             transport_not_yet("SSE"),
             cursor_of_one_topic(),
             stream_over_http10(),

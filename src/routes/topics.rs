@@ -1,4 +1,4 @@
-//! `/topics/NAME` and `/topics?topic=A&topic=B`: which way to subscribe it is, or to publish, or to ask.
+//! `/topics/NAME` and `/topics?topic=A&topic=B`: which way to subscribe it is, or to publish, to delete, or to ask.
 
 use std::time::Duration;
 
@@ -61,6 +61,20 @@ pub(super) fn post(question: &Question<'_>, name: &str) -> Result<Action, Respon
     Ok(Action::Publish { topic, kind: body_kind(question.head)?, terms: terms(question.head)? })
 }
 
+/// What DELETE on a topic means. Nothing tells clients apart yet, so it takes the operator's word that whoever may publish may also
+/// delete.
+pub(super) fn delete(question: &Question<'_>, name: &str) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    if !question.options.allow_delete {
+        return Err(refusals::delete_not_allowed());
+    }
+    if !question.grant.publish {
+        return Err(refusals::forbidden("delete"));
+    }
+    let topic = Topic::from_path(name).map_err(|error| refusals::topic_error(name, error))?;
+    Ok(Action::Delete { topic })
+}
+
 /// Where the client found us, without a slash at the end: what it can use again, pasted into a shell.
 ///
 /// Behind a proxy that ends TLS the scheme is the proxy's; a lie there misleads only whoever tells it.
@@ -102,6 +116,18 @@ pub fn kept_for(response: Response, ttl: Option<Duration>) -> Response {
         Some(ttl) if response.status == 200 => response.header("TTL", ttl.as_secs().to_string()),
         _ => response,
     }
+}
+
+#[derive(Serialize)]
+struct Deleted<'a> {
+    topic: &'a str,
+    epoch: Option<&'a str>,
+}
+
+/// 200 for a topic of which nothing is kept any more. `epoch` is its new life's; null for a topic that does not live.
+#[must_use]
+pub fn deleted(topic: &Topic, epoch: Option<Epoch>) -> Response {
+    json(&Deleted { topic: topic.as_str(), epoch: epoch.as_ref().map(Epoch::as_str) })
 }
 
 #[derive(Serialize)]
@@ -195,6 +221,13 @@ mod tests {
         assert_eq!((answer.status, text(&answer), header(&answer, "Idempotency-Replayed")), (200, body, None));
         let again = published(&topic, Appended { position, is_repeated: true }, 17);
         assert_eq!((again.status, text(&again), header(&again, "Idempotency-Replayed")), (200, body, Some("true")));
+    }
+
+    #[test]
+    fn what_is_deleted_is_told_with_its_new_life() {
+        let topic = Topic::new("chat").unwrap();
+        assert_eq!(text(&deleted(&topic, Some("k3Vq".parse().unwrap()))), r#"{"topic":"chat","epoch":"k3Vq"}"#);
+        assert_eq!(text(&deleted(&topic, None)), r#"{"topic":"chat","epoch":null}"#);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What this worker asks of home workers: to publish, to note interest, to say where a topic stands; and what the answers do.
+//! What this worker asks of home workers: to publish, to note interest, to say where a topic stands, to delete what is kept of it; and
+//! what the answers do.
 //!
 //! A request needs a credit, which comes back with its answer; who gets none waits in line for the next one. A worker is its own
 //! home for its share of the topics: a request to itself takes the same path without a ring.
@@ -114,6 +115,18 @@ impl<D: Driver> Core<D> {
         self.wait_for_answer(slot, pending, due);
     }
 
+    /// Asks the home worker to delete what is kept of a topic.
+    pub(super) fn ask_to_delete(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic) {
+        let asker = self.asker(slot, pending.number, Source::Post);
+        let home = self.home_of(topic.as_str());
+        if !self.has_credit(home) || self.request(home, Request::Delete { asker, topic }).is_err() {
+            return self.answer(store, slot, refusals::busy(), &pending);
+        }
+        pending.action = Do::Delete;
+        let due = self.tick.after(self.options.publish_timeout);
+        self.wait_for_answer(slot, pending, due);
+    }
+
     /// Tells home workers what changed in this worker's interest since they were told last.
     pub(super) fn tell_interest(&mut self, store: &mut Store) {
         while let Some(Interest { topic, id, forms, subscribers, version }) = self.hub.poll_interest() {
@@ -167,6 +180,12 @@ impl<D: Driver> Core<D> {
             Delivery::InterestRefused(topic, error) => self.interest_refused(driver.store(), &topic, error),
             Delivery::Information { asker, topic, extent, subscribers } => {
                 self.informed(driver.store(), asker, &topic, extent, subscribers);
+            }
+            Delivery::Deleted { asker, topic, epoch } => {
+                if let Some(pending) = self.asked(asker) {
+                    self.answer(driver.store(), asker.token.slot, routes::deleted(&topic, epoch), &pending);
+                    self.resume_later(asker.token);
+                }
             }
             Delivery::Page { asker, result } => self.paged(driver.store(), asker, result),
             Delivery::Adopted => {}

@@ -172,6 +172,8 @@ pub enum Do {
     Publish(Submission),
     /// The home worker was asked about this topic, on behalf of a client that reached us at this origin.
     Inform(String),
+    /// The home worker was asked to delete what is kept of a topic.
+    Delete,
     /// The publication was sent; its answer finds the request here.
     Asked,
     /// The topic has nothing new for it yet.

@@ -63,6 +63,10 @@ impl<D: Driver> Core<D> {
                     let subscribers = self.interests.subscribers(topic.as_str());
                     self.reply(driver, other, Delivery::Information { asker, topic, extent, subscribers });
                 }
+                Request::Delete { asker, topic } => {
+                    self.engine.delete((asker, topic.clone()), topic);
+                    self.work_off_engine(driver);
+                }
                 Request::Read { asker, topic, since, bytes_max } => {
                     let request = (asker, topic.clone());
                     self.engine.read(Read { request, topic, since, bytes_max, now_ns: self.now });
@@ -136,6 +140,9 @@ impl<D: Driver> Core<D> {
             match event {
                 EngineEvent::Published { publication } => self.hand_out(&publication),
                 EngineEvent::Appended { request: (asker, topic), result } => answers.push((asker, topic, result)),
+                EngineEvent::Deleted { request: (asker, topic), epoch } => {
+                    self.reply(driver, asker.worker, Delivery::Deleted { asker, topic, epoch });
+                }
                 // Between the publications that the page holds and those that it does not.
                 EngineEvent::Read { request: (asker, _), result } => {
                     self.reply(driver, asker.worker, Delivery::Page { asker, result: result.map(Box::new) });

@@ -149,11 +149,17 @@ impl<D: Driver> Core<D> {
             Do::Public(Action::Subscribe(subscribe)) => self.subscribe(store, slot, pending, *subscribe),
             Do::Public(Action::Echo(accepted)) => self.upgrade_to_echo(store, slot, &pending, &accepted),
             Do::Public(Action::Information { topic, base_url }) => self.ask_information(store, slot, pending, topic, base_url),
+            Do::Public(Action::Delete { topic }) => {
+                if self.shared.phase() >= Phase::Draining {
+                    return self.answer(store, slot, refusals::draining(), &pending);
+                }
+                self.ask_to_delete(store, slot, pending, topic);
+            }
             Do::Admin(action) => {
                 let response = self.admin(action);
                 self.answer(store, slot, response, &pending);
             }
-            Do::Publish(_) | Do::Inform(_) | Do::Asked | Do::Poll => {}
+            Do::Publish(_) | Do::Inform(_) | Do::Delete | Do::Asked | Do::Poll => {}
         }
     }
 
@@ -318,6 +324,7 @@ impl Http {
 
     /// The request of this number, taken out, if it still waits for an answer.
     pub(super) fn take_asked(&mut self, number: u16) -> Option<Pending> {
-        self.pending.take_if(|pending| pending.number == number && matches!(pending.action, Do::Asked | Do::Inform(_)))
+        let waits = |action: &Do| matches!(action, Do::Asked | Do::Inform(_) | Do::Delete);
+        self.pending.take_if(|pending| pending.number == number && waits(&pending.action))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::{AppendError, Appended, Extent, Page, Submission};
-use crate::frame::{Forms, Publication, Since, Topic};
+use crate::frame::{Epoch, Forms, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
 
@@ -34,6 +34,13 @@ pub enum Request<S> {
     },
     /// Where does this topic stand?
     Information {
+        /// Who gets the answer.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+    },
+    /// Let it begin another life, without history.
+    Delete {
         /// Who gets the answer.
         asker: Asker,
         /// The topic.
@@ -100,6 +107,15 @@ pub enum Delivery {
         extent: Option<Extent>,
         /// Its subscribers, on all workers.
         subscribers: u64,
+    },
+    /// The answer to [`Request::Delete`].
+    Deleted {
+        /// Who asked.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+        /// Its new life, if it lives.
+        epoch: Option<Epoch>,
     },
     /// The answer to [`Request::Read`].
     Page {

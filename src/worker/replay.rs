@@ -76,8 +76,8 @@ struct Reading {
     since: Since,
     /// The look has found a gap, of which the head of the answer tells.
     has_gap: bool,
-    /// The newest offset when the head of the answer was made, until the first page has come: what came behind it must be in a page.
-    promised: Option<u64>,
+    /// The newest position when the head of the answer was made, until the first page has come: what came behind it must be in a page.
+    promised: Option<Position>,
     /// It is read to its end, and gets what is published.
     is_read: bool,
 }
@@ -275,7 +275,7 @@ impl<D: Driver> Core<D> {
         let Some(replay) = self.replays.get_mut(&slot) else { return };
         let reading = &mut replay.topics[replay.at];
         reading.has_gap = page.gap.is_some();
-        reading.promised = Some(page.newest);
+        reading.promised = Some(Position { offset: page.newest, ..page.position });
         reading.is_read = page.is_last && !reading.has_gap;
         let (id, hold, is_read) = (reading.id, reading.hold, reading.is_read);
         // A gap is told behind the start, so the start is before it.

@@ -248,6 +248,40 @@ fn what_comes_again_under_its_key_is_not_published_again() {
 }
 
 #[test]
+fn a_deleted_topic_begins_another_life_and_gives_its_history_back() {
+    let mut engine = keeping(9, 10_000, Tick(5000));
+    let delete = |engine: &mut MemoryEngine<u32>, name| {
+        engine.delete(7, topic(name));
+        let Some(EngineEvent::Deleted { request: 7, epoch }) = engine.poll() else { panic!("not deleted") };
+        assert!(engine.poll().is_none());
+        epoch
+    };
+    assert_eq!((delete(&mut engine, "chat"), engine.topics()), (None, 0), "what does not live is not made to");
+    engine.set_interest(&topic("chat"), true, Tick(0)).unwrap();
+    for _ in 0..3000 {
+        append(&mut engine, 0, "chat", Tick(0)).unwrap();
+    }
+    let known = append(&mut engine, 0, "chat", Tick(0)).unwrap();
+    let epoch = delete(&mut engine, "chat").unwrap();
+    assert_ne!(epoch, known.epoch);
+    assert_eq!(engine.extent("chat"), Some(Extent { epoch, first: 1, last: 0 }));
+    assert_eq!((engine.history_bytes(), engine.kept.oldest.len()), (0, 0));
+    assert_eq!(append(&mut engine, 0, "chat", Tick(1)), Ok(Position { epoch, offset: 1 }));
+    engine.read(Read { request: 7, topic: topic("chat"), since: Since::After(known), bytes_max: usize::MAX, now_ns: 0 });
+    let Some(EngineEvent::Read { result: Ok(page), .. }) = engine.poll() else { panic!("no page") };
+    let gap = page.gap.unwrap();
+    assert_eq!((gap.from, gap.to, gap.reason.name()), (known, Position { epoch, offset: 0 }, "epoch"));
+    assert_eq!(page.gap_behind(known).map(|gap| gap.reason.name()), Some("epoch"));
+    assert_eq!(page.publications.len(), 1);
+    let mut calls = 0;
+    while engine.poll_timeout() == Some(Tick(0)) {
+        engine.expire(Tick(1));
+        calls += 1;
+    }
+    assert_eq!((calls, engine.discarded.len(), kept(&mut engine, "chat", Tick(1))), (3, 0, vec![1]));
+}
+
+#[test]
 fn a_key_is_not_used_for_something_else() {
     let mut engine = keeping(1, 9, Tick(10));
     let terms = Terms { key: Some("k".parse().unwrap()), ttl: None };
@@ -274,6 +308,7 @@ fn names_are_kept_once() {
 #[derive(Clone, Debug)]
 enum Op {
     Append(usize),
+    Delete(usize),
     SetInterest(usize, bool),
     Pass(u32),
 }
@@ -281,6 +316,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         (0..3usize).prop_map(Op::Append),
+        (0..3usize).prop_map(Op::Delete),
         (0..3usize, any::<bool>()).prop_map(|(topic, is_wanted)| Op::SetInterest(topic, is_wanted)),
         (0..3000u32).prop_map(Op::Pass),
     ]
@@ -314,6 +350,15 @@ proptest! {
                     table.insert(topic, Plain { last: plain.last + 1, alive_at: now, ..plain });
                     let position = append(&mut engine, 0, names[topic], now).unwrap();
                     prop_assert_eq!(position.offset, plain.last + 1);
+                }
+                Op::Delete(index) => {
+                    engine.delete(0, topic(names[index]));
+                    let Some(EngineEvent::Deleted { epoch, .. }) = engine.poll() else { panic!("not deleted") };
+                    prop_assert_eq!(epoch.is_some(), table.contains_key(&index));
+                    if let Some(plain) = table.get_mut(&index) {
+                        plain.last = 0;
+                        lives[index] += 1;
+                    }
                 }
                 Op::SetInterest(index, is_wanted) => {
                     engine.set_interest(&topic(names[index]), is_wanted, now).unwrap();

@@ -376,6 +376,23 @@ fn what_goes_while_another_topic_is_replayed_is_told() {
 }
 
 #[test]
+fn what_is_deleted_while_another_topic_is_replayed_is_told() {
+    amid_a_replay(&Config { allow_delete: true, ..narrow() }, |cluster| {
+        cluster.write(0, &post("/topics/b", "first"));
+        cluster.settle();
+        cluster.connect(0, 1, 300);
+        cluster.write(1, &upgrade("/topics?topic=a&topic=b&envelope&since=earliest&on-gap=continue"));
+        cluster.settle();
+        cluster.write(0, b"DELETE /topics/b HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        cluster.write(0, &post("/topics/b", "anew"));
+        cluster.settle();
+        let of_b: Vec<_> = objects(cluster, 1).into_iter().filter(|object| object["topic"] == "b").collect();
+        let told: Vec<_> = of_b.iter().map(|object| object["text"].as_str().or(object["reason"].as_str()).unwrap()).collect();
+        assert_eq!(told, ["epoch", "anew"], "it was promised what was there when its 101 left");
+    });
+}
+
+#[test]
 fn latest_means_the_same_as_nothing_also_where_nothing_is_kept() {
     let config = Config { history_size: 0, ..Config::default() };
     for target in ["/topics/t?since=latest", "/topics/t?envelope&since=latest"] {

@@ -197,17 +197,24 @@ impl History {
     }
 }
 
-/// Takes one whole answer off `bytes`: its JSON body.
+/// Takes one whole answer off `bytes`, which must be 200: its JSON body.
 pub(super) fn take_answer(bytes: &mut Vec<u8>) -> Option<serde_json::Value> {
+    let (status, body) = take_any_answer(bytes)?;
+    assert_eq!(status, 200, "{body}");
+    Some(body)
+}
+
+/// Takes one whole answer off `bytes`: its status and its JSON body.
+pub(super) fn take_any_answer(bytes: &mut Vec<u8>) -> Option<(u16, serde_json::Value)> {
     let text = std::str::from_utf8(bytes).ok()?;
     let head_end = text.find("\r\n\r\n")? + 4;
-    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    let status = text.get(9..12)?.parse().ok()?;
     let length: usize = text[..head_end].split("Content-Length: ").nth(1)?.lines().next()?.parse().ok()?;
     if bytes.len() < head_end + length {
         return None;
     }
     let body = bytes.drain(..head_end + length).skip(head_end).collect::<Vec<u8>>();
-    serde_json::from_slice(&body).ok()
+    Some((status, serde_json::from_slice(&body).ok()?))
 }
 
 pub(super) fn seeds() -> std::ops::Range<u64> {
