@@ -106,6 +106,7 @@ impl Config {
             limits: routes::Limits {
                 max_head_bytes: bytes(self.max_head_size),
                 max_message_bytes: bytes(self.max_message_size),
+                max_batch_publications: self.max_batch as usize,
                 max_outbox_bytes: bytes(self.outbox_size),
             },
             ..routes::Options::default()

@@ -86,6 +86,9 @@ pub struct Config {
     /// Most bytes of a message or a request's body
     #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value = "64KiB")]
     pub max_message_size: ByteSize,
+    /// Most publications in one POST on /topics, 1 to 10000
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "100", value_parser = choice::whole_number)]
+    pub max_batch: u32,
     /// Most bytes waiting for one connection, at least twice the message size
     #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value = "1MiB")]
     pub outbox_size: ByteSize,
@@ -238,6 +241,7 @@ impl Default for Config {
             accept_rate: 0,
             max_head_size: ByteSize::kib(16),
             max_message_size: ByteSize::kib(64),
+            max_batch: 100,
             outbox_size: ByteSize::mib(1),
             worker_outbox_size: ByteSize::mib(256),
             max_topics: 1_000_000,

@@ -12,6 +12,7 @@
 //! Pure functions: no socket, no clock, no state. Time and memory are linear in the head, which is bounded by its parser.
 
 mod admin;
+mod batch;
 mod cors;
 mod kind;
 mod options;
@@ -31,6 +32,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 pub use admin::{AdminAction, live, metrics, ready, route_admin};
+pub use batch::{batch_published, read_batch};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
 pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
@@ -83,6 +85,8 @@ pub enum Action {
         /// What its publisher asks for beside.
         terms: Option<Box<Terms>>,
     },
+    /// Collect the body and publish what [`read_batch`] finds in it; [`batch_published`] answers.
+    PublishBatch,
     /// Make the connection a WebSocket or an event stream, once its subscriptions are in force.
     Subscribe(Box<Subscribe>),
     /// Make the connection a WebSocket that sends back what it gets.
@@ -179,8 +183,8 @@ mod tests {
     fn every_path_has_its_methods() {
         for (target, expected) in [
             ("/topics/chat", [ASKS_ON, ASKS_ON, ASKS_ON, 403, 204, 405]),
-            ("/topics?topic=chat", [ASKS_ON, ASKS_ON, 405, 405, 204, 405]),
-            ("/topics", [400, 400, 405, 405, 204, 405]),
+            ("/topics?topic=chat", [ASKS_ON, ASKS_ON, 415, 405, 204, 405]),
+            ("/topics", [400, 400, 415, 405, 204, 405]),
             ("/echo", [426, 426, 405, 405, 204, 405]),
             ("/healthz", [200, 200, 405, 405, 204, 405]),
             ("/.well-known/fantail", [200, 200, 405, 405, 204, 405]),
@@ -254,6 +258,7 @@ mod tests {
         for origin in ["https://evil.example", "null", "", "http://127.0.0.1:8080.evil.example", "\u{e9}"] {
             for ask in [
                 Ask::new("POST", "/topics/chat"),
+                Ask::new("POST", "/topics"),
                 Ask::new("POST", "/nowhere"),
                 Ask::new("DELETE", "/topics/chat"),
                 Ask::new("GET", "/topics/chat").upgrade(),
@@ -343,6 +348,7 @@ mod tests {
         for (ask, expected) in [
             (Ask::new("POST", "/topics/chat").upgrade(), 405),
             (Ask::new("HEAD", "/topics/chat").upgrade(), 405),
+            (Ask::new("POST", "/topics?topic=chat").upgrade(), 405),
             (Ask::new("POST", "/echo").upgrade(), 405),
             (Ask::new("GET", "/topics/chat").upgrade().content_length(Some(1)), 400),
             (Ask::new("GET", "/topics/chat").upgrade().content_length(None), 400),
@@ -358,8 +364,11 @@ mod tests {
 
     #[test]
     fn draining_is_announced_before_anything_is_refused() {
-        let asks =
-            || [Ask::new("POST", "/topics/chat"), Ask::new("GET", "/topics/chat").upgrade(), Ask::new("GET", "/echo").upgrade()];
+        let asks = || {
+            let batch = Ask::new("POST", "/topics").header("Content-Type", "application/json");
+            let upgrades = ["/topics/chat", "/echo"].map(|target| Ask::new("GET", target).upgrade());
+            [Ask::new("POST", "/topics/chat"), batch].into_iter().chain(upgrades)
+        };
         for (drain, health, refused) in [(Drain::No, 200, false), (Drain::Announced, 503, false), (Drain::Refusing, 503, true)] {
             assert_eq!(status(&Ask::new("GET", "/healthz").drain(drain)), health);
             for ask in asks() {

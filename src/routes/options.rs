@@ -95,20 +95,22 @@ impl Default for Timeouts {
     }
 }
 
-/// Every size a client can run into, in bytes.
+/// Every size a client can run into, in bytes where nothing else is said.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Limits {
     /// `--max-head-size`.
     pub max_head_bytes: usize,
     /// `--max-message-size`, of bodies and of WebSocket messages.
     pub max_message_bytes: usize,
+    /// `--max-batch`: publications in one POST on `/topics`; a number, not bytes.
+    pub max_batch_publications: usize,
     /// `--outbox-size`: what may wait for one connection.
     pub max_outbox_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_head_bytes: 16 << 10, max_message_bytes: 64 << 10, max_outbox_bytes: 1 << 20 }
+        Self { max_head_bytes: 16 << 10, max_message_bytes: 64 << 10, max_batch_publications: 100, max_outbox_bytes: 1 << 20 }
     }
 }
 

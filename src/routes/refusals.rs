@@ -74,8 +74,8 @@ pub fn too_fast(connections_per_second: f64) -> Response {
 #[must_use]
 pub fn unanswered() -> Response {
     let detail = "The publication was not confirmed within --publish-timeout; it may have been accepted.";
-    refuse("unanswered", 503, "The server is too busy", detail, "Look whether it arrived before sending it again.")
-        .header("Retry-After", RETRY_AFTER_SECONDS)
+    let fix = "Send it again under the Idempotency-Key it had; without one, look whether it arrived before sending it again.";
+    refuse("unanswered", 503, "The server is too busy", detail, fix).header("Retry-After", RETRY_AFTER_SECONDS)
 }
 
 /// 503: the home worker did not answer a question about a topic, or did not note a subscription, within `--publish-timeout`.
@@ -214,6 +214,47 @@ pub(super) fn bad_ttl(value: &str) -> Response {
     refuse("bad-ttl", 400, "The time to live cannot be read", &detail, "Send one TTL: whole seconds, such as 30, or 0.")
 }
 
+/// 415: a batch that is not said to be JSON.
+pub(super) fn batch_not_json() -> Response {
+    let detail = "POST on /topics publishes a batch, which is JSON.";
+    let fix = "Send a JSON array as application/json, or POST on /topics/NAME.";
+    refuse("content-type", 415, "The Content-Type cannot be read", detail, fix)
+}
+
+/// 400: a header that says something of one publication.
+pub(super) fn not_for_batches() -> Response {
+    let detail = "TTL and Idempotency-Key say something of one publication, and this is a batch.";
+    let fix = "Give each element its \"ttl\"; POST what has an Idempotency-Key on /topics/NAME.";
+    refuse("not-for-batches", 400, "A header is not for batches", detail, fix)
+}
+
+/// 400: the body of a batch is no JSON array.
+pub(super) fn bad_batch(error: &serde_json::Error) -> Response {
+    let detail = format!("The body is no JSON array: {}.", plain(&error.to_string()));
+    refuse("bad-batch", 400, "The batch cannot be read", &detail, "Send [{\"topic\":\"chat\",\"text\":\"hello\"}].")
+}
+
+/// 413: the batch has too many elements.
+pub(super) fn batch_too_long(publications_max: usize) -> Response {
+    let detail = format!("A batch may have {publications_max} publications.");
+    let fix = "Send several batches, or raise --max-batch.";
+    refuse_with(
+        "batch-too-long",
+        413,
+        "The batch is too long",
+        &detail,
+        fix,
+        vec![("limit_publications", publications_max as u64)],
+    )
+}
+
+/// 400: an element of a batch is no publication.
+pub(super) fn bad_publication(why: &str) -> Response {
+    let detail = format!("This is no publication: {}.", plain(why));
+    let fix = "Send {\"topic\", one of \"data\", \"text\" and \"base64\", and if you like \"ttl\"}.";
+    refuse("bad-publication", 400, "An element of the batch cannot be read", &detail, fix)
+}
+
 /// 400: Idempotency-Key is no key.
 pub(super) fn bad_idempotency_key(value: &str) -> Response {
     let detail = format!("Idempotency-Key is {}; {KeyError}.", quoted(value));
@@ -312,6 +353,15 @@ fn quoted(text: &str) -> String {
     }
 }
 
+/// A parser's words, which may hold what the client sent: other than printable ASCII escaped, clipped.
+fn plain(words: &str) -> String {
+    const CHARACTERS_MAX: usize = 200;
+    let letters = words.trim_end_matches('.').chars().take(CHARACTERS_MAX);
+    letters
+        .flat_map(|letter| if matches!(letter, ' '..='~') { vec![letter] } else { letter.escape_unicode().collect() })
+        .collect()
+}
+
 /// An error's words as a sentence.
 fn sentence(error: &PayloadError) -> String {
     let words = error.to_string();
@@ -348,6 +398,7 @@ mod tests {
         assert_eq!(problem(&too_many_topics(7))["limit_topics"], 7);
         assert_eq!(problem(&too_many_connections(8))["limit_connections"], 8);
         assert_eq!(problem(&too_many_subscriptions(9))["limit_subscriptions"], 9);
+        assert_eq!(problem(&batch_too_long(10))["limit_publications"], 10);
     }
 
     #[test]
@@ -372,6 +423,8 @@ mod tests {
         let shown = told["detail"].as_str().unwrap();
         assert!(shown.contains(r#""https://\u{1b}[2J\u{202e}\"\u{7f}""#), "{shown}");
         assert!(told["fix"].as_str().unwrap().contains("--allow-origin"));
+        let told = problem(&bad_publication("unknown field `\u{1b}[2J\u{202e}é`."));
+        assert_eq!(told["detail"], r"This is no publication: unknown field `\u{1b}[2J\u{202e}\u{e9}`.");
         let long = problem(&not_found(&"é".repeat(16_000), "/"));
         assert!(long["detail"].as_str().unwrap().len() < 400);
     }
@@ -410,6 +463,11 @@ mod tests {
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
             bad_ttl("x"),
+            batch_not_json(),
+            not_for_batches(),
+            bad_batch(&serde_json::from_str::<u8>("x").unwrap_err()),
+            batch_too_long(1),
+            bad_publication("x"),
             bad_idempotency_key("x"),
             append_error(AppendError::KeyReused),
             origin_refused("null"),

@@ -12,7 +12,7 @@ use super::subscribe::{StreamKind, by_poll, by_stream, by_websocket, topics, wai
 use super::terms::terms;
 use super::{Action, json, refusals};
 use crate::engine::Appended;
-use crate::frame::{Cursor, Epoch, Position, Topic};
+use crate::frame::{Cursor, Epoch, Kind, Position, Topic};
 use crate::http1::Response;
 use crate::ws::Intent;
 
@@ -59,6 +59,21 @@ pub(super) fn post(question: &Question<'_>, name: &str) -> Result<Action, Respon
     }
     let topic = Topic::from_path(name).map_err(|error| refusals::topic_error(name, error))?;
     Ok(Action::Publish { topic, kind: body_kind(question.head)?, terms: terms(question.head)? })
+}
+
+/// What POST on `/topics` means: its body is a batch.
+pub(super) fn post_batch(question: &Question<'_>) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    if !question.grant.publish {
+        return Err(refusals::forbidden("publish"));
+    }
+    if body_kind(question.head)? != Kind::Json {
+        return Err(refusals::batch_not_json());
+    }
+    match terms(question.head)? {
+        None => Ok(Action::PublishBatch),
+        Some(_) => Err(refusals::not_for_batches()),
+    }
 }
 
 /// What DELETE on a topic means. Nothing tells clients apart yet, so it takes the operator's word that whoever may publish may also
@@ -172,7 +187,6 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Kind;
     use crate::routes::testing::{Ask, header};
 
     #[test]
@@ -206,6 +220,16 @@ mod tests {
         ] {
             assert_eq!(Ask::new("POST", target).problem_type(), (expected.0, expected.1.into()), "{target}");
         }
+    }
+
+    #[test]
+    fn a_batch_is_json_and_has_its_terms_in_it() {
+        let ask = || Ask::new("POST", "/topics").header("Content-Type", "application/json");
+        assert!(matches!(ask().action(), Action::PublishBatch));
+        assert_eq!(ask().remote().problem_type(), (403, "forbidden".into()));
+        assert_eq!(ask().header("TTL", "1").problem_type(), (400, "not-for-batches".into()));
+        assert_eq!(ask().header("Idempotency-Key", "k").problem_type(), (400, "not-for-batches".into()));
+        assert_eq!(Ask::new("POST", "/topics").problem_type(), (415, "content-type".into()));
     }
 
     fn text(response: &Response) -> &str {

@@ -59,6 +59,7 @@ mod tests {
             "pong_timeout_ms": 10000,
             "max_head_bytes": 16384,
             "max_message_bytes": 65536,
+            "max_batch_publications": 100,
             "max_outbox_bytes": 1048576,
             "max_subscriptions": 128,
             "retry": { "min_ms": 500, "max_ms": 20000, "jitter": "full" },

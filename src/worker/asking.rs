@@ -23,6 +23,8 @@ use super::run;
 pub enum Waiter {
     /// A POST to this home worker, whose publication waits in the connection until its time is up.
     Post(Asker, usize),
+    /// A batch, whose next publication is for this home worker.
+    Batch(Asker, usize),
     /// A message, which is sent even if its sender has gone.
     Message(Asker, Topic, Payload),
 }
@@ -78,7 +80,7 @@ impl<D: Driver> Core<D> {
 
     /// Who asks: a request of the connection in `slot`, or with number 0 a message of it.
     pub(super) fn asker(&self, slot: u32, number: u16, source: Source) -> Asker {
-        Asker { worker: self.index, token: self.connections[slot as usize].token, number, source }
+        Asker { worker: self.index, token: self.connections[slot as usize].token, number, place: 0, source }
     }
 
     /// Whether a publication or a question may be sent to this worker. Some credits are left to interest, which must get through
@@ -93,10 +95,15 @@ impl<D: Driver> Core<D> {
         self.waiting[home].len() >= WAITING_MAX
     }
 
+    /// Whether nothing waits for a credit of this home worker.
+    pub(super) fn is_line_empty(&self, home: usize) -> bool {
+        self.waiting[home].is_empty()
+    }
+
     /// Puts a publication in line for the next credit of its home worker.
     pub(super) fn wait_for_credit(&mut self, waiter: Waiter) {
         let home = match &waiter {
-            Waiter::Post(_, home) => *home,
+            Waiter::Post(_, home) | Waiter::Batch(_, home) => *home,
             Waiter::Message(_, topic, _) => self.home_of(topic.as_str()),
         };
         self.metrics().mailbox_full.add(1);
@@ -191,7 +198,7 @@ impl<D: Driver> Core<D> {
             Delivery::Adopted => {}
         }
         self.interest_waits = false;
-        self.next_in_line(home);
+        self.next_in_line(driver.store(), home);
     }
 
     /// A publication was numbered, or had been, or was refused.
@@ -202,12 +209,12 @@ impl<D: Driver> Core<D> {
         if asker.source == Source::WebSocket {
             return self.message_confirmed(store, asker.token, result.err());
         }
-        let Some(pending) = self.asked(asker) else { return };
         let response = match result {
-            Ok((appended, subscribers)) => routes::kept_for(routes::published(topic, appended, subscribers), pending.kept_for),
+            Ok((appended, subscribers)) => routes::published(topic, appended, subscribers),
             Err(error) => refusals::append_error(error),
         };
-        self.answer(store, asker.token.slot, response, &pending);
+        let Some(pending) = self.asked(asker) else { return self.go_on_with_batch(store, asker, Some(response)) };
+        self.answer(store, asker.token.slot, routes::kept_for(response, pending.kept_for), &pending);
         self.resume_later(asker.token);
     }
 
@@ -226,17 +233,22 @@ impl<D: Driver> Core<D> {
     }
 
     /// Sends what waited longest for a credit of `home`; what has given up meanwhile is passed over.
-    fn next_in_line(&mut self, home: usize) {
+    fn next_in_line(&mut self, store: &mut Store, home: usize) {
         while self.has_credit(home)
             && let Some(waiter) = self.waiting[home].pop_front()
         {
-            let (asker, submission) = match waiter {
-                Waiter::Message(asker, topic, payload) => (asker, Some(Submission { topic, payload, terms: None })),
-                Waiter::Post(asker, _) => (asker, self.take_posted(asker)),
+            let is_batch = matches!(waiter, Waiter::Batch(..));
+            let next = match waiter {
+                Waiter::Message(asker, topic, payload) => Some((asker, Submission { topic, payload, terms: None })),
+                Waiter::Post(asker, _) => self.take_posted(asker).map(|submission| (asker, submission)),
+                Waiter::Batch(asker, _) => self.take_from_batch(asker),
             };
-            let Some(submission) = submission else { continue };
+            let Some((asker, submission)) = next else { continue };
             let sent = self.submit(asker, submission);
             assert!(sent.is_ok(), "there was a credit, and the topic has one home");
+            if is_batch {
+                self.go_on_with_batch(store, asker, None);
+            }
             if asker.source == Source::WebSocket {
                 self.message_sent(asker.token);
             }

@@ -14,6 +14,7 @@ use crate::routes::{Action, AdminAction, Cors};
 use crate::ws;
 
 use super::outbox::Outbox;
+use super::posting::Batch;
 use super::stream::Stream;
 
 /// A connection of this worker, at the index that is its token's slot.
@@ -170,6 +171,8 @@ pub enum Do {
     Admin(AdminAction),
     /// The publication waits for a credit of its home worker.
     Publish(Submission),
+    /// Publications of which some wait for a credit or for their answers.
+    Batch(Box<Batch>),
     /// The home worker was asked about this topic, on behalf of a client that reached us at this origin.
     Inform(String),
     /// The home worker was asked to delete what is kept of a topic.

@@ -75,6 +75,8 @@ pub struct Asker {
     pub token: Token,
     /// The number of the request, or of the reading; 0 for a message.
     pub number: u16,
+    /// Which publication of the request.
+    pub place: u16,
     /// How the publication came in.
     pub source: Source,
 }

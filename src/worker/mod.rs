@@ -17,6 +17,7 @@
 //! | `input` | bytes to the protocol, and what must wait |
 //! | `http`, `websocket`, `stream` | what the events of the protocols do; streams of events and lines |
 //! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
+//! | `posting` | one publication by POST, or a batch of them |
 //! | `home` | the home worker's duties: number, keep, hand out |
 //! | `run` | publications of a topic that go out as one |
 //! | `gate` | when they go out |
@@ -49,6 +50,7 @@ mod letters;
 mod options;
 mod outbox;
 mod poll;
+mod posting;
 mod replay;
 mod run;
 mod shared;

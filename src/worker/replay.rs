@@ -243,7 +243,7 @@ impl<D: Driver> Core<D> {
         let (topic, since) = (reading.topic.clone(), reading.since);
         let page_bytes_max = PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2);
         let bytes_max = if replay.has_begun { page_bytes_max } else { 0 };
-        let asker = Asker { worker: self.index, token, number, source: Source::WebSocket };
+        let asker = Asker { worker: self.index, token, number, place: 0, source: Source::WebSocket };
         let home = self.home_of(topic.as_str());
         if self.has_credit(home) && self.request(home, Request::Read { asker, topic, since, bytes_max }).is_ok() {
             self.pages_asked += 1;

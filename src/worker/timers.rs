@@ -88,6 +88,7 @@ impl<D: Driver> Core<D> {
         let response = match http.pending.as_ref().map(|pending| &pending.action) {
             Some(Do::Publish(_)) => refusals::publish_timeout(),
             Some(Do::Asked) => refusals::unanswered(),
+            Some(Do::Batch(_)) => return self.end_batch(store, slot),
             Some(Do::Inform(_) | Do::Delete) => refusals::busy(),
             Some(Do::Poll) => return self.end_poll(store, slot),
             Some(Do::Public(_) | Do::Admin(_)) | None => {

@@ -9,6 +9,7 @@ const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
 mod deletion;
+mod posting;
 mod recovery;
 mod rows;
 mod scenarios;
