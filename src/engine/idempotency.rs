@@ -16,6 +16,7 @@
 //! mistake is told, and nothing else hangs on it.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::hash::BuildHasher;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -45,6 +46,13 @@ impl IdempotencyKey {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// As the header has it: in quotes.
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{}\"", self.0.replace('\\', r"\\").replace('"', "\\\""))
     }
 }
 
@@ -210,6 +218,10 @@ mod tests {
             (r#""a b, \"c\"; \\d""#, r#"a b, "c"; \d"#),
         ] {
             assert_eq!(key(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["k", r#""a b, \"c\"; \\d""#] {
+            let key: IdempotencyKey = text.parse().unwrap();
+            assert_eq!(key.to_string().parse(), Ok(key));
         }
         assert_eq!(key(&"k".repeat(255)).map(|key| key.len()), Ok(255));
         assert_eq!(key(&format!("\"{}\"", "\\\"".repeat(255))).map(|key| key.len()), Ok(255));
