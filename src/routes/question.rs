@@ -53,9 +53,12 @@ impl<'r> Question<'r> {
             (Method::Options, _) => Ok(Action::Respond(cors::options(self.head, allow))),
             (Method::Get | Method::Head, _) => self.get(resource),
             // An upgrade is one whatever its method; the handshake has the words for all but GET.
-            (Method::Post, Resource::Topic(_) | Resource::Echo) if self.intent == Intent::WebSocket => self.get(resource),
+            (Method::Post, Resource::Topic(_) | Resource::Topics | Resource::Echo) if self.intent == Intent::WebSocket => {
+                self.get(resource)
+            }
             (Method::Post, Resource::Topic(name)) => topics::post(self, name),
-            (Method::Delete, Resource::Topic(_)) => Err(refusals::delete_not_yet(allow)),
+            (Method::Post, Resource::Topics) => topics::post_batch(self),
+            (Method::Delete, Resource::Topic(name)) => topics::delete(self, name),
             (Method::Post | Method::Delete | Method::Other, _) => Err(refusals::method_not_allowed(allow)),
         }
     }
@@ -150,7 +153,8 @@ impl Resource<'_> {
     /// The methods it has.
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Topic(_) | Self::Server => "GET, HEAD, POST, OPTIONS",
+            Self::Topic(_) | Self::Server => "GET, HEAD, POST, DELETE, OPTIONS",
+            Self::Topics => "GET, HEAD, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }

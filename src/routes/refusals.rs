@@ -2,6 +2,7 @@
 //!
 //! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
 
+use crate::engine::{AppendError, IdempotencyKey, KeyError};
 use crate::frame::{PayloadError, TopicError};
 use crate::http1::{Problem, Response};
 
@@ -30,8 +31,7 @@ pub fn draining() -> Response {
 }
 
 /// 503: the home worker has its share of `--max-topics`, and the topic is not among those that live.
-#[must_use]
-pub fn too_many_topics(topics_max: u64) -> Response {
+fn too_many_topics(topics_max: u64) -> Response {
     let detail = format!("The worker of this topic has {topics_max} topics, which is its share of --max-topics.");
     let fix = "Use a topic that exists, wait until one is forgotten, or raise --max-topics.";
     let limits = vec![("limit_topics", topics_max)];
@@ -74,8 +74,8 @@ pub fn too_fast(connections_per_second: f64) -> Response {
 #[must_use]
 pub fn unanswered() -> Response {
     let detail = "The publication was not confirmed within --publish-timeout; it may have been accepted.";
-    refuse("unanswered", 503, "The server is too busy", detail, "Look whether it arrived before sending it again.")
-        .header("Retry-After", RETRY_AFTER_SECONDS)
+    let fix = "Send it again under the Idempotency-Key it had; without one, look whether it arrived before sending it again.";
+    refuse("unanswered", 503, "The server is too busy", detail, fix).header("Retry-After", RETRY_AFTER_SECONDS)
 }
 
 /// 503: the home worker did not answer a question about a topic, or did not note a subscription, within `--publish-timeout`.
@@ -126,13 +126,6 @@ pub fn method_not_allowed(allow: &'static str) -> Response {
     let detail = format!("This resource has {allow}.");
     refuse("method-not-allowed", 405, "The method is not allowed here", &detail, "Use one of the methods that Allow lists.")
         .header("Allow", allow)
-}
-
-/// 405: deleting a topic's history comes with history.
-pub(super) fn delete_not_yet(allow: &'static str) -> Response {
-    let detail = "DELETE is not available in this version: topics have no history yet.";
-    let fix = "Let the topic be: it is forgotten 60 s after its last subscriber left.";
-    refuse(NOT_YET, 405, NOT_YET_TITLE, detail, fix).header("Allow", allow)
 }
 
 /// 406: a way to subscribe that is not there yet.
@@ -215,6 +208,77 @@ pub(super) fn bad_parameter(name: &str, value: &str, fix: &'static str) -> Respo
     refuse("bad-parameter", 400, "A parameter has an unknown value", &detail, fix)
 }
 
+/// 400: TTL is no number of seconds.
+pub(super) fn bad_ttl(value: &str) -> Response {
+    let detail = format!("TTL is {}.", quoted(value));
+    refuse("bad-ttl", 400, "The time to live cannot be read", &detail, "Send one TTL: whole seconds, such as 30, or 0.")
+}
+
+/// 415: a batch that is not said to be JSON.
+pub(super) fn batch_not_json() -> Response {
+    let detail = "POST on /topics publishes a batch, which is JSON.";
+    let fix = "Send a JSON array as application/json, or POST on /topics/NAME.";
+    refuse("content-type", 415, "The Content-Type cannot be read", detail, fix)
+}
+
+/// 400: a header that says something of one publication.
+pub(super) fn not_for_batches() -> Response {
+    let detail = "TTL and Idempotency-Key say something of one publication, and this is a batch.";
+    let fix = "Give each element its \"ttl\"; POST what has an Idempotency-Key on /topics/NAME.";
+    refuse("not-for-batches", 400, "A header is not for batches", detail, fix)
+}
+
+/// 400: the body of a batch is no JSON array.
+pub(super) fn bad_batch(error: &serde_json::Error) -> Response {
+    let detail = format!("The body is no JSON array: {}.", plain(&error.to_string()));
+    refuse("bad-batch", 400, "The batch cannot be read", &detail, "Send [{\"topic\":\"chat\",\"text\":\"hello\"}].")
+}
+
+/// 413: the batch has too many elements.
+pub(super) fn batch_too_long(publications_max: usize) -> Response {
+    let detail = format!("A batch may have {publications_max} publications.");
+    let fix = "Send several batches, or raise --max-batch.";
+    refuse_with(
+        "batch-too-long",
+        413,
+        "The batch is too long",
+        &detail,
+        fix,
+        vec![("limit_publications", publications_max as u64)],
+    )
+}
+
+/// 400: an element of a batch is no publication.
+pub(super) fn bad_publication(why: &str) -> Response {
+    let detail = format!("This is no publication: {}.", plain(why));
+    let fix = "Send {\"topic\", one of \"data\", \"text\" and \"base64\", and if you like \"ttl\"}.";
+    refuse("bad-publication", 400, "An element of the batch cannot be read", &detail, fix)
+}
+
+/// 400: Idempotency-Key is no key.
+pub(super) fn bad_idempotency_key(value: &str) -> Response {
+    let detail = format!("Idempotency-Key is {}; {KeyError}.", quoted(value));
+    let limits = vec![("limit_bytes", IdempotencyKey::BYTES_MAX as u64)];
+    let fix = "Send one key, such as a UUID, and the same one when you send the same publication again.";
+    refuse_with("bad-idempotency-key", 400, "The Idempotency-Key cannot be read", &detail, fix, limits)
+}
+
+/// 422: the key was used on the topic for another body. The title is that of the draft.
+fn idempotency_key_reused() -> Response {
+    let detail = "Another body was published on this topic under the same Idempotency-Key.";
+    let fix = "Send each publication under a key of its own, and only the same one again under the same key.";
+    refuse("idempotency-key-reused", 422, "Idempotency-Key is already used", detail, fix)
+}
+
+/// The engine's refusal of a publication or a topic.
+#[must_use]
+pub fn append_error(error: AppendError) -> Response {
+    match error {
+        AppendError::TooManyTopics { topics_max } => too_many_topics(topics_max as u64),
+        AppendError::KeyReused => idempotency_key_reused(),
+    }
+}
+
 /// 403: the page the request comes from may not speak to this server.
 pub(super) fn origin_refused(origin: &str) -> Response {
     let detail = format!("Pages of the origin {} may not speak to this server.", quoted(origin));
@@ -227,6 +291,18 @@ pub(super) fn forbidden(what: &str) -> Response {
     let fix = "Send it from the server's own machine to a --listen on loopback, without a proxy, or start the server with another \
                --allow-anonymous.";
     refuse("forbidden", 403, "This is not allowed", &detail, fix)
+}
+
+/// 403: nobody may delete, not even on this machine.
+pub(super) fn delete_not_allowed() -> Response {
+    let detail = "Nobody may delete what is kept of a topic.";
+    refuse(
+        "forbidden",
+        403,
+        "This is not allowed",
+        detail,
+        "Start the server with --allow-delete: whoever may publish may then delete.",
+    )
 }
 
 /// 415: the body is compressed.
@@ -277,6 +353,15 @@ fn quoted(text: &str) -> String {
     }
 }
 
+/// A parser's words, which may hold what the client sent: other than printable ASCII escaped, clipped.
+fn plain(words: &str) -> String {
+    const CHARACTERS_MAX: usize = 200;
+    let letters = words.trim_end_matches('.').chars().take(CHARACTERS_MAX);
+    letters
+        .flat_map(|letter| if matches!(letter, ' '..='~') { vec![letter] } else { letter.escape_unicode().collect() })
+        .collect()
+}
+
 /// An error's words as a sentence.
 fn sentence(error: &PayloadError) -> String {
     let words = error.to_string();
@@ -313,6 +398,14 @@ mod tests {
         assert_eq!(problem(&too_many_topics(7))["limit_topics"], 7);
         assert_eq!(problem(&too_many_connections(8))["limit_connections"], 8);
         assert_eq!(problem(&too_many_subscriptions(9))["limit_subscriptions"], 9);
+        assert_eq!(problem(&batch_too_long(10))["limit_publications"], 10);
+    }
+
+    #[test]
+    fn an_engines_refusal_has_the_engines_status() {
+        for error in [AppendError::TooManyTopics { topics_max: 7 }, AppendError::KeyReused] {
+            assert_eq!(append_error(error).status, error.status());
+        }
     }
 
     #[test]
@@ -330,6 +423,8 @@ mod tests {
         let shown = told["detail"].as_str().unwrap();
         assert!(shown.contains(r#""https://\u{1b}[2J\u{202e}\"\u{7f}""#), "{shown}");
         assert!(told["fix"].as_str().unwrap().contains("--allow-origin"));
+        let told = problem(&bad_publication("unknown field `\u{1b}[2J\u{202e}é`."));
+        assert_eq!(told["detail"], r"This is no publication: unknown field `\u{1b}[2J\u{202e}\u{e9}`.");
         let long = problem(&not_found(&"é".repeat(16_000), "/"));
         assert!(long["detail"].as_str().unwrap().len() < 400);
     }
@@ -353,7 +448,7 @@ mod tests {
             not_found("/x", "/y"),
             only_on_loopback("The page", ""),
             method_not_allowed("GET"),
-            delete_not_yet("GET"),
+            delete_not_allowed(),
             transport_not_yet("SSE"),
             cursor_of_one_topic(),
             stream_over_http10(),
@@ -367,6 +462,14 @@ mod tests {
             envelope_needed(),
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
+            bad_ttl("x"),
+            batch_not_json(),
+            not_for_batches(),
+            bad_batch(&serde_json::from_str::<u8>("x").unwrap_err()),
+            batch_too_long(1),
+            bad_publication("x"),
+            bad_idempotency_key("x"),
+            append_error(AppendError::KeyReused),
             origin_refused("null"),
             forbidden("subscribe"),
             content_encoding("gzip"),

@@ -1,7 +1,10 @@
 //! One client socket and its protocol state. What is hot is small and inline; what is rare is boxed and returned.
 
+use std::time::Duration;
+
 use bitfield_struct::bitfield;
 
+use crate::engine::Submission;
 use crate::frame::Kind;
 use crate::http1;
 use crate::io::Token;
@@ -11,6 +14,7 @@ use crate::routes::{Action, AdminAction, Cors};
 use crate::ws;
 
 use super::outbox::Outbox;
+use super::posting::Batch;
 use super::stream::Stream;
 
 /// A connection of this worker, at the index that is its token's slot.
@@ -154,6 +158,8 @@ pub struct Pending {
     pub handler: crate::metrics::Handler,
     /// It asks for an event stream, which a passing refusal must not end for good.
     pub wants_events: bool,
+    /// For how long what it publishes is kept, if it says for how long that may be.
+    pub kept_for: Option<Duration>,
 }
 
 /// What a request asks for.
@@ -164,9 +170,13 @@ pub enum Do {
     /// On the admin listener.
     Admin(AdminAction),
     /// The publication waits for a credit of its home worker.
-    Publish(crate::frame::Topic, crate::frame::Payload),
+    Publish(Submission),
+    /// Publications of which some wait for a credit or for their answers.
+    Batch(Box<Batch>),
     /// The home worker was asked about this topic, on behalf of a client that reached us at this origin.
     Inform(String),
+    /// The home worker was asked to delete what is kept of a topic.
+    Delete,
     /// The publication was sent; its answer finds the request here.
     Asked,
     /// The topic has nothing new for it yet.

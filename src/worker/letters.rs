@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Extent, Page};
-use crate::frame::{Forms, Payload, Position, Publication, Since, Topic};
+use crate::engine::{AppendError, Appended, Extent, Page, Submission};
+use crate::frame::{Epoch, Forms, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
 
@@ -16,10 +16,8 @@ pub enum Request<S> {
     Publish {
         /// Who gets the answer.
         asker: Asker,
-        /// The topic.
-        topic: Topic,
-        /// The payload, checked and framed.
-        payload: Payload,
+        /// What is to be published.
+        submission: Submission,
     },
     /// These are the forms my subscribers of the topic need.
     Interest {
@@ -36,6 +34,13 @@ pub enum Request<S> {
     },
     /// Where does this topic stand?
     Information {
+        /// Who gets the answer.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+    },
+    /// Let it begin another life, without history.
+    Delete {
         /// Who gets the answer.
         asker: Asker,
         /// The topic.
@@ -70,6 +75,8 @@ pub struct Asker {
     pub token: Token,
     /// The number of the request, or of the reading; 0 for a message.
     pub number: u16,
+    /// Which publication of the request.
+    pub place: u16,
     /// How the publication came in.
     pub source: Source,
 }
@@ -86,7 +93,7 @@ pub enum Delivery {
         /// The topic.
         topic: Topic,
         /// Where the publication stands, and how many subscribers the home worker knew; or why it was refused.
-        result: Result<(Position, u64), AppendError>,
+        result: Result<(Appended, u64), AppendError>,
     },
     /// The answer to [`Request::Interest`]: it is in force.
     InterestKnown(Topic, u32),
@@ -102,6 +109,15 @@ pub enum Delivery {
         extent: Option<Extent>,
         /// Its subscribers, on all workers.
         subscribers: u64,
+    },
+    /// The answer to [`Request::Delete`].
+    Deleted {
+        /// Who asked.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+        /// Its new life, if it lives.
+        epoch: Option<Epoch>,
     },
     /// The answer to [`Request::Read`].
     Page {

@@ -17,6 +17,7 @@
 //! | `input` | bytes to the protocol, and what must wait |
 //! | `http`, `websocket`, `stream` | what the events of the protocols do; streams of events and lines |
 //! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
+//! | `posting` | one publication by POST, or a batch of them |
 //! | `home` | the home worker's duties: number, keep, hand out |
 //! | `run` | publications of a topic that go out as one |
 //! | `gate` | when they go out |
@@ -49,6 +50,7 @@ mod letters;
 mod options;
 mod outbox;
 mod poll;
+mod posting;
 mod replay;
 mod run;
 mod shared;
@@ -64,8 +66,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::engine::{AppendError, MemoryEngine};
-use crate::frame::{Position, Topic};
+use crate::engine::{AppendError, Appended, MemoryEngine};
+use crate::frame::Topic;
 use crate::http1::DateCache;
 use crate::hub::{Hub, Interests, Subscriber};
 use crate::io::{Close, Driver, Segment, Token};
@@ -158,7 +160,7 @@ struct Core<D: Driver> {
     /// For each home worker, who waits for a credit.
     waiting: Vec<VecDeque<Waiter>>,
     /// Scratch: answers that go out behind the publications they answer.
-    answers: Vec<(Asker, Topic, Result<Position, AppendError>)>,
+    answers: Vec<(Asker, Topic, Result<Appended, AppendError>)>,
     /// Other workers that have mail from this turn.
     to_wake: Vec<bool>,
 
@@ -216,12 +218,7 @@ impl<D: Driver> Worker<D> {
             one_way: Vec::new(),
             gate: Gate::new(options.coalesce),
             interests: Interests::new(workers),
-            engine: MemoryEngine::new(
-                options.topics_max.div_ceil(workers),
-                Arc::clone(&options.classes),
-                options.history_memory_max,
-                shared.seed(index),
-            ),
+            engine: MemoryEngine::new(options.engine, Arc::clone(&options.classes), shared.seed(index)),
             mailbox,
             own_requests: VecDeque::new(),
             own_credits: Credits::new(options.mailbox_requests),

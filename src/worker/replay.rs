@@ -76,8 +76,8 @@ struct Reading {
     since: Since,
     /// The look has found a gap, of which the head of the answer tells.
     has_gap: bool,
-    /// The newest offset when the head of the answer was made, until the first page has come: what came behind it must be in a page.
-    promised: Option<u64>,
+    /// The newest position when the head of the answer was made, until the first page has come: what came behind it must be in a page.
+    promised: Option<Position>,
     /// It is read to its end, and gets what is published.
     is_read: bool,
 }
@@ -243,7 +243,7 @@ impl<D: Driver> Core<D> {
         let (topic, since) = (reading.topic.clone(), reading.since);
         let page_bytes_max = PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2);
         let bytes_max = if replay.has_begun { page_bytes_max } else { 0 };
-        let asker = Asker { worker: self.index, token, number, source: Source::WebSocket };
+        let asker = Asker { worker: self.index, token, number, place: 0, source: Source::WebSocket };
         let home = self.home_of(topic.as_str());
         if self.has_credit(home) && self.request(home, Request::Read { asker, topic, since, bytes_max }).is_ok() {
             self.pages_asked += 1;
@@ -275,7 +275,7 @@ impl<D: Driver> Core<D> {
         let Some(replay) = self.replays.get_mut(&slot) else { return };
         let reading = &mut replay.topics[replay.at];
         reading.has_gap = page.gap.is_some();
-        reading.promised = Some(page.newest);
+        reading.promised = Some(Position { offset: page.newest, ..page.position });
         reading.is_read = page.is_last && !reading.has_gap;
         let (id, hold, is_read) = (reading.id, reading.hold, reading.is_read);
         // A gap is told behind the start, so the start is before it.

@@ -86,9 +86,10 @@ impl<D: Driver> Core<D> {
             return self.finish(store, slot, Cause::HandshakeTimeout, Close::InOrder);
         }
         let response = match http.pending.as_ref().map(|pending| &pending.action) {
-            Some(Do::Publish(..)) => refusals::publish_timeout(),
+            Some(Do::Publish(_)) => refusals::publish_timeout(),
             Some(Do::Asked) => refusals::unanswered(),
-            Some(Do::Inform(_)) => refusals::busy(),
+            Some(Do::Batch(_)) => return self.end_batch(store, slot),
+            Some(Do::Inform(_) | Do::Delete) => refusals::busy(),
             Some(Do::Poll) => return self.end_poll(store, slot),
             Some(Do::Public(_) | Do::Admin(_)) | None => {
                 return self.refuse(store, slot, HttpError::Timeout.into_response(), Cause::HandshakeTimeout);

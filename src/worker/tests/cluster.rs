@@ -152,7 +152,12 @@ pub(super) fn upgrade(target: &str) -> Vec<u8> {
 
 /// A POST.
 pub(super) fn post(target: &str, body: &str) -> Vec<u8> {
-    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    post_with(target, "", body)
+}
+
+/// A POST with further header lines, each with its end.
+pub(super) fn post_with(target: &str, lines: &str, body: &str) -> Vec<u8> {
+    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 /// A masked frame of at most 125 bytes; the mask is zero, so the payload stands as it is.

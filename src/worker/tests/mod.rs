@@ -8,6 +8,8 @@ pub(super) fn fail_on_request(input: &[u8]) {
 const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
+mod deletion;
+mod posting;
 mod recovery;
 mod rows;
 mod scenarios;

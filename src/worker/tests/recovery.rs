@@ -1,11 +1,11 @@
 //! Who comes back: what it missed is replayed, once and in order, or it is told that something is gone.
 //!
 //! The oracle is the offsets: a reader that remembers the last cursor it saw must find every offset behind it, in order, whatever
-//! happens between its connections, unless the server said that it can't.
+//! happens between its connections, unless the server said that it can't. Those that were never to be kept it may miss in silence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::cluster::{Cluster, WINDOW, events, field, frame, post, take_events, take_frames, take_head, upgrade};
+use super::cluster::{Cluster, WINDOW, events, field, frame, post, post_with, take_events, take_frames, take_head, upgrade};
 use super::simulation::{seeds, take_answer};
 use crate::Config;
 use crate::io::scripted::Mode;
@@ -40,12 +40,25 @@ enum How {
     Polls,
 }
 
+/// Topics and offsets.
+#[derive(Default)]
+struct LiveOnly(BTreeSet<(u64, u64)>);
+
+impl LiveOnly {
+    /// Whether nothing else stands between two offsets of a topic.
+    fn fill(&self, topic: u64, between: std::ops::Range<u64>) -> bool {
+        (between.start + 1..between.end).all(|offset| self.0.contains(&(topic, offset)))
+    }
+}
+
 struct Story {
     cluster: Cluster,
     random: fastrand::Rng,
     readers: Vec<Reader>,
     publisher: u64,
     published: BTreeMap<u64, u64>,
+    /// What was published to be handed out and not kept.
+    live_only: LiveOnly,
     next_peer: u64,
     gaps: u64,
 }
@@ -61,7 +74,16 @@ impl Story {
         let how = [How::WebSocket, How::WebSocket, How::Events, How::Events, How::Polls, How::Polls];
         let readers = (0..6).map(|number| Reader { topic: number % TOPICS, how: how[number as usize], ..Reader::default() });
         let readers = readers.collect();
-        Self { cluster, random, readers, publisher: 0, published: BTreeMap::new(), next_peer: 1, gaps: 0 }
+        Self {
+            cluster,
+            random,
+            readers,
+            publisher: 0,
+            published: BTreeMap::new(),
+            live_only: LiveOnly::default(),
+            next_peer: 1,
+            gaps: 0,
+        }
     }
 
     fn run(mut self) -> u64 {
@@ -85,9 +107,14 @@ impl Story {
     fn publish(&mut self) {
         for _ in 0..self.random.usize(1..6) {
             let topic = self.random.u64(0..TOPICS);
-            *self.published.entry(topic).or_default() += 1;
+            let offset = self.published.entry(topic).or_default();
+            *offset += 1;
             let text = "x".repeat(self.random.usize(1..60));
-            self.cluster.write(self.publisher, &post(&format!("/topics/t{topic}"), &text));
+            let lines = ["", "TTL: 3\r\n", "TTL: 0\r\n"][self.random.usize(0..12).saturating_sub(9)];
+            if lines.contains('0') {
+                self.live_only.0.insert((topic, *offset));
+            }
+            self.cluster.write(self.publisher, &post_with(&format!("/topics/t{topic}"), lines, &text));
         }
     }
 
@@ -136,7 +163,7 @@ impl Story {
         for reader in &mut self.readers {
             let Some(peer) = reader.peer else { continue };
             reader.bytes.extend(self.cluster.read(peer));
-            reader.take_in(&mut self.gaps);
+            reader.take_in(&mut self.gaps, &self.live_only);
             if std::mem::take(&mut reader.polls_again) {
                 self.cluster.write(peer, &reader.poll());
             }
@@ -159,7 +186,8 @@ impl Story {
         }
         for reader in &self.readers {
             let last = self.published.get(&reader.topic).copied().unwrap_or_default();
-            assert_eq!(reader.offsets.last().copied().unwrap_or(0), last, "t{} is not up to date", reader.topic);
+            let seen = reader.offsets.last().copied().unwrap_or(0);
+            assert!(seen <= last && self.live_only.fill(reader.topic, seen..last + 1), "t{} is not up to date", reader.topic);
         }
         for worker in &self.cluster.workers {
             let core = &worker.core;
@@ -177,9 +205,9 @@ impl Reader {
         format!("GET /topics/t{topic}?since={since}&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
     }
 
-    fn take_in(&mut self, gaps: &mut u64) {
+    fn take_in(&mut self, gaps: &mut u64, live_only: &LiveOnly) {
         if self.how == How::Polls {
-            return self.take_answers(gaps);
+            return self.take_answers(gaps, live_only);
         }
         if self.head.is_none() {
             let text = String::from_utf8_lossy(&self.bytes).into_owned();
@@ -191,11 +219,11 @@ impl Reader {
             self.head = Some(told);
         }
         if self.how == How::Events {
-            return self.take_events(gaps);
+            return self.take_events(gaps, live_only);
         }
         for (opcode, payload) in take_frames(&mut self.bytes) {
             match opcode {
-                1 => self.object(&serde_json::from_slice(&payload).unwrap(), gaps),
+                1 => self.object(&serde_json::from_slice(&payload).unwrap(), gaps, live_only),
                 8 => {
                     let gap = payload.get(..2) == Some(&4104u16.to_be_bytes());
                     if gap {
@@ -210,28 +238,28 @@ impl Reader {
         }
     }
 
-    fn take_answers(&mut self, gaps: &mut u64) {
+    fn take_answers(&mut self, gaps: &mut u64, live_only: &LiveOnly) {
         while let Some(answer) = take_answer(&mut self.bytes) {
             if answer["recovered"] == false {
                 *gaps += 1;
                 self.offsets.clear();
             }
             for message in answer["messages"].as_array().unwrap() {
-                self.object(message, gaps);
+                self.object(message, gaps, live_only);
             }
             self.cursor = Some(answer["cursor"].as_str().unwrap().to_owned());
             self.polls_again = true;
         }
     }
 
-    fn take_events(&mut self, gaps: &mut u64) {
+    fn take_events(&mut self, gaps: &mut u64, live_only: &LiveOnly) {
         for event in take_events(&mut self.bytes) {
             let (id, kind, data) = (field(&event, "id"), field(&event, "event"), field(&event, "data"));
             match (kind.as_deref(), data) {
                 (None, None) if event.is_empty() => self.peer = None,
                 (None, None) => assert!(field(&event, "retry").is_some() && id.is_some(), "the first event: {event}"),
                 (None | Some("gap"), Some(data)) => {
-                    self.object(&serde_json::from_str(&data).unwrap(), gaps);
+                    self.object(&serde_json::from_str(&data).unwrap(), gaps, live_only);
                     assert_eq!(id, self.cursor, "{event}");
                 }
                 other => panic!("{other:?}"),
@@ -239,13 +267,14 @@ impl Reader {
         }
     }
 
-    fn object(&mut self, object: &serde_json::Value, gaps: &mut u64) {
+    fn object(&mut self, object: &serde_json::Value, gaps: &mut u64, live_only: &LiveOnly) {
         let offset = |cursor: &serde_json::Value| -> u64 { cursor.as_str().unwrap().split_once('.').unwrap().1.parse().unwrap() };
         if object["type"] == "gap" {
             assert!(self.is_continuing && object["reason"] == "trimmed", "{object}");
             // Who asked for all there is, and has got nothing yet, is promised what came behind the head of the answer.
             if let Some(last) = self.offsets.last() {
-                assert_eq!(offset(&object["from"]), *last, "{object}");
+                let from = offset(&object["from"]);
+                assert!(from >= *last && live_only.fill(self.topic, *last..from + 1), "{object}");
             }
             *gaps += 1;
             self.offsets.push(offset(&object["to"]));
@@ -254,7 +283,7 @@ impl Reader {
         }
         let now = offset(&object["cursor"]);
         if let Some(before) = self.offsets.last() {
-            assert_eq!(now, before + 1, "t{}: {:?}", self.topic, self.offsets);
+            assert!(now > *before && live_only.fill(self.topic, *before..now), "t{}: {now} after {:?}", self.topic, self.offsets);
         }
         self.offsets.push(now);
         self.cursor = Some(object["cursor"].as_str().unwrap().to_owned());
@@ -347,6 +376,23 @@ fn what_goes_while_another_topic_is_replayed_is_told() {
         let of_b: Vec<_> = objects(cluster, 1).into_iter().filter(|object| object["topic"] == "b").collect();
         let told: Vec<_> = of_b.iter().map(|object| object["text"].as_str().or(object["reason"].as_str()).unwrap()).collect();
         assert_eq!(told, ["trimmed", "fourth"], "of what came behind the 101 nothing is missing in silence");
+    });
+}
+
+#[test]
+fn what_is_deleted_while_another_topic_is_replayed_is_told() {
+    amid_a_replay(&Config { allow_delete: true, ..narrow() }, |cluster| {
+        cluster.write(0, &post("/topics/b", "first"));
+        cluster.settle();
+        cluster.connect(0, 1, 300);
+        cluster.write(1, &upgrade("/topics?topic=a&topic=b&envelope&since=earliest&on-gap=continue"));
+        cluster.settle();
+        cluster.write(0, b"DELETE /topics/b HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        cluster.write(0, &post("/topics/b", "anew"));
+        cluster.settle();
+        let of_b: Vec<_> = objects(cluster, 1).into_iter().filter(|object| object["topic"] == "b").collect();
+        let told: Vec<_> = of_b.iter().map(|object| object["text"].as_str().or(object["reason"].as_str()).unwrap()).collect();
+        assert_eq!(told, ["epoch", "anew"], "it was promised what was there when its 101 left");
     });
 }
 
