@@ -374,7 +374,9 @@ impl<D: Driver> Core<D> {
 
     /// Forgets what a connection reads.
     pub(super) fn stop_reading(&mut self, slot: u32) {
-        if std::mem::take(&mut self.connections[slot as usize].flags.reading()) {
+        let flags = &mut self.connections[slot as usize].flags;
+        if flags.reading() {
+            flags.set_reading(false);
             self.replays.remove(&slot);
             self.replays.give_back();
         }
