@@ -15,14 +15,13 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Gap, Page};
-use crate::frame::{Cursor, Form, Position, Publication, Since, StreamEvent, Topic, chunk};
+use crate::engine::{AppendError, Page};
+use crate::frame::{Form, Gap, Position, Publication, Since, Topic};
 use crate::hub::{Hold, TopicId};
 use crate::io::{Driver, Store, Token};
 use crate::limits::GiveBack;
 use crate::metrics::{Cause, Recovery, Source};
 use crate::routes::{Attach, OnGap, Subscribe, refusals};
-use crate::ws::{self, MessageKind};
 
 use super::Core;
 use super::letters::{Asker, Request};
@@ -315,7 +314,7 @@ impl<D: Driver> Core<D> {
                 (OnGap::Continue, _) => self.queue_gap(store, slot, id, form, &gap),
             }
         }
-        self.queue_page(store, slot, id, form, &publications);
+        self.queue_page(store, slot, form, &publications);
         if is_last {
             self.hub.release(slot, id, hold);
         }
@@ -327,27 +326,16 @@ impl<D: Driver> Core<D> {
         self.connections[slot as usize].outbox.bytes() <= self.options.outbox_bytes_max / 2
     }
 
-    /// Queues the `gap` object. As an event it moves the reader to its end: who is lost behind it is not told of it again.
+    /// Queues what tells of a gap.
     fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: TopicId, form: Form, gap: &Gap) {
-        let object = gap.object(self.hub.topic(topic));
-        let Self { connections, entries, pool, .. } = self;
-        connections[slot as usize].outbox.append_owned(entries, store, pool, |out| match form {
-            Form::WsRaw | Form::WsEnvelope => {
-                let written = ws::write_message(MessageKind::Text, &object, out);
-                debug_assert!(written.is_ok(), "a gap fits any frame");
-            }
-            Form::Events | Form::EventsEnvelope => {
-                let id = Cursor(gap.to).to_string();
-                let event = StreamEvent { retry_ms: None, id: Some(&id), event: Some("gap"), data: Some(&object) };
-                out.extend_from_slice(&event.chunk());
-            }
-            Form::Lines => out.extend_from_slice(&chunk(&[&object, b"\n"])),
-        });
+        let Self { connections, entries, pool, hub, .. } = self;
+        connections[slot as usize].outbox.append_owned(entries, store, pool, |out| gap.write(hub.topic(topic), form, out));
         self.mark_dirty(slot);
     }
 
-    /// Queues a page as one block: it is for this connection alone, and copied as fast as its frames could be queued.
-    fn queue_page(&mut self, store: &mut Store, slot: u32, topic: TopicId, form: Form, publications: &[Arc<Publication>]) {
+    /// Queues a page as one block: it is for this connection alone, and copied as fast as its frames could be queued. No policy drops it:
+    /// little of it waits, and it was promised.
+    fn queue_page(&mut self, store: &mut Store, slot: u32, form: Form, publications: &[Arc<Publication>]) {
         if publications.is_empty() {
             return;
         }
@@ -366,9 +354,7 @@ impl<D: Driver> Core<D> {
         }
         let (length, count) = (bytes.len() as u32, publications.len() as u16);
         let frames = Frames { block: store.own(bytes), length, publications: count };
-        let outbox = &mut self.connections[slot as usize].outbox;
-        let queued = outbox.push_publications(&mut self.entries, frames, topic, usize::MAX);
-        debug_assert!(queued.is_ok(), "there is no bound");
+        self.connections[slot as usize].outbox.push_kept(&mut self.entries, frames);
         self.mark_dirty(slot);
     }
 

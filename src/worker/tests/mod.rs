@@ -12,3 +12,4 @@ mod recovery;
 mod rows;
 mod scenarios;
 mod simulation;
+mod slow;
