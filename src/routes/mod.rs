@@ -12,6 +12,7 @@
 //! Pure functions: no socket, no clock, no state. Time and memory are linear in the head, which is bounded by its parser.
 
 mod admin;
+mod command;
 mod cors;
 mod kind;
 mod options;
@@ -30,8 +31,10 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 pub use admin::{AdminAction, live, metrics, ready, route_admin};
+pub use command::{Command, command, open};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
+pub use question::Subprotocol;
 pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
 pub use topics::{information, published};
 
@@ -82,7 +85,7 @@ pub enum Action {
     /// Make the connection a WebSocket or an event stream, once its subscriptions are in force.
     Subscribe(Box<Subscribe>),
     /// Make the connection a WebSocket that sends back what it gets.
-    Echo(Box<ws::Accepted>),
+    Echo(Box<ws::Accepted<Subprotocol>>),
     /// Ask the topic's home worker; [`information`] answers.
     Information {
         /// About which topic.

@@ -135,6 +135,8 @@ impl<D: Driver> Core<D> {
         for slot in refused {
             if self.connections[slot as usize].flags.corked() {
                 self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
+            } else if self.is_session(slot) {
+                self.refuse_joining(store, slot, topic, error);
             }
         }
     }
@@ -173,7 +175,7 @@ impl<D: Driver> Core<D> {
             self.metrics().messages_published.of(asker.source).add(1);
         }
         if asker.source == Source::WebSocket {
-            return self.message_confirmed(store, asker.token, result.err());
+            return self.message_confirmed(store, asker, topic, result.map(|(position, _)| position));
         }
         let Some(pending) = self.asked(asker) else { return };
         let response = match result {

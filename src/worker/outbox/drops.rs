@@ -71,6 +71,23 @@ impl Outbox {
         }
     }
 
+    /// The connection has left `topic`: what still waits of it is not dropped any more, and its number may become another topic's.
+    pub fn forget_topic(&mut self, entries: &mut Entries, topic: TopicId) {
+        let mut at = self.head;
+        while at != NONE {
+            let entry = &mut entries.list[at as usize];
+            match entry.class {
+                Class::Publications(of, count) if of == topic => entry.class = Class::Kept(count),
+                Class::Gap(of) if of == topic => {
+                    entry.class = Class::Owned;
+                    entries.gaps.remove(&at);
+                }
+                _ => {}
+            }
+            at = entries.list[at as usize].next;
+        }
+    }
+
     fn drop_first(
         &mut self,
         entries: &mut Entries,

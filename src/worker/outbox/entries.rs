@@ -17,7 +17,7 @@ pub(super) const NONE: u32 = u32::MAX;
 pub enum Class {
     /// Publications of this topic, one or a run: may be dropped by policy, count as messages.
     Publications(TopicId, u16),
-    /// Publications that no policy drops, because they are replayed. They count as messages.
+    /// Publications that no policy drops: replayed, or of a topic that the connection has left. They count as messages.
     Kept(u16),
     /// Tells that publications of this topic were dropped here.
     Gap(TopicId),

@@ -111,6 +111,11 @@ impl Outbox {
         self.push(entries, frames.block, frames.length as usize, Class::Kept(frames.publications));
     }
 
+    /// Queues bytes that other connections are sent, too. The caller has counted the reference.
+    pub fn push_shared(&mut self, entries: &mut Entries, block: Block, length: usize) {
+        self.push(entries, block, length, Class::Owned);
+    }
+
     /// Appends bytes of this connection: `write` gets the last block if it is still open, or a fresh one.
     pub fn append_owned(
         &mut self,

@@ -207,6 +207,25 @@ fn the_newest_of_a_topic_stands_behind_the_gap_of_the_older_ones() {
 }
 
 #[test]
+fn of_a_topic_that_was_left_nothing_is_dropped() {
+    let mut bench = Bench::new();
+    for offset in 1..4 {
+        bench.number(0, offset);
+    }
+    bench.drop_oldest();
+    let Bench { entries, outbox, topics, .. } = &mut bench;
+    outbox.forget_topic(entries, topics[0]);
+    assert_eq!((bench.drop_oldest(), bench.entries.gaps.len()), (None, 0));
+    // Its number is another topic's now.
+    bench.number(0, 9);
+    bench.drop_oldest();
+    assert_eq!(bench.text(), "<a 0-1> a2 a3 <a 8-9> ");
+    let Bench { entries, store, pool, outbox, .. } = &mut bench;
+    assert_eq!(std::iter::from_fn(|| outbox.drop_any(entries, store, pool)).count(), 2);
+    assert_eq!(bench.text(), "<a 0-1> <a 8-9> ");
+}
+
+#[test]
 fn a_cleared_queue_gives_everything_back() {
     let mut bench = Bench::new();
     bench.publish(0, "aa", 100).unwrap();

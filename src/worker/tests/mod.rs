@@ -9,7 +9,9 @@ const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
 mod recovery;
+mod replays;
 mod rows;
 mod scenarios;
+mod session;
 mod simulation;
 mod slow;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::cluster::{Cluster, WINDOW, events, field, post, take_events, take_frames, take_head, upgrade};
+use super::cluster::{Cluster, WINDOW, events, field, post, take_events, take_frames, take_head, upgrade, upgrade_to_session};
 use super::scenarios::each;
 use crate::Config;
 use crate::config::ByteSize;
@@ -11,12 +11,14 @@ use crate::worker::SlowConsumer;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum How {
+    Session,
     Envelope,
     Events,
     Lines,
 }
 
-const TARGETS: [(How, &str); 3] = [
+const TARGETS: [(How, &str); 4] = [
+    (How::Session, "/topics?topic=a&topic=b"),
     (How::Envelope, "/topics?topic=a&topic=b&envelope"),
     (How::Events, "/topics/a?envelope"),
     (How::Lines, "/topics/a?as=ndjson"),
@@ -25,7 +27,7 @@ const TARGETS: [(How, &str); 3] = [
 fn objects(how: How, mut bytes: Vec<u8>) -> Vec<Value> {
     let status = take_head(&mut bytes).expect("a head");
     match how {
-        How::Envelope => {
+        How::Session | How::Envelope => {
             assert_eq!(status, 101);
             take_frames(&mut bytes).iter().map(|(_, payload)| serde_json::from_slice(payload).unwrap()).collect()
         }
@@ -71,6 +73,7 @@ fn check_topic(objects: &[Value], topic: &str, last: u64) -> u64 {
 fn connect(cluster: &mut Cluster, how: How, target: &str) {
     cluster.connect(0, 1, WINDOW);
     let request = match how {
+        How::Session => upgrade_to_session(target),
         How::Envelope => upgrade(target),
         How::Events => events(target, None),
         How::Lines => format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(),
@@ -112,7 +115,7 @@ fn what_is_dropped_is_told_where_it_stood() {
                 }
                 let got = objects(how, bytes);
                 let mut missing = check_topic(&got, "a", published[0]);
-                if how == How::Envelope {
+                if matches!(how, How::Session | How::Envelope) {
                     missing += check_topic(&got, "b", published[1]);
                 }
                 let reason = if slow_consumer == SlowConsumer::Latest { DropReason::Latest } else { DropReason::DropOldest };
