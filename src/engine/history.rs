@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::brief::Brief;
-use super::{Gap, GapReason, Page, Since};
+use super::{Page, Since};
 use crate::class;
-use crate::frame::{Epoch, Position, Publication};
+use crate::frame::{Epoch, Gap, GapReason, Position, Publication};
 use crate::limits::{GiveBack, Tick};
 
 /// How much of a topic is kept: its class's word, with times in ticks.

@@ -26,11 +26,8 @@ use std::time::Duration;
 pub use idempotency::{IdempotencyKey, KeyError};
 pub use memory::{Limits, MemoryEngine, TOPIC_LINGER};
 
-use serde::Serialize;
-
-use crate::frame::{Cursor, Epoch, Forms, Payload, Position, Publication, Since, Topic};
+use crate::frame::{Epoch, Forms, Gap, GapReason, Payload, Position, Publication, Since, Topic};
 use crate::limits::Tick;
-use crate::words::words;
 
 /// Gives publications their numbers, keeps them as its kind does, and knows which topics live.
 ///
@@ -143,56 +140,6 @@ impl Page {
             true => return None,
         };
         Some(Gap { from: newest, to: Position { offset: self.lost, ..self.position }, reason })
-    }
-}
-
-/// Publications that a reader has missed for good, or may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last position that the reader knew.
-    pub from: Position,
-    /// The position behind which nothing is missing.
-    pub to: Position,
-    /// Why.
-    pub reason: GapReason,
-}
-
-impl Gap {
-    /// The `gap` object: `{"type":"gap","topic","from","to","reason"}`.
-    #[must_use]
-    pub fn object(&self, topic: &Topic) -> Vec<u8> {
-        let object = GapObject {
-            kind: "gap",
-            topic: topic.as_str(),
-            from: Cursor(self.from).to_string(),
-            to: Cursor(self.to).to_string(),
-            reason: self.reason.name(),
-        };
-        serde_json::to_vec(&object).expect("texts always make JSON")
-    }
-}
-
-#[derive(Serialize)]
-struct GapObject<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    topic: &'a str,
-    from: String,
-    to: String,
-    reason: &'static str,
-}
-
-words! {
-    /// Why something is missing (docs/wire.md, "Gaps").
-    GapReason, "trimmed, slow, epoch or future", {
-        /// It was kept once, and had to go.
-        Trimmed = "trimmed",
-        /// The reader took too slowly, and it was dropped.
-        Slow = "slow",
-        /// The reader knew another life of the topic: nobody knows what it missed.
-        Epoch = "epoch",
-        /// The reader knew more of this life than there is.
-        Future = "future",
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod admin;
 mod batch;
+mod command;
 mod cors;
 mod kind;
 mod options;
@@ -33,8 +34,10 @@ use serde::Serialize;
 
 pub use admin::{AdminAction, live, metrics, ready, route_admin};
 pub use batch::{batch_published, read_batch};
+pub use command::{Command, command, open};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
+pub use question::Subprotocol;
 pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
 pub use topics::{deleted, information, kept_for, published};
 
@@ -90,7 +93,7 @@ pub enum Action {
     /// Make the connection a WebSocket or an event stream, once its subscriptions are in force.
     Subscribe(Box<Subscribe>),
     /// Make the connection a WebSocket that sends back what it gets.
-    Echo(Box<ws::Accepted>),
+    Echo(Box<ws::Accepted<Subprotocol>>),
     /// Ask the topic's home worker to delete what is kept; [`deleted`] answers.
     Delete {
         /// Of which topic.

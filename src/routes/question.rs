@@ -5,10 +5,27 @@ use super::{Action, Drain, Options, cors, refusals, topics, well_known};
 use crate::auth::Grant;
 use crate::http1::{Body, Head, Method, Response};
 use crate::metrics::Handler;
+use crate::v1;
 use crate::ws::{self, Handshake, Intent};
 
-/// The extensions and subprotocols of this version: none.
-const OFFERS: ws::Table = ws::Table { entries: &[] };
+/// What a socket of topics may speak beside raw payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subprotocol {
+    /// `fantail.v1`.
+    V1,
+}
+
+/// What may be agreed on for topics. There are no extensions in this version.
+const FOR_TOPICS: ws::Table<Subprotocol> = ws::Table {
+    entries: &[ws::Entry {
+        offered_in: ws::OfferedIn::Protocol,
+        name: v1::SUBPROTOCOL,
+        accept: |_| Some(ws::Agreement { params: String::new(), transform: Subprotocol::V1 }),
+    }],
+};
+
+/// What may be agreed on for the echo: nothing.
+const FOR_ECHO: ws::Table<Subprotocol> = ws::Table { entries: &[] };
 
 /// A request with everything that is known of it before its path is read.
 pub(super) struct Question<'r> {
@@ -111,12 +128,17 @@ impl<'r> Question<'r> {
 
     fn echo(&self) -> Result<Action, Response> {
         self.refuse_if_draining()?;
-        Ok(Action::Echo(Box::new(self.negotiate()?)))
+        Ok(Action::Echo(Box::new(self.negotiate(&FOR_ECHO)?)))
     }
 
-    /// The answered handshake, or why there is none. A plain GET of `/echo` is told what a handshake lacks.
-    pub(super) fn negotiate(&self) -> Result<ws::Accepted, Response> {
-        self.handshake.negotiate(self.head, &OFFERS).map_err(ws::HandshakeError::into_response)
+    /// The answered handshake of a socket of topics, or why there is none.
+    pub(super) fn negotiate_topics(&self) -> Result<ws::Accepted<Subprotocol>, Response> {
+        self.negotiate(&FOR_TOPICS)
+    }
+
+    /// A plain GET of `/echo` is told what a handshake lacks.
+    fn negotiate(&self, offers: &ws::Table<Subprotocol>) -> Result<ws::Accepted<Subprotocol>, Response> {
+        self.handshake.negotiate(self.head, offers).map_err(ws::HandshakeError::into_response)
     }
 
     fn health(&self) -> Response {

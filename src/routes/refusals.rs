@@ -4,7 +4,7 @@
 
 use crate::engine::{AppendError, IdempotencyKey, KeyError};
 use crate::frame::{PayloadError, TopicError};
-use crate::http1::{Problem, Response};
+use crate::http1::{Problem, Response, quoted};
 
 /// What a client waits before it tries again after a passing refusal, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -148,6 +148,19 @@ pub(super) fn cursor_of_one_topic() -> Response {
     refuse("cursor-of-one-topic", 400, "A cursor is of one topic", detail, fix)
 }
 
+/// 400: a request of the subprotocol that is not there yet.
+pub(super) fn request_not_yet(what: &'static str, fix: &'static str) -> Response {
+    let detail = format!("This version has no {what}.");
+    refuse(NOT_YET, 400, NOT_YET_TITLE, &detail, fix)
+}
+
+/// 409: the client left a topic before its subscription was in force.
+#[must_use]
+pub fn cancelled() -> Response {
+    let detail = "The topic was unsubscribed before its subscription was in force.";
+    refuse("cancelled", 409, "The subscription was cancelled", detail, "Subscribe again if that was not meant.")
+}
+
 /// 404: Bayeux.
 pub(super) fn bayeux_not_yet() -> Response {
     let detail = "Bayeux is not available in this version.";
@@ -166,7 +179,8 @@ pub(super) fn topic_error(name: &str, error: TopicError) -> Response {
     if error == TopicError::Reserved {
         return refuse("reserved-topic", 403, "The topic is reserved", &detail, "Choose another first segment.");
     }
-    let fix = "Use 1 to 255 bytes of percent-encoded UTF-8: segments between single slashes, none of them \".\" or \"..\".";
+    let fix =
+        "Use 1 to 255 bytes of UTF-8, in a URL percent-encoded: segments between single slashes, none of them \".\" or \"..\".";
     refuse("bad-topic", 400, "This is no topic's name", &detail, fix)
 }
 
@@ -195,11 +209,12 @@ pub(super) fn envelope_needed() -> Response {
 }
 
 /// 400: more topics than one connection may have.
-pub(super) fn too_many_subscriptions(subscriptions_max: usize) -> Response {
+#[must_use]
+pub fn too_many_subscriptions(subscriptions_max: usize) -> Response {
     let detail = format!("One connection may subscribe to {subscriptions_max} topics.");
     let fix = "Open more connections, or raise --max-subscriptions.";
     let limits = vec![("limit_subscriptions", subscriptions_max as u64)];
-    refuse_with("too-many-subscriptions", 400, "There are too many topics in the URL", &detail, fix, limits)
+    refuse_with("too-many-subscriptions", 400, "There are too many subscriptions", &detail, fix, limits)
 }
 
 /// 400: a parameter with a value it does not have.
@@ -344,15 +359,6 @@ fn refuse_with(
     Problem { kind, status, title, detail: detail.to_owned(), fix, numbers }.into_response()
 }
 
-/// `text` in quotes, everything unprintable escaped, clipped: the client knows the rest.
-fn quoted(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 120;
-    match text.char_indices().nth(CHARACTERS_MAX) {
-        None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-    }
-}
-
 /// A parser's words, which may hold what the client sent: other than printable ASCII escaped, clipped.
 fn plain(words: &str) -> String {
     const CHARACTERS_MAX: usize = 200;
@@ -450,6 +456,8 @@ mod tests {
             method_not_allowed("GET"),
             delete_not_allowed(),
             transport_not_yet("SSE"),
+            request_not_yet("presence", ""),
+            cancelled(),
             cursor_of_one_topic(),
             stream_over_http10(),
             bayeux_not_yet(),

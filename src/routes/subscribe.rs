@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::query::{Query, decode};
-use super::question::Question;
+use super::question::{Question, Subprotocol};
 use super::{Action, refusals};
+use crate::auth::Grant;
 use crate::frame::{Cursor, Epoch, Form, Kind, LAST_CHUNK, Position, Publication, Since, StreamEvent, Topic, TopicError};
 use crate::http1::{Body, Head, Method, Response};
 use crate::words::words;
@@ -15,14 +16,21 @@ use crate::ws;
 /// How a subscriber is attached.
 #[derive(Debug)]
 pub enum Attach {
-    /// By a WebSocket.
+    /// By a WebSocket that carries payloads or `message` objects.
     WebSocket {
         /// The answered handshake.
-        accepted: ws::Accepted,
+        accepted: ws::Accepted<Subprotocol>,
         /// What the socket's text messages are published as: [`Kind::Text`], or [`Kind::Json`] with `?kind=json`.
         text_kind: Kind,
         /// Whether its messages are published at all.
         may_publish: bool,
+    },
+    /// By a WebSocket that speaks `fantail.v1`.
+    Session {
+        /// The answered handshake.
+        accepted: ws::Accepted<Subprotocol>,
+        /// What its requests may ask for.
+        grant: Grant,
     },
     /// By a stream.
     Stream(StreamKind),
@@ -56,7 +64,7 @@ impl StreamKind {
 /// What a connection is to be once its request is answered.
 #[derive(Debug)]
 pub struct Subscribe {
-    /// The topics, each once, in the order of the URL; at least one.
+    /// The topics, each once, in the order of the URL; at least one, but for [`Attach::Session`], which may ask for them later.
     pub topics: Vec<Topic>,
     /// Payloads alone, or `message` objects.
     pub form: Form,
@@ -85,6 +93,11 @@ fn may_subscribe(question: &Question<'_>) -> Result<(), Response> {
 }
 
 pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    let accepted = question.negotiate_topics()?;
+    if accepted.transforms().any(|agreed| *agreed == Subprotocol::V1) {
+        return by_session(question, name, accepted);
+    }
     may_subscribe(question)?;
     let query = Query(question.head.query);
     let (topics, form, text_kind) = (topics(question, name)?, query.form()?, query.text_kind()?);
@@ -92,8 +105,22 @@ pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Resul
         return Err(refusals::envelope_needed());
     }
     let (since, on_gap) = (since(query, topics.len())?, query.on_gap()?);
-    let accepted = question.negotiate()?;
     let attach = Attach::WebSocket { accepted, text_kind, may_publish: question.grant.publish };
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach })))
+}
+
+/// What the URL names is subscribed as if it were asked for by message; so it may name nothing.
+fn by_session(question: &Question<'_>, name: Option<&str>, accepted: ws::Accepted<Subprotocol>) -> Result<Action, Response> {
+    let (grant, query) = (question.grant, Query(question.head.query));
+    let is_open = name.is_none() && query.topics().next().is_none();
+    let topics = if is_open { Vec::new() } else { topics(question, name)? };
+    // A socket that may do nothing is of no use, and one that may only publish has nothing to subscribe to.
+    let may_open = grant.subscribe || (grant.publish && is_open);
+    if !may_open {
+        return Err(refusals::forbidden("subscribe"));
+    }
+    let since = since(query, topics.len())?;
+    let (form, on_gap, attach) = (Form::WsEnvelope, OnGap::Continue, Attach::Session { accepted, grant });
     Ok(Action::Subscribe(Box::new(Subscribe { topics, form, since, on_gap, attach })))
 }
 
@@ -215,13 +242,13 @@ pub(super) fn topics(question: &Question<'_>, name: Option<&str>) -> Result<Vec<
     let mut named = Query(question.head.query).topics().peekable();
     if let Some(name) = name {
         return match named.peek() {
-            None => Ok(vec![checked(name, Topic::from_path(name))?]),
+            None => Ok(vec![to_subscribe(name, Topic::from_path(name))?]),
             Some(_) => Err(refusals::topic_twice()),
         };
     }
     let (mut topics, mut seen) = (Vec::new(), HashSet::new());
     for value in named {
-        let topic = checked(value, decode(value).and_then(|text| Topic::new(&text)))?;
+        let topic = to_subscribe(value, decode(value).and_then(|text| Topic::new(&text)))?;
         if seen.insert(topic.clone()) {
             topics.push(topic);
         }
@@ -232,7 +259,8 @@ pub(super) fn topics(question: &Question<'_>, name: Option<&str>) -> Result<Vec<
     if topics.is_empty() { Err(refusals::topic_missing()) } else { Ok(topics) }
 }
 
-fn checked(name: &str, topic: Result<Topic, TopicError>) -> Result<Topic, Response> {
+/// A topic that somebody wants to subscribe to. The one place where a pattern is refused.
+pub(super) fn to_subscribe(name: &str, topic: Result<Topic, TopicError>) -> Result<Topic, Response> {
     topic.map_err(|error| match error {
         TopicError::Wildcard => refusals::pattern_not_yet(name),
         error => refusals::topic_error(name, error),
@@ -294,6 +322,58 @@ mod tests {
     fn a_socket_publishes_where_its_sender_may() {
         for (ask, may) in [(Ask::new("GET", "/topics/chat"), true), (Ask::new("GET", "/topics/chat").remote(), false)] {
             assert!(matches!(attached(ask.upgrade()), Attach::WebSocket { may_publish, .. } if may_publish == may));
+        }
+    }
+
+    fn session(target: &'static str, offered: &str) -> Ask {
+        Ask::new("GET", target).upgrade().header("Sec-WebSocket-Protocol", offered)
+    }
+
+    #[test]
+    fn a_session_may_name_topics_or_none() {
+        let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
+        for (target, expected, since) in [
+            ("/topics", &[][..], None),
+            ("/topics/a/b?since=k3Vq.7", &["a/b"], Some(vec![Since::After(position)])),
+            ("/topics?topic=a&topic=b&since=earliest", &["a", "b"], Some(vec![Since::Earliest; 2])),
+            ("/topics?since=earliest", &[], Some(vec![])),
+        ] {
+            let Action::Subscribe(subscribe) = session(target, "mqtt, fantail.v1").action() else { panic!("{target}") };
+            assert_eq!((names(&subscribe.topics), &subscribe.since), (expected.to_vec(), &since), "{target}");
+            assert_eq!((subscribe.form, subscribe.on_gap), (Form::WsEnvelope, OnGap::Continue));
+            assert!(matches!(subscribe.attach, Attach::Session { grant: Grant { subscribe: true, publish: true }, .. }));
+        }
+        for (target, expected) in [
+            ("/topics?topic=", (400, "bad-topic")),
+            ("/topics/a?topic=b", (400, "topic-twice")),
+            ("/topics/a/*", (400, "not-in-this-version")),
+            ("/topics?topic=a&topic=b&since=k3Vq.7", (400, "cursor-of-one-topic")),
+            ("/topics/a?since=now", (400, "bad-parameter")),
+        ] {
+            assert_eq!(session(target, "fantail.v1").problem_type(), (expected.0, expected.1.into()), "{target}");
+        }
+        let other = session("/topics/a", "Fantail.v1, fantail.v2").action();
+        assert!(matches!(other, Action::Subscribe(subscribe) if matches!(subscribe.attach, Attach::WebSocket { .. })));
+    }
+
+    #[test]
+    fn a_session_may_be_there_to_publish_alone() {
+        let allow = |target, value: &str| {
+            let ask = session(target, "fantail.v1").remote().options(|options| options.allow_anonymous = value.parse().unwrap());
+            match ask.action() {
+                Action::Subscribe(subscribe) => matches!(subscribe.attach, Attach::Session { .. }),
+                Action::Respond(response) => response.status != 403,
+                other => panic!("{other:?}"),
+            }
+        };
+        for (target, value, may) in [
+            ("/topics", "publish", true),
+            ("/topics/a", "publish", false),
+            ("/topics", "none", false),
+            ("/topics", "local", true),
+            ("/topics/a", "subscribe", true),
+        ] {
+            assert_eq!(allow(target, value), may, "{target} {value}");
         }
     }
 

@@ -163,6 +163,8 @@ impl<D: Driver> Core<D> {
         for slot in refused {
             if self.connections[slot as usize].flags.corked() {
                 self.refuse_upgrade(store, slot, refusals::append_error(error), Cause::Limit);
+            } else if self.is_session(slot) {
+                self.refuse_joining(store, slot, topic, error);
             }
         }
     }
@@ -207,7 +209,7 @@ impl<D: Driver> Core<D> {
             self.metrics().messages_published.of(asker.source).add(1);
         }
         if asker.source == Source::WebSocket {
-            return self.message_confirmed(store, asker.token, result.err());
+            return self.message_confirmed(store, asker, topic, result.map(|(appended, _)| appended.position));
         }
         let response = match result {
             Ok((appended, subscribers)) => routes::published(topic, appended, subscribers),

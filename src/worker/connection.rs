@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bitfield_struct::bitfield;
 
+use crate::auth::Grant;
 use crate::engine::Submission;
 use crate::frame::Kind;
 use crate::http1;
@@ -103,6 +104,8 @@ pub enum Protocol {
     Http(Box<Http>),
     /// A WebSocket that holds subscriptions.
     Topics(WebSocket),
+    /// A WebSocket that speaks `fantail.v1`.
+    Session(Session),
     /// A WebSocket whose messages come back.
     Echo(WebSocket),
     /// A stream of events or lines.
@@ -120,6 +123,17 @@ pub struct WebSocket {
     pub text_kind: Kind,
     /// Whether its messages are published.
     pub may_publish: bool,
+}
+
+/// The state of a WebSocket that speaks `fantail.v1`. Its requests that wait are kept beside the connections, because most have none.
+#[derive(Debug)]
+pub struct Session {
+    /// The protocol below.
+    pub socket: ws::Connection,
+    /// What its requests may ask for.
+    pub grant: Grant,
+    /// When the next `ping` object is due.
+    pub ping_due: Tick,
 }
 
 /// The state of an HTTP connection.
@@ -214,7 +228,7 @@ impl Connection {
     #[must_use]
     pub fn transport(&self) -> Transport {
         match &self.protocol {
-            Protocol::Topics(_) => Transport::WebSocket,
+            Protocol::Topics(_) | Protocol::Session(_) => Transport::WebSocket,
             Protocol::Echo(_) => Transport::Echo,
             Protocol::Stream(stream) => stream.transport(),
             _ if self.flags.admin() => Transport::Admin,
@@ -223,9 +237,10 @@ impl Connection {
     }
 
     /// The WebSocket, if it speaks that.
-    pub fn websocket(&mut self) -> Option<&mut WebSocket> {
+    pub fn websocket(&mut self) -> Option<&mut ws::Connection> {
         match &mut self.protocol {
-            Protocol::Topics(websocket) | Protocol::Echo(websocket) => Some(websocket),
+            Protocol::Topics(websocket) | Protocol::Echo(websocket) => Some(&mut websocket.socket),
+            Protocol::Session(session) => Some(&mut session.socket),
             Protocol::Vacant | Protocol::Http(_) | Protocol::Stream(_) | Protocol::Lingering(_) => None,
         }
     }
@@ -234,7 +249,7 @@ impl Connection {
     pub fn http(&mut self) -> Option<&mut Http> {
         match &mut self.protocol {
             Protocol::Http(http) => Some(http),
-            Protocol::Vacant | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Stream(_) | Protocol::Lingering(_) => None,
+            _ => None,
         }
     }
 
@@ -246,6 +261,7 @@ impl Connection {
         match &mut self.protocol {
             Protocol::Http(http) => http.parser.release(pool),
             Protocol::Topics(websocket) | Protocol::Echo(websocket) => websocket.socket.release(pool),
+            Protocol::Session(session) => session.socket.release(pool),
             Protocol::Vacant | Protocol::Stream(_) | Protocol::Lingering(_) => {}
         }
     }

@@ -73,7 +73,7 @@ pub struct Asker {
     pub worker: usize,
     /// Its connection.
     pub token: Token,
-    /// The number of the request, or of the reading; 0 for a message.
+    /// The number of the request, or of the reading; 0 for a message that has no id.
     pub number: u16,
     /// Which publication of the request.
     pub place: u16,

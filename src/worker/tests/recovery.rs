@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cluster::{Cluster, WINDOW, events, field, frame, post, post_with, take_events, take_frames, take_head, upgrade};
+use super::cluster::{
+    Cluster, WINDOW, events, field, frame, post_with, take_events, take_frames, take_head, upgrade, upgrade_to_session,
+};
 use super::simulation::{seeds, take_answer};
 use crate::Config;
+use crate::frame::Cursor;
 use crate::io::scripted::Mode;
-use crate::metrics::Recovery;
+use crate::worker::replay::Purpose;
 
 const TOPICS: u64 = 2;
 
@@ -30,6 +33,10 @@ struct Reader {
     how: How,
     /// A poll was answered: the next is due.
     polls_again: bool,
+    /// A session has asked to leave its topic, and has not been answered.
+    is_leaving: bool,
+    /// It was: it subscribes again on the same socket.
+    rejoins: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +45,7 @@ enum How {
     WebSocket,
     Events,
     Polls,
+    Session,
 }
 
 /// Topics and offsets.
@@ -50,6 +58,10 @@ impl LiveOnly {
         (between.start + 1..between.end).all(|offset| self.0.contains(&(topic, offset)))
     }
 }
+/// Ids of a session's requests: to subscribe to its topic, and to another one beside it; to leave.
+const JOIN: u64 = 1;
+const BESIDE: u64 = 2;
+const LEAVE: u64 = 3;
 
 struct Story {
     cluster: Cluster,
@@ -71,8 +83,8 @@ impl Story {
         let config = Config { history_size: if random.bool() { 100 } else { random.u32(1..30) }, ..Config::default() };
         let mut cluster = Cluster::new(random.usize(1..=4), mode, seed, &config);
         cluster.connect(0, 0, WINDOW);
-        let how = [How::WebSocket, How::WebSocket, How::Events, How::Events, How::Polls, How::Polls];
-        let readers = (0..6).map(|number| Reader { topic: number % TOPICS, how: how[number as usize], ..Reader::default() });
+        let how = [How::WebSocket, How::Events, How::Polls, How::Session];
+        let readers = (0..8).map(|number| Reader { topic: number % TOPICS, how: how[number as usize / 2], ..Reader::default() });
         let readers = readers.collect();
         Self {
             cluster,
@@ -140,8 +152,18 @@ impl Story {
             How::Events => events(&format!("{target}&since=earliest"), reader.cursor.as_deref()),
             How::WebSocket => upgrade(&format!("{target}&since={since}{}", if on_gap { "&on-gap=continue" } else { "" })),
             How::Polls => reader.poll(),
+            How::Session => {
+                let mut bytes = upgrade_to_session("/topics");
+                bytes.extend(reader.join());
+                if on_gap {
+                    bytes.extend(request(BESIDE, "subscribe", TOPICS - 1 - reader.topic, Some("earliest")));
+                }
+                bytes
+            }
         };
-        (reader.peer, reader.head, reader.is_continuing) = (Some(peer), None, on_gap || reader.how == How::Events);
+        let is_told_of_gaps = on_gap || matches!(reader.how, How::Events | How::Session);
+        (reader.peer, reader.head, reader.is_continuing) = (Some(peer), None, is_told_of_gaps);
+        (reader.is_leaving, reader.rejoins) = (false, false);
         reader.resumed_from.clone_from(&reader.cursor);
         reader.bytes.clear();
         self.cluster.connect(worker, peer, window);
@@ -150,6 +172,14 @@ impl Story {
 
     fn go(&mut self) {
         let index = self.random.usize(0..self.readers.len());
+        let reader = &mut self.readers[index];
+        if let (How::Session, Some(peer), true) = (reader.how, reader.peer, self.random.bool()) {
+            if !std::mem::replace(&mut reader.is_leaving, true) {
+                let leave = request(LEAVE, "unsubscribe", reader.topic, None);
+                self.cluster.write(peer, &leave);
+            }
+            return;
+        }
         let Some(peer) = self.readers[index].peer.take() else { return };
         match self.random.u8(0..3) {
             0 => self.cluster.driver(peer).reset(peer),
@@ -166,6 +196,10 @@ impl Story {
             reader.take_in(&mut self.gaps, &self.live_only);
             if std::mem::take(&mut reader.polls_again) {
                 self.cluster.write(peer, &reader.poll());
+            }
+            if std::mem::take(&mut reader.rejoins) {
+                reader.resumed_from.clone_from(&reader.cursor);
+                self.cluster.write(peer, &reader.join());
             }
             if self.cluster.driver(peer).peer(peer).closed.is_some() {
                 reader.peer = None;
@@ -191,7 +225,7 @@ impl Story {
         }
         for worker in &self.cluster.workers {
             let core = &worker.core;
-            assert!(core.replays.values().all(|replay| replay.is_poll) && core.entries.queued_bytes() == 0);
+            assert!(core.replays.values().all(|replay| replay.purpose == Purpose::Poll) && core.entries.queued_bytes() == 0);
             for (slot, connection) in core.connections.iter().enumerate() {
                 assert_eq!(connection.flags.reading(), core.replays.contains_key(&(slot as u32)), "slot {slot}");
             }
@@ -199,7 +233,17 @@ impl Story {
     }
 }
 
+/// A request of a session.
+fn request(id: u64, kind: &str, topic: u64, since: Option<&str>) -> Vec<u8> {
+    let request = serde_json::json!({"id": id, "type": kind, "topic": format!("t{topic}"), "since": since});
+    frame(0x81, request.to_string().as_bytes())
+}
+
 impl Reader {
+    fn join(&self) -> Vec<u8> {
+        request(JOIN, "subscribe", self.topic, Some(self.cursor.as_deref().unwrap_or("earliest")))
+    }
+
     fn poll(&self) -> Vec<u8> {
         let (topic, since) = (self.topic, self.cursor.as_deref().unwrap_or("earliest"));
         format!("GET /topics/t{topic}?since={since}&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
@@ -215,7 +259,8 @@ impl Reader {
             assert_eq!(status, if self.how == How::Events { 200 } else { 101 }, "{text}");
             let told = text.contains("Fantail-Recovered: true").then_some(true);
             let told = told.or(text.contains("Fantail-Recovered: false").then_some(false));
-            assert_eq!(told.is_some(), self.resumed_from.is_some(), "told if and only if a cursor was given: {text}");
+            let is_told = self.resumed_from.is_some() && self.how != How::Session;
+            assert_eq!(told.is_some(), is_told, "told if and only if a cursor was given: {text}");
             self.head = Some(told);
         }
         if self.how == How::Events {
@@ -223,6 +268,7 @@ impl Reader {
         }
         for (opcode, payload) in take_frames(&mut self.bytes) {
             match opcode {
+                1 if self.how == How::Session => self.session_object(&serde_json::from_slice(&payload).unwrap(), gaps, live_only),
                 1 => self.object(&serde_json::from_slice(&payload).unwrap(), gaps, live_only),
                 8 => {
                     let gap = payload.get(..2) == Some(&4104u16.to_be_bytes());
@@ -235,6 +281,32 @@ impl Reader {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn session_object(&mut self, object: &serde_json::Value, gaps: &mut u64, live_only: &LiveOnly) {
+        match (object["type"].as_str().unwrap(), object["id"].as_u64()) {
+            ("open", None) | ("ok", Some(BESIDE)) => {}
+            ("ok", Some(LEAVE)) => {
+                assert!(self.is_leaving && object.get("already").is_none(), "{object}");
+                (self.is_leaving, self.rejoins) = (false, true);
+            }
+            ("ok", Some(JOIN)) => {
+                let recovered = object.get("recovered").map(|told| told == true);
+                assert_eq!(recovered.is_some(), self.resumed_from.is_some(), "{object}");
+                if let Some(Cursor(from)) = self.resumed_from.as_deref().map(|cursor| cursor.parse().unwrap()) {
+                    let Cursor(told) = object["cursor"].as_str().unwrap().parse().unwrap();
+                    // It may stand behind what was never to be kept.
+                    let is_there = told.epoch == from.epoch && live_only.fill(self.topic, from.offset..told.offset + 1);
+                    assert!(is_there, "{object} for {from:?}");
+                }
+                // Nothing overtakes the answer.
+                assert_eq!(self.cursor, self.resumed_from);
+            }
+            ("error", Some(JOIN)) => assert_eq!(object["problem"]["type"], "urn:fantail:problem:cancelled"),
+            ("message" | "gap", None) if object["topic"] == format!("t{}", self.topic) => self.object(object, gaps, live_only),
+            ("message" | "gap", None) => {}
+            other => panic!("{other:?}: {object}"),
         }
     }
 
@@ -295,199 +367,5 @@ fn whoever_comes_back_misses_nothing_in_silence() {
     for seed in seeds() {
         let outcome = std::panic::catch_unwind(|| Story::new(seed).run());
         assert!(outcome.is_ok(), "replay with FANTAIL_SEEDS={seed}..{}", seed + 1);
-    }
-}
-
-#[test]
-fn a_resume_is_counted() {
-    let mut cluster = Cluster::new(2, Mode::Readiness, 1, &Config::default());
-    cluster.connect(0, 0, WINDOW);
-    cluster.write(0, &post("/topics/chat", "one"));
-    cluster.settle();
-    for (peer, since) in [(1, "earliest"), (2, "latest"), (3, "10m"), (4, "Elsewhere.7")] {
-        cluster.connect(1, peer, WINDOW);
-        cluster.write(peer, &upgrade(&format!("/topics/chat?since={since}")));
-        cluster.settle();
-        let mut bytes = Vec::new();
-        for _ in 0..20 {
-            bytes.extend(cluster.read(peer));
-            cluster.settle();
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        assert_eq!(take_head(&mut bytes), Some(101));
-        assert_eq!(text.contains("Fantail-Recovered: false"), peer == 4, "{text}");
-        let expected: &[(u8, Vec<u8>)] = match peer {
-            1 | 3 => &[(1, b"one".to_vec())],
-            2 => &[],
-            _ => &[(8, [&4104u16.to_be_bytes()[..], br#"{"cause":"gap"}"#].concat())],
-        };
-        assert_eq!(take_frames(&mut bytes), expected, "since={since}");
-    }
-    let recoveries = |result| cluster.count(|metrics| metrics.recoveries.of(result).get());
-    assert_eq!((recoveries(Recovery::Whole), recoveries(Recovery::Gap)), (0, 1));
-}
-
-/// A cluster of one worker with a topic `b` of which one publication is kept, and something in `a` that is replayed first.
-fn amid_a_replay(config: &Config, scene: impl Fn(&mut Cluster)) {
-    for mode in [Mode::Readiness, Mode::Completion] {
-        let mut cluster = Cluster::new(1, mode, 1, config);
-        cluster.connect(0, 0, WINDOW);
-        for number in 0..40 {
-            cluster.write(0, &post("/topics/a", &format!("a{number}")));
-        }
-        cluster.settle();
-        cluster.read(0);
-        scene(&mut cluster);
-    }
-}
-
-/// Outboxes so small that a replay takes many turns.
-fn narrow() -> Config {
-    let (outbox_size, max_message_size) = (crate::config::ByteSize(1200), crate::config::ByteSize(600));
-    Config { outbox_size, max_message_size, ..Config::default() }
-}
-
-fn objects(cluster: &mut Cluster, peer: u64) -> Vec<serde_json::Value> {
-    let mut bytes = Vec::new();
-    for _ in 0..40 {
-        cluster.driver(peer).set_window(peer, WINDOW);
-        cluster.settle();
-        bytes.extend(cluster.read(peer));
-    }
-    let head = take_head(&mut bytes);
-    assert!(head.is_none_or(|status| status == 101));
-    let texts = take_frames(&mut bytes).into_iter().filter(|(opcode, _)| *opcode == 1);
-    texts.map(|(_, payload)| serde_json::from_slice(&payload).unwrap()).collect()
-}
-
-#[test]
-fn what_goes_while_another_topic_is_replayed_is_told() {
-    let config = Config { topic_class: vec!["b;history-size=1".parse().unwrap()], ..narrow() };
-    amid_a_replay(&config, |cluster| {
-        cluster.write(0, &post("/topics/b", "first"));
-        cluster.settle();
-        cluster.connect(0, 1, 300);
-        cluster.write(1, &upgrade("/topics?topic=a&topic=b&envelope&since=earliest&on-gap=continue"));
-        cluster.settle();
-        for text in ["second", "third", "fourth"] {
-            cluster.write(0, &post("/topics/b", text));
-        }
-        cluster.settle();
-        let of_b: Vec<_> = objects(cluster, 1).into_iter().filter(|object| object["topic"] == "b").collect();
-        let told: Vec<_> = of_b.iter().map(|object| object["text"].as_str().or(object["reason"].as_str()).unwrap()).collect();
-        assert_eq!(told, ["trimmed", "fourth"], "of what came behind the 101 nothing is missing in silence");
-    });
-}
-
-#[test]
-fn what_is_deleted_while_another_topic_is_replayed_is_told() {
-    amid_a_replay(&Config { allow_delete: true, ..narrow() }, |cluster| {
-        cluster.write(0, &post("/topics/b", "first"));
-        cluster.settle();
-        cluster.connect(0, 1, 300);
-        cluster.write(1, &upgrade("/topics?topic=a&topic=b&envelope&since=earliest&on-gap=continue"));
-        cluster.settle();
-        cluster.write(0, b"DELETE /topics/b HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        cluster.write(0, &post("/topics/b", "anew"));
-        cluster.settle();
-        let of_b: Vec<_> = objects(cluster, 1).into_iter().filter(|object| object["topic"] == "b").collect();
-        let told: Vec<_> = of_b.iter().map(|object| object["text"].as_str().or(object["reason"].as_str()).unwrap()).collect();
-        assert_eq!(told, ["epoch", "anew"], "it was promised what was there when its 101 left");
-    });
-}
-
-#[test]
-fn latest_means_the_same_as_nothing_also_where_nothing_is_kept() {
-    let config = Config { history_size: 0, ..Config::default() };
-    for target in ["/topics/t?since=latest", "/topics/t?envelope&since=latest"] {
-        let mut cluster = Cluster::new(2, Mode::Completion, 1, &config);
-        cluster.connect(0, 0, WINDOW);
-        cluster.connect(1, 1, WINDOW);
-        cluster.write(1, &upgrade(target));
-        for _ in 0..50 {
-            cluster.write(0, &post("/topics/t", "x"));
-            cluster.step(1);
-        }
-        let mut bytes = Vec::new();
-        for _ in 0..20 {
-            cluster.settle();
-            bytes.extend(cluster.read(1));
-        }
-        assert_eq!(take_head(&mut bytes), Some(101));
-        assert!(take_frames(&mut bytes).iter().all(|(opcode, _)| *opcode == 1), "{target}: no close");
-    }
-}
-
-#[test]
-fn a_crowd_that_resumes_takes_turns_below_the_workers_limit() {
-    let config = Config { worker_outbox_size: crate::config::ByteSize(100_000), ..Config::default() };
-    amid_a_replay(&config, |cluster| {
-        for peer in 1..=200 {
-            cluster.connect(0, peer, 0);
-            cluster.write(peer, &upgrade("/topics/a?envelope&since=earliest"));
-        }
-        cluster.settle();
-        let queued = cluster.workers[0].core.entries.queued_bytes();
-        assert!(queued < 150_000, "{queued} bytes wait for who reads nothing");
-        let mut got = vec![0; 201];
-        for _ in 0..100 {
-            for peer in 1..=200 {
-                cluster.driver(peer).set_window(peer, WINDOW);
-            }
-            cluster.settle();
-            for peer in 1..=200 {
-                let bytes = cluster.read(peer);
-                got[peer as usize] += bytes.windows(9).filter(|window| window.starts_with(b"\"text\":\"a")).count();
-            }
-        }
-        assert!(got[1..].iter().all(|count| *count == 40), "{got:?}");
-    });
-}
-
-#[test]
-fn a_stopping_server_does_not_wait_for_who_is_reading() {
-    amid_a_replay(&narrow(), |cluster| {
-        cluster.connect(0, 1, 300);
-        cluster.write(1, &upgrade("/topics/a?envelope&since=earliest"));
-        cluster.settle();
-        cluster.shared.advance(crate::worker::Phase::Draining);
-        cluster.settle();
-        let queued = cluster.workers[0].core.entries.queued_bytes();
-        assert!(queued < 1_500, "{queued} bytes: no page was asked for any more");
-    });
-}
-
-#[test]
-fn a_page_that_comes_late_answers_no_other_poll() {
-    for steps in 0..40 {
-        let mut cluster = Cluster::new(2, Mode::Readiness, 1, &Config::default());
-        let poll =
-            |topic: &str| format!("GET /topics/{topic}?since=earliest&wait=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
-        let homes: Vec<usize> = ["a", "b"].iter().map(|topic| cluster.shared.home_of(topic)).collect();
-        cluster.connect(homes[0], 0, WINDOW);
-        for topic in ["a", "b"] {
-            cluster.write(0, &post(&format!("/topics/{topic}"), topic));
-        }
-        cluster.settle();
-        cluster.connect(1 - homes[0], 1, WINDOW);
-        cluster.settle();
-        cluster.write(1, &poll("a"));
-        cluster.step(steps);
-        cluster.frozen = Some(homes[0]);
-        cluster.pass(std::time::Duration::from_secs(7));
-        cluster.write(1, &poll("b"));
-        cluster.step(20);
-        cluster.frozen = None;
-        let mut bytes = Vec::new();
-        for _ in 0..20 {
-            cluster.settle();
-            bytes.extend(cluster.read(1));
-            cluster.pass(std::time::Duration::from_millis(100));
-        }
-        let text = String::from_utf8(bytes).unwrap();
-        let answers = text.matches("HTTP/1.1 ").count();
-        let last = text.rsplit("HTTP/1.1 ").next().unwrap();
-        assert!(answers >= 1 && !last.contains("\"topic\":\"a\"") || answers == 1, "{steps}: {text}");
-        assert!(cluster.workers.iter().all(|worker| worker.core.pages_asked == 0), "{steps}");
     }
 }
