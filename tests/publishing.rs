@@ -52,6 +52,9 @@ fn the_same_key_publishes_once_whichever_worker_it_comes_in_by() {
         assert_eq!((again.status, again.header("Idempotency-Replayed")), (200, Some("true")));
         assert_eq!(again.json(), first.json());
     }
+    let with_ttl = post("/topics/orders", "Idempotency-Key: order-7\r\nTTL: 1\r\n", "paid");
+    let again = ask(server.address, with_ttl);
+    assert_eq!((again.header("Idempotency-Replayed"), again.header("TTL")), (Some("true"), None), "it is kept as the first was");
     let other = ask(server.address, with_key("orders", "\"order-7\"", "cancelled"));
     assert_eq!(problem_type(&other, 422), "idempotency-key-reused");
     // A key is of one topic, and another key another publication.

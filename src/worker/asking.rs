@@ -205,7 +205,8 @@ impl<D: Driver> Core<D> {
 
     /// A publication was numbered, or had been, or was refused.
     fn published(&mut self, store: &mut Store, asker: Asker, topic: &Topic, result: Result<(Appended, u64), AppendError>) {
-        if result.as_ref().is_ok_and(|(appended, _)| !appended.is_repeated) {
+        let is_new = result.as_ref().is_ok_and(|(appended, _)| !appended.is_repeated);
+        if is_new {
             self.metrics().messages_published.of(asker.source).add(1);
         }
         if asker.source == Source::WebSocket {
@@ -216,7 +217,9 @@ impl<D: Driver> Core<D> {
             Err(error) => refusals::append_error(error),
         };
         let Some(pending) = self.asked(asker) else { return self.go_on_with_batch(store, asker, Some(response)) };
-        self.answer(store, asker.token.slot, routes::kept_for(response, pending.kept_for), &pending);
+        // What comes again is kept as the first was.
+        let kept_for = pending.kept_for.filter(|_| is_new);
+        self.answer(store, asker.token.slot, routes::kept_for(response, kept_for), &pending);
         self.resume_later(asker.token);
     }
 
