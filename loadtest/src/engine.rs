@@ -39,6 +39,10 @@ pub trait Load {
     fn opened(&mut self, _net: &mut Net, _id: usize, _times: Times) {}
     /// A message was read at `at`.
     fn message(&mut self, _net: &mut Net, _id: usize, _payload: &[u8], _at: Nanos) {}
+    /// An event stream stands there with what is handed over next.
+    fn position(&mut self, _net: &mut Net, _id: usize, _cursor: &str) {}
+    /// An event stream says that something is missing.
+    fn gap(&mut self, _net: &mut Net, _id: usize, _words: &[u8]) {}
     /// A subscription that an open connection asked for, or its end, is in force.
     fn confirmed(&mut self, _net: &mut Net, _id: usize, _at: Nanos) {}
     /// A publication was answered; the server's words where it refused.

@@ -39,6 +39,10 @@ pub enum Event<'b> {
     Opened,
     /// A whole message, with whatever the server wraps around the payload.
     Message(&'b [u8]),
+    /// Where an event stream stands with what follows.
+    Position(&'b str),
+    /// Something is missing in an event stream, with the server's words of what.
+    Gap(&'b [u8]),
     /// The answer to a publication; the server's words where it refused.
     Answered(Result<(), String>),
     /// A subscription or its end is in force, of those that [`Client::subscribe`] and [`Client::unsubscribe`] asked for.
@@ -81,14 +85,15 @@ enum Protocol {
 }
 
 impl Client {
-    /// The client of a connection on which TCP stands now; what it says first is appended to `out`.
-    pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
+    /// The client of a connection on which TCP stands now; what it says first is appended to `out`. A WebSocket or an event stream
+    /// goes on behind `cursor`, unless that is empty.
+    pub fn greet(target: &Target, purpose: Purpose, cursor: &str, out: &mut Vec<u8>) -> Self {
         let protocol = match target.dialect {
-            Dialect::Raw => Protocol::WebSocket(websocket::Reader::greet(target, purpose, out)),
+            Dialect::Raw => Protocol::WebSocket(websocket::Reader::greet(target, purpose, cursor, out)),
             Dialect::Socketio => Protocol::SocketIo(socketio::Reader::greet(target, purpose, out)),
             Dialect::Redis => Protocol::Redis(redis::Reader::greet(target, purpose, out)),
             Dialect::Nats => Protocol::Nats(nats::Reader::greet(target, purpose, out)),
-            Dialect::Sse => Protocol::Sse(sse::Reader::greet(target, purpose, out)),
+            Dialect::Sse => Protocol::Sse(sse::Reader::greet(target, purpose, cursor, out)),
             Dialect::Post => Protocol::Http,
         };
         Self { protocol, tail: Vec::new() }
@@ -218,13 +223,14 @@ mod testing {
 
     /// Events as words and all replies, or how it ended, when `stream` comes in pieces.
     pub fn read(target: &Target, purpose: Purpose, pieces: &[&[u8]]) -> Result<(Vec<String>, Vec<u8>), String> {
-        let mut client = Client::greet(target, purpose, &mut Vec::new());
+        let mut client = Client::greet(target, purpose, "", &mut Vec::new());
         let (mut seen, mut replies) = (Vec::new(), Vec::new());
         for piece in pieces {
             client
                 .handle_input(piece, &mut replies, |event| {
                     seen.push(match event {
                         Event::Message(payload) => format!("message {}", String::from_utf8_lossy(payload)),
+                        Event::Gap(words) => format!("gap {}", String::from_utf8_lossy(words)),
                         event => format!("{event:?}"),
                     });
                 })

@@ -1,5 +1,6 @@
 //! What the tool can do, and the way from words on a command line to a report.
 
+mod absence;
 mod churn;
 mod common;
 mod connect;
@@ -16,6 +17,8 @@ mod party;
 mod passing;
 mod publish;
 mod rest;
+mod resume;
+mod returning;
 mod rooms;
 mod scaling;
 mod slow;
@@ -67,6 +70,8 @@ enum Command {
     Churn(Box<churn::Churn>),
     /// All drop and come back at once
     Storm(Box<storm::Storm>),
+    /// All are cut off, miss messages, and come back with their cursors
+    Resume(Box<resume::Resume>),
     /// Some subscribers stop reading
     Slow(Box<slow::Slow>),
     /// What more workers are worth, on a server that it starts
@@ -99,6 +104,7 @@ pub fn run() -> Result<ExitCode, Failure> {
         Command::Rooms(options) => &**options,
         Command::Churn(options) => &**options,
         Command::Storm(options) => &**options,
+        Command::Resume(options) => &**options,
         Command::Slow(options) => &**options,
         Command::Scaling(options) => &**options,
     };

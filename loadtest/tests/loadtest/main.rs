@@ -8,6 +8,8 @@ mod floor;
 mod hostile;
 mod messages;
 mod real;
+mod resume;
 mod support;
+mod tamper;
 mod validity;
 mod witness;
