@@ -11,6 +11,7 @@
 //! target wire envelope payload schedule topic ledger histogram cpu kernel measured report rows output progress
 //! compare    servers side by side: cpus launch machine measure statistics
 //! page       `report`: results as one page
+//! verify     a time of publishing, cutting and resuming: nothing is lost in silence
 //! floor      the barest server there is: the line under every comparison
 //! ```
 //!

@@ -180,6 +180,14 @@ impl Net {
         }
     }
 
+    /// Queues a long-poll, which waits for so many seconds; [`Load::body`] and [`Load::answered`] follow.
+    pub fn poll(&mut self, id: usize, topic: u32, cursor: &str, wait: u32) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            Client::poll(&self.targets[connection.target], topic, cursor, wait, &mut connection.out);
+            self.mark(id);
+        }
+    }
+
     /// Queues a subscription of an open connection; [`Load::confirmed`] follows.
     pub fn subscribe(&mut self, id: usize, topic: u32) {
         if let Some(connection) = self.connections.get_mut(id) {
@@ -220,6 +228,15 @@ impl Net {
             let _ = socket2::SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
         }
         self.drop_connection(id);
+    }
+
+    /// Ends our direction at once and goes on reading until the server ends the other, which must be within `--timeout`.
+    pub fn half_close(&mut self, id: usize, now: Nanos) {
+        if let Some(connection) = self.connections.get(id) {
+            // Where it can't, the connection has ended, which its next read tells.
+            let _ = connection.socket.shutdown(Shutdown::Write);
+            self.expect(id, now);
+        }
     }
 
     /// Ends our direction after what is queued.
@@ -381,6 +398,7 @@ impl Net {
             Event::Message(payload) => load.message(self, id, payload, at),
             Event::Position(cursor) => load.position(self, id, cursor),
             Event::Gap(words) => load.gap(self, id, words),
+            Event::Body(body) => load.body(self, id, body, at),
             Event::Answered(result) => load.answered(self, id, result, at),
             Event::Confirmed => load.confirmed(self, id, at),
             Event::Pinged => self.pings += 1,

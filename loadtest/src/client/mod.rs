@@ -43,7 +43,9 @@ pub enum Event<'b> {
     Position(&'b str),
     /// Something is missing in an event stream, with the server's words of what.
     Gap(&'b [u8]),
-    /// The answer to a publication; the server's words where it refused.
+    /// The body of a good answer by HTTP, which [`Event::Answered`] follows. One that came in chunks has their sizes in it.
+    Body(&'b [u8]),
+    /// The answer to a publication or a poll; the server's words where it refused.
     Answered(Result<(), String>),
     /// A subscription or its end is in force, of those that [`Client::subscribe`] and [`Client::unsubscribe`] asked for.
     Confirmed,
@@ -143,6 +145,11 @@ impl Client {
         }
     }
 
+    /// Appends a long-poll by HTTP; its answer follows, at the latest after `wait` seconds.
+    pub fn poll(target: &Target, topic: u32, cursor: &str, wait: u32, out: &mut Vec<u8>) {
+        http::poll(target, topic, cursor, wait, out);
+    }
+
     /// Appends what subscribes an open connection to a topic; [`Event::Confirmed`] follows.
     pub fn subscribe(target: &Target, topic: u32, out: &mut Vec<u8>) {
         match target.dialect {
@@ -231,6 +238,7 @@ mod testing {
                     seen.push(match event {
                         Event::Message(payload) => format!("message {}", String::from_utf8_lossy(payload)),
                         Event::Gap(words) => format!("gap {}", String::from_utf8_lossy(words)),
+                        Event::Body(body) => format!("body {}", String::from_utf8_lossy(body)),
                         event => format!("{event:?}"),
                     });
                 })

@@ -24,6 +24,7 @@ mod scaling;
 mod slow;
 mod spread;
 mod storm;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -43,7 +44,7 @@ use common::Measure;
 #[command(
     version,
     term_width = 79,
-    after_help = "Exit status: 0 measured, 1 could not be run, 2 wrong flags, 3 INVALID, 130 interrupted."
+    after_help = "Exit status: 0 measured, 1 could not be run, 2 wrong flags, 3 INVALID, 4 a promise was broken (verify), 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -76,6 +77,8 @@ enum Command {
     Slow(Box<slow::Slow>),
     /// What more workers are worth, on a server that it starts
     Scaling(Box<scaling::Scaling>),
+    /// Whether what was accepted is delivered once and in order, or a gap announced
+    Verify(verify::Verify),
     /// A share of another run's subscribers
     #[command(hide = true)]
     Follow(follow::Follow),
@@ -94,6 +97,7 @@ pub fn run() -> Result<ExitCode, Failure> {
         Command::Compare(options) => return compare::run(options),
         Command::Report(options) => return page::run(options),
         Command::Floor(options) => return floor::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Verify(options) => return verify::run(options),
         Command::Follow(options) => return follow::run(options).map(|()| ExitCode::SUCCESS),
         Command::Connect(options) => &**options,
         Command::Echo(options) => &**options,

@@ -12,4 +12,5 @@ mod resume;
 mod support;
 mod tamper;
 mod validity;
+mod verify;
 mod witness;
