@@ -32,11 +32,11 @@ enum State {
 }
 
 impl Reader {
-    /// Asks for the upgrade (RFC 6455 section 4.1). There is no Origin: this is no browser.
-    pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
+    /// Asks for the upgrade (RFC 6455 section 4.1), behind the cursor if there is one. There is no Origin: this is no browser.
+    pub fn greet(target: &Target, purpose: Purpose, cursor: &str, out: &mut Vec<u8>) -> Self {
         let key = wire::new_key();
         let path = match purpose {
-            Purpose::Subscribe(topics) => target.path(topics),
+            Purpose::Subscribe(topics) => target.path_behind(topics, cursor),
             Purpose::Visit | Purpose::Join | Purpose::Publish => target.path(Topics { first: 0, count: 1 }),
         };
         for part in

@@ -36,6 +36,9 @@ pub const CLOSED_LOOP: &str = "closed loop: latency is the server's service time
 /// Why a run of which nothing was published any more must not be quoted.
 pub const PUBLISHER_GONE: &str = "who published is gone: its connection ended, and nothing more was published";
 
+/// Fantail's close code for a reader that can't be given all it missed: not to be tried again with that cursor.
+pub const GAP_CODE: u16 = 4104;
+
 /// Tells how much of what was due an open loop left out: the slowest, so no rate and no latency of it may be quoted.
 pub fn tell_left_out(report: &mut Report, name: &'static str, count: u64) {
     report.fault(name, count);

@@ -136,15 +136,19 @@ impl Publishing {
                 Err(Failure::Usage("--post is where to POST: leave --publish ws out, or --post".to_owned()))
             }
             (_, How::Ws) => Ok(None),
-            (_, How::Post) => {
-                let target = match &self.post {
-                    Some(url) => Target::resolve(url, Some(Dialect::Post), own.topics())?,
-                    None => own.clone().for_post()?,
-                };
-                Ok(Some(engine.net.add_target(target)))
-            }
+            (_, How::Post) => add_post_target(engine, self.post.as_deref()).map(Some),
         }
     }
+}
+
+/// Adds where to publish by POST: where `--post` says, else at the address and path of the run's own URL.
+pub fn add_post_target(engine: &mut Engine, post: Option<&str>) -> Result<usize, Failure> {
+    let own = engine.net.target(0);
+    let target = match post {
+        Some(url) => Target::resolve(url, Some(Dialect::Post), own.topics())?,
+        None => own.clone().for_post()?,
+    };
+    Ok(engine.net.add_target(target))
 }
 
 /// A message's size: it needs room for its stamp, and has to come back whole.

@@ -58,6 +58,9 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         (vec!["connect", &gone, "--idle", "1", "--idle-url", "redis://127.0.0.1/a"], 1, "--idle-url redis://127.0.0.1/a"),
         (vec!["fanout", &gone, "--publish", "ws", "--post", &gone], 1, "--post is where to POST"),
         (vec!["scaling", &both, "--pid", "1", "--", "false", "{workers}"], 1, "--pid: the server that is measured"),
+        (vec!["resume", &gone], 1, "connection 1 of 1: connection refused"),
+        (vec!["resume", &gone, "--missed", "0"], 2, "--missed"),
+        (vec!["resume", &several], 1, "say with --post URL where to publish on one"),
     ] {
         let (code, line) = failure(&arguments);
         assert_eq!(code, Some(status), "{arguments:?}: {line}");
@@ -67,6 +70,8 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
 
 #[test]
 fn help_offers_no_protocol_that_the_command_refuses() {
+    let help = String::from_utf8(run(&["resume", "--help"]).stdout).unwrap();
+    assert!(help.contains("sse: event streams") && !help.contains("redis") && help.contains("{cursor}"), "{help}");
     for (command, offered) in [("connect", false), ("echo", false), ("fanout", true)] {
         let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
         assert!(help.contains("ws://HOST[:PORT]/PATH"), "{help}");
