@@ -12,7 +12,7 @@ mod position;
 mod publication;
 mod topic;
 
-pub use event_stream::{LAST_CHUNK, StreamEvent, chunk};
+pub use event_stream::{StreamEnd, StreamEvent, chunk};
 pub use gap::{Gap, GapReason};
 pub use header::{FrameHeader, OpCode};
 pub use kind::Kind;

@@ -108,8 +108,10 @@ impl<'r> Question<'r> {
             Some("/echo") if loopback || self.options.echo => Resource::Echo,
             Some("/") if loopback || self.options.page => Resource::Page(&page::INDEX),
             Some("/chat.html") if loopback || self.options.page => Resource::Page(&page::CHAT),
+            Some("/fantail.js") if loopback || self.options.page => Resource::Page(&page::MODULE),
+            Some("/fantail.d.ts") if loopback || self.options.page => Resource::Page(&page::MODULE_TYPES),
             Some("/echo") => return Err(refusals::only_on_loopback("The echo", "Start the server with --echo.")),
-            Some("/" | "/chat.html") => {
+            Some("/" | "/chat.html" | "/fantail.js" | "/fantail.d.ts") => {
                 return Err(refusals::only_on_loopback("The page", "Start the server with --page."));
             }
             Some(other) => Resource::Topic(other.strip_prefix("/topics/").ok_or_else(|| self.not_found())?),
@@ -121,7 +123,7 @@ impl<'r> Question<'r> {
         let base = self.options.prefix();
         let known = format!(
             "{base}/topics/NAME, {base}/topics?topic=A&topic=B, {base}/healthz, {base}/.well-known/fantail and, \
-             on loopback listeners, {base}/, {base}/chat.html and {base}/echo"
+             on loopback listeners, {base}/, {base}/chat.html, {base}/fantail.js and {base}/echo"
         );
         refusals::not_found(self.head.path, &known)
     }

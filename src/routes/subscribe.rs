@@ -8,8 +8,9 @@ use super::query::{Query, decode};
 use super::question::{Question, Subprotocol};
 use super::{Action, refusals};
 use crate::auth::Grant;
-use crate::frame::{Cursor, Epoch, Form, Kind, LAST_CHUNK, Position, Publication, Since, StreamEvent, Topic, TopicError};
+use crate::frame::{Cursor, Epoch, Form, Kind, Position, Publication, Since, StreamEnd, Topic, TopicError};
 use crate::http1::{Body, Head, Method, Response};
+use crate::metrics::Cause;
 use crate::words::words;
 use crate::ws;
 
@@ -219,12 +220,12 @@ pub fn stream_of(kind: StreamKind, chunks: Vec<u8>) -> Response {
         .close()
 }
 
-/// 200 with an event stream that ends at once: a browser comes back after so many milliseconds, where any other status would make it
-/// give up.
+/// 200 with an event stream that ends at once, because of `cause`: a browser comes back after so many milliseconds, where any other
+/// status would make it give up.
 #[must_use]
-pub fn come_back(retry_ms: u32) -> Response {
-    let event = StreamEvent { retry_ms: Some(retry_ms), ..StreamEvent::default() };
-    stream_of(StreamKind::Events, [event.chunk(), LAST_CHUNK.to_vec()].concat())
+pub fn come_back(cause: Cause, retry_after_ms: u32) -> Response {
+    let end = StreamEnd { cause: cause.name(), retry_after_ms: Some(retry_after_ms) };
+    stream_of(StreamKind::Events, end.event())
 }
 
 /// `since`, for each of so many topics. A cursor is a place in one of them.

@@ -224,7 +224,8 @@ impl<D: Driver> Core<D> {
     pub(super) fn answer(&mut self, store: &mut Store, slot: u32, mut response: Response, pending: &Pending) {
         if pending.wants_events && pending.answering.http11 && response.status == 503 {
             let retry = &self.options.routes.retry;
-            response = routes::come_back(self.random.u32(retry.min_ms..=retry.max_ms));
+            let cause = if self.shared.phase() >= Phase::Draining { Cause::Drain } else { Cause::Overloaded };
+            response = routes::come_back(cause, self.random.u32(retry.min_ms..=retry.max_ms));
         }
         self.metrics().answered(pending.handler, response.status);
         let draining = self.shared.phase() >= Phase::Draining;
