@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fantail::http1::{Head, Method};
 use fantail::limits::{BufferPool, Tick};
-use fantail::ws::{Connection, Event, Intent, Options, Table, Validator, negotiate, unmask};
+use fantail::ws::{Connection, Event, Handshake, Intent, Options, Table, Validator, unmask};
 
 /// Payloads in bytes.
 const SIZES: [(&str, usize); 3] = [("chat_line", 64), ("segment", 1400), ("document", 64 * 1024)];
@@ -129,8 +129,9 @@ fn handshake(criterion: &mut Criterion) {
         bencher.iter_batched_ref(
             || Vec::with_capacity(512),
             |out| {
-                assert_eq!(Intent::of(black_box(&head)), Intent::WebSocket);
-                let accepted = negotiate(black_box(&head), &table).expect("the handshake is valid");
+                let handshake = Handshake::of(black_box(&head));
+                assert_eq!(handshake.intent(head.method), Intent::WebSocket);
+                let accepted = handshake.negotiate(black_box(&head), &table).expect("the handshake is valid");
                 accepted.write_response([("Fantail-Connection", "c7f3"), ("Keep-Alive", "timeout=25")], out);
             },
             BatchSize::SmallInput,

@@ -10,7 +10,7 @@
 #   loom       mailbox and wake-up under every interleaving
 #   blackbox   tests against the binary on epoll, over sockets on loopback
 #   blackbox_uring  the same on io_uring
-#   loadtest   the load test against faulty servers, the real one, its floors, Redis and NATS
+#   loadtest   the load test against faulty servers, the real one, its floors, Redis, NATS and Socket.IO
 #   autobahn   the 301 WebSocket cases of Autobahn on epoll
 #   autobahn_uring  the same on io_uring
 #   memory     an idle subscriber costs at most 256 bytes
@@ -90,6 +90,8 @@ blackbox() {
 
 stage_loadtest() {
   cargo build --locked --workspace --bins
+  [ loadtest/peers/node/node_modules/.package-lock.json -nt loadtest/peers/node/package-lock.json ] ||
+    npm ci --prefix loadtest/peers/node --no-audit --no-fund
   FANTAIL_TEST_TOOLS=all cargo test --locked -p fantail-loadtest
 }
 

@@ -26,7 +26,7 @@
 //! server config       public Server: listeners, workers, signals, drain
 //! worker              the shell: turn, connection, outbox, deadlines. Sockets meet protocols only here
 //! routes              what a URL means; admin and pages
-//! ws                  the WebSocket protocol: bytes and events in, bytes and events out
+//! ws v1               the WebSocket protocol, and its subprotocol: bytes and events in, bytes and events out
 //! hub engine http1 auth io
 //! class               what a topic keeps and tells, found by its name
 //! frame limits        Topic, Pattern, Publication, Position; ticks, buffers, tables
@@ -53,6 +53,7 @@ pub mod metrics;
 pub mod quantity;
 pub mod routes;
 pub mod server;
+pub mod v1;
 pub mod words;
 pub mod worker;
 pub mod ws;

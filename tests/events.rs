@@ -202,12 +202,17 @@ fn a_client_that_reads_too_slowly_is_cut_in_order_and_gets_it_all_when_it_comes_
     for number in 0..MESSAGES {
         assert_eq!(publisher.post("/topics/log", text(number)).status, 200);
     }
-    let mut got = 0;
+    let (mut got, mut end) = (0, None);
     while let Some(event) = slow.next_event() {
-        assert_eq!(event.data, Some(text(got)));
+        if event.event.as_deref() == Some("end") {
+            end = event.data;
+            continue;
+        }
+        assert_eq!((event.data, &end), (Some(text(got)), &None));
         cursor = event.id.expect("an id");
         got += 1;
     }
+    assert_eq!(end.as_deref(), Some("{\"cause\":\"slow_consumer\"}"), "the last event says why");
     slow.wire.expect_end();
     server.expect_metric("fantail_connections_closed_total", &[("cause", "slow_consumer")], 1.0);
     assert!(got < MESSAGES, "everything found room");

@@ -192,7 +192,7 @@ fn what_is_not_built_yet_says_so() {
         request("/topics?topic=a&topic=b&as=ndjson", ""),
         request("/topics?topic=a&topic=b&wait=1", ""),
         request("/topics/news/*?envelope&since=10m", "Accept: text/event-stream\r\n"),
-        "DELETE /topics/chat HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_owned(),
+        handshake("/topics/news/*", "Sec-WebSocket-Protocol: fantail.v1\r\n"),
     ] {
         let refusal = ask(server.address, &request);
         assert!(matches!(refusal.status, 400 | 404..=406), "{request}: {refusal:?}");

@@ -50,12 +50,6 @@ impl CpuTime {
         Ok(Self { user: sum(|times| times[0] + times[2]), system: sum(|times| times[1] + times[3]), exact })
     }
 
-    /// Both together.
-    pub fn and(self, other: Self) -> Self {
-        let exact = self.exact.zip(other.exact).map(|(one, other)| one + other);
-        Self { user: self.user + other.user, system: self.system + other.system, exact }
-    }
-
     /// What was used since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         let (user, system) = (self.user - earlier.user, self.system - earlier.system);

@@ -11,7 +11,7 @@ use crate::ending::Ending;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The URL is none of ours.
-    #[error("{0:?} is no URL for a load test: give ws://HOST[:PORT]/PATH (TLS is not supported)")]
+    #[error("{0:?} is no URL for a load test: give ws://HOST[:PORT]/PATH, or http:// (TLS is not supported)")]
     Url(String),
     /// The host's name has no address.
     #[error("cannot resolve {host}: {error}")]

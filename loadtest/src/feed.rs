@@ -59,7 +59,7 @@ impl Through {
     /// Whose connection publishes on a topic: the first subscriber's, or its publisher's. None if that is gone.
     pub fn connection_of(&self, traffic: &Traffic, topic: u32) -> Option<usize> {
         match self {
-            Self::First => traffic.members_of(topic).first().copied(),
+            Self::First => traffic.first_member_of(topic),
             Self::Publishers(all) => Some(all[topic as usize % all.len()].id),
         }
     }

@@ -45,6 +45,13 @@ impl Histogram {
         self.0.value_at_quantile(share)
     }
 
+    /// The same, if so many were recorded that one of them lies beyond; always for the median, unless there is none.
+    pub fn known_quantile(&self, share: f64) -> Option<Nanos> {
+        let beyond = self.len() as f64 * (1.0 - share);
+        let is_known = self.len() > 0 && (share <= 0.5 || share >= 1.0 || beyond >= 1.0 - 1e-9);
+        is_known.then(|| self.quantile(share))
+    }
+
     /// Adds all of another.
     pub fn add(&mut self, other: &Self) {
         // Both have the same bounds, so there is always room.
@@ -65,10 +72,10 @@ impl Histogram {
         Deserializer::new().deserialize(&mut &raw[..]).map(Self).map_err(|_| Failure::Histogram)
     }
 
-    /// Percentiles for readers, and all of it as V2 in base64 for other tools.
+    /// Percentiles for readers, as far as there are enough for them, and all of it as V2 in base64 for other tools.
     pub fn to_json(&self) -> Value {
         let quantiles: serde_json::Map<_, _> =
-            QUANTILES.iter().map(|&(name, share)| (name.to_owned(), self.quantile(share).into())).collect();
+            QUANTILES.iter().filter_map(|&(name, share)| Some((name.to_owned(), self.known_quantile(share)?.into()))).collect();
         json!({
             "unit": "ns", "count": self.len(), "min": if self.len() == 0 { 0 } else { self.0.min() }, "mean": self.0.mean(),
             "quantiles": quantiles, "hdr_v2_base64": self.to_base64(),
@@ -97,8 +104,13 @@ mod tests {
     #[test]
     fn what_is_beyond_an_hour_is_an_hour_and_nothing_is_nothing() {
         let mut histogram = Histogram::new();
-        assert_eq!(histogram.quantile(0.99), 0);
+        assert_eq!((histogram.quantile(0.99), histogram.known_quantile(0.5)), (0, None));
+        assert_eq!(histogram.to_json()["quantiles"], json!({}));
         histogram.record(Nanos::MAX);
         assert!(histogram.quantile(1.0) >= LATENCY_MAX);
+        assert!(histogram.known_quantile(0.5).is_some() && histogram.known_quantile(1.0).is_some());
+        assert_eq!(histogram.known_quantile(0.9), None, "none of one lies beyond");
+        (0..9).for_each(|_| histogram.record(1));
+        assert_eq!((histogram.known_quantile(0.9), histogram.known_quantile(0.99)), (Some(1), None));
     }
 }

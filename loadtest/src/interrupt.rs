@@ -1,10 +1,12 @@
 //! Ctrl-C, SIGTERM and hang-up: one flag for the whole process.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 use crate::exit;
 use crate::failure::Failure;
@@ -18,20 +20,28 @@ pub enum Second {
     Waits,
 }
 
+/// A signal that follows another this closely is the same one: a parent hands on what the terminal has sent to its whole group.
+const SAME: Duration = Duration::from_millis(500);
+
 /// True from the first signal on. The first call says what the second signal does.
 pub fn watch(second: Second) -> Result<Arc<AtomicBool>, Failure> {
     static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     if let Some(interrupted) = INTERRUPTED.get() {
         return Ok(Arc::clone(interrupted));
     }
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| Failure::System("watching for Ctrl-C", error))?;
     let interrupted = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
-    let watching = |error| Failure::System("watching for Ctrl-C", error);
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // Before the flag is registered, so that the first signal finds it unset.
-        if second == Second::Ends {
-            flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&interrupted)).map_err(watching)?;
+    let flag = Arc::clone(&interrupted);
+    // A thread that sleeps until there is one; it ends with the process.
+    thread::spawn(move || {
+        let mut first: Option<Instant> = None;
+        for _ in signals.forever() {
+            flag.store(true, Ordering::Relaxed);
+            let is_second = first.get_or_insert_with(Instant::now).elapsed() > SAME;
+            if is_second && second == Second::Ends {
+                std::process::exit(exit::INTERRUPTED.into());
+            }
         }
-        flag::register(signal, Arc::clone(&interrupted)).map_err(watching)?;
-    }
+    });
     Ok(interrupted)
 }

@@ -50,16 +50,6 @@ impl TcpCounters {
         })
     }
 
-    /// Both together.
-    pub const fn and(self, other: Self) -> Self {
-        Self {
-            listen_overflows: self.listen_overflows + other.listen_overflows,
-            syn_retransmits: self.syn_retransmits + other.syn_retransmits,
-            active_opens: self.active_opens + other.active_opens,
-            failed_opens: self.failed_opens + other.failed_opens,
-        }
-    }
-
     /// What was counted since `earlier`.
     pub const fn since(self, earlier: Self) -> Self {
         Self {

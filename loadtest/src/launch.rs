@@ -25,6 +25,9 @@ pub const STOP_TIME: Duration = Duration::from_secs(3);
 /// How often to look whether something has come up or gone.
 const STEP: Duration = Duration::from_millis(20);
 
+/// How often to try whether a server accepts: what is told of its start is right to this.
+const KNOCK: Duration = Duration::from_millis(2);
+
 /// How much of what a server printed is told.
 const LAST_LINES: usize = 12;
 const LAST_BYTES: u64 = 4096;
@@ -95,7 +98,7 @@ impl Launched {
             if started.elapsed() > within {
                 return Err(self.failure(format!("nothing accepts on {address} after {} s", within.as_secs())));
             }
-            std::thread::sleep(STEP);
+            std::thread::sleep(KNOCK);
         }
     }
 
@@ -111,6 +114,12 @@ impl Launched {
     /// Stops it and what it started, and waits for its end. The same as dropping it.
     pub fn stop(self) {
         drop(self);
+    }
+
+    /// Kills it and what it started at once, with SIGKILL, and waits for its end.
+    pub fn kill(mut self) {
+        // That it is gone already is as good.
+        let _ = self.end();
     }
 
     /// The last lines it printed.

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! main       flags -> command; one error line; exit status
-//! commands   what a run does: connect, echo, fanout, publish, hold, notify, rooms, churn, storm, slow, scaling
+//! commands   what a run does: connect, echo, fanout, publish, hold, notify, rooms, churn, storm, resume, slow, scaling
 //! feed       what is published: when, on which topics, through whom
 //! traffic    who is subscribed to what, and what of it came
 //! stage      warm-up, measurement, end
-//! engine net one epoll loop over all connections of the run
-//! client     one connection's protocol, sans IO: WebSocket, Redis, NATS, Socket.IO, POST
-//! target wire payload schedule topic ledger histogram cpu kernel measured report rows output progress
+//! engine net one epoll loop over all connections of the run; dial opens their sockets
+//! client     one connection's protocol, sans IO: WebSocket, event streams, Redis, NATS, Socket.IO, POST
+//! target wire envelope payload schedule topic ledger histogram cpu kernel measured report rows output progress
 //! compare    servers side by side: cpus launch machine measure statistics
 //! page       `report`: results as one page
+//! verify     a time of publishing, cutting and resuming: nothing is lost in silence
 //! floor      the barest server there is: the line under every comparison
 //! ```
 //!
@@ -25,8 +26,10 @@ mod commands;
 mod compare;
 mod cpu;
 mod cpus;
+mod dial;
 mod ending;
 mod engine;
+mod envelope;
 mod exit;
 mod failure;
 mod feed;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Latencies that stand for their run, by command: connect, fan-outs, echo, publish, storm. Others are parts of these.
-const MAIN_LATENCIES: [&str; 5] = ["whole", "delivery", "round_trip", "answer", "back"];
+/// Latencies that stand for their run, by command: connect, fan-outs, echo, publish, resume, storm. Others are parts of these.
+const MAIN_LATENCIES: [&str; 6] = ["whole", "delivery", "round_trip", "answer", "up_to_date", "back"];
 
 /// What the server used for what was done, however busy whoever asked for it was.
 const SERVER_SIDE: [&str; 8] =

@@ -27,23 +27,6 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Two stretches one after the other, as if they were one. What workers did is told of each alone.
-    pub fn and(self, other: &Self) -> Self {
-        let seconds = self.seconds + other.seconds;
-        let mean = |one: f64, two: f64| if seconds > 0.0 { (one * self.seconds + two * other.seconds) / seconds } else { 0.0 };
-        Self {
-            seconds,
-            operations: self.operations + other.operations,
-            own_cpu_share: mean(self.own_cpu_share, other.own_cpu_share),
-            own_wait_share: mean(self.own_wait_share, other.own_wait_share),
-            server: self.server.map_or(other.server, |server| other.server.map(|other| server.and(other))),
-            server_has_ended: self.server_has_ended || other.server_has_ended,
-            workers: Vec::new(),
-            softirq_seconds: self.softirq_seconds + other.softirq_seconds,
-            tcp: self.tcp.map_or(other.tcp, |tcp| other.tcp.map(|other| tcp.and(other))),
-        }
-    }
-
     /// How much busier the busiest worker was than the mean of them: 1 is even. None of a server with one worker.
     pub fn skew(&self) -> Option<f64> {
         let busiest = self.workers.iter().copied().fold(0.0, f64::max);

@@ -2,18 +2,17 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::mem;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use fantail::frame::OpCode;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rustix::io::Errno;
 use slab::Slab;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::{Client, Event, Purpose};
 use crate::clock::{self, Nanos};
+use crate::dial::dial;
 use crate::ending::Ending;
 use crate::engine::{Load, WAIT_MAX};
 use crate::histogram::Histogram;
@@ -42,7 +41,7 @@ pub struct Net {
     /// How many connections something is awaited of.
     awaited: usize,
     expired_at: Nanos,
-    /// How long an event waited inside the tool, between the end of its wait and its read.
+    /// How long an event waited inside the tool, between the end of its wait and its read, or the look at what it says.
     pub lag: Histogram,
     /// Pings that were answered.
     pub pings: u64,
@@ -66,6 +65,8 @@ struct Connection {
     target: usize,
     purpose: Purpose,
     times: Times,
+    /// Behind which it goes on, until it has said so; empty if it begins anew.
+    cursor: Box<str>,
     /// None until TCP stands, and while it is lent.
     client: Option<Box<Client>>,
     out: Vec<u8>,
@@ -122,7 +123,12 @@ impl Net {
 
     /// Starts a connection and returns its number.
     pub fn open(&mut self, now: Nanos, target: usize, purpose: Purpose) -> Result<usize, Ending> {
-        let mut socket = connect(&self.targets[target])?;
+        self.open_behind(now, target, purpose, "")
+    }
+
+    /// The same for a subscriber who comes back: it goes on behind this cursor, unless that is empty.
+    pub fn open_behind(&mut self, now: Nanos, target: usize, purpose: Purpose, cursor: &str) -> Result<usize, Ending> {
+        let mut socket = dial(&self.targets[target])?;
         socket.set_nodelay(true)?;
         let entry = self.connections.vacant_entry();
         let id = entry.key();
@@ -133,6 +139,7 @@ impl Net {
             target,
             purpose,
             times: Times { started: now, ..Times::default() },
+            cursor: cursor.into(),
             client: None,
             out: Vec::new(),
             counted: 0,
@@ -169,6 +176,14 @@ impl Net {
     pub fn publish(&mut self, id: usize, topic: u32, payload: &[u8], confirm: bool) {
         if let Some(connection) = self.connections.get_mut(id) {
             Client::publish(&self.targets[connection.target], topic, payload, confirm, &mut connection.out);
+            self.mark(id);
+        }
+    }
+
+    /// Queues a long-poll, which waits for so many seconds; [`Load::body`] and [`Load::answered`] follow.
+    pub fn poll(&mut self, id: usize, topic: u32, cursor: &str, wait: u32) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            Client::poll(&self.targets[connection.target], topic, cursor, wait, &mut connection.out);
             self.mark(id);
         }
     }
@@ -213,6 +228,15 @@ impl Net {
             let _ = socket2::SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
         }
         self.drop_connection(id);
+    }
+
+    /// Ends our direction at once and goes on reading until the server ends the other, which must be within `--timeout`.
+    pub fn half_close(&mut self, id: usize, now: Nanos) {
+        if let Some(connection) = self.connections.get(id) {
+            // Where it can't, the connection has ended, which its next read tells.
+            let _ = connection.socket.shutdown(Shutdown::Write);
+            self.expect(id, now);
+        }
     }
 
     /// Ends our direction after what is queued.
@@ -265,7 +289,7 @@ impl Net {
         let Some(connection) = self.connections.get(id) else { return };
         let result = match connection.phase {
             Phase::Connecting => self
-                .finish_connect(id, load)
+                .finish_connect(id, woke_at, load)
                 .and_then(|stands| if stands { self.read(id, ends, receive, woke_at, load) } else { Ok(()) }),
             Phase::Upgrading | Phase::Open => {
                 if !connection.out.is_empty() {
@@ -292,7 +316,7 @@ impl Net {
     }
 
     /// Whether TCP stands; if so the greeting is queued.
-    fn finish_connect(&mut self, id: usize, load: &mut impl Load) -> Result<bool, Ending> {
+    fn finish_connect(&mut self, id: usize, woke_at: Nanos, load: &mut impl Load) -> Result<bool, Ending> {
         let connection = &mut self.connections[id];
         if let Some(error) = connection.socket.take_error()? {
             return Err(error.into());
@@ -301,10 +325,12 @@ impl Net {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
             result => result?,
         };
-        let client = Client::greet(&self.targets[connection.target], connection.purpose, &mut connection.out);
+        let cursor = mem::take(&mut connection.cursor);
+        let client = Client::greet(&self.targets[connection.target], connection.purpose, &cursor, &mut connection.out);
         let is_open = client.is_open_at_once();
         connection.client = Some(Box::new(client));
         connection.times.established = clock::now();
+        self.lag.record(connection.times.established - woke_at);
         connection.phase = Phase::Upgrading;
         if is_open {
             let at = connection.times.established;
@@ -371,6 +397,9 @@ impl Net {
                 load.opened(self, id, times);
             }
             Event::Message(payload) => load.message(self, id, payload, at),
+            Event::Position(cursor) => load.position(self, id, cursor),
+            Event::Gap(words) => load.gap(self, id, words),
+            Event::Body(body) => load.body(self, id, body, at),
             Event::Answered(result) => load.answered(self, id, result, at),
             Event::Confirmed => load.confirmed(self, id, at),
             Event::Pinged => self.pings += 1,
@@ -441,18 +470,6 @@ impl Connection {
     fn count_queued(&mut self, queued: &mut usize) {
         *queued = *queued - self.counted + self.out.len();
         self.counted = self.out.len();
-    }
-}
-
-/// Begins a connection, from the address that is asked for.
-fn connect(target: &Target) -> io::Result<TcpStream> {
-    let Some(source) = target.source else { return TcpStream::connect(target.address) };
-    let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::new(source, 0).into())?;
-    match socket.connect(&target.address.into()) {
-        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
-        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

@@ -21,8 +21,8 @@ pub struct Stage {
     pub until: Nanos,
     begun: Option<Sample>,
     ended: Option<Sample>,
-    /// How long events waited inside the tool, of those between the ends: what comes later, such as a backlog that is read at last,
-    /// is in no latency either.
+    /// How long events waited inside the tool, of those between the ends. What was due before the end and comes behind it is in the
+    /// latencies; how its backlog waited here says nothing of the time that was measured.
     lag: Histogram,
     progress: Progress,
 }
@@ -149,6 +149,7 @@ fn standing(begun: Option<(Nanos, u64)>, now: Nanos, until: Nanos, operations: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::MILLISECOND;
     use crate::target::Target;
 
     fn net() -> Net {
@@ -166,6 +167,21 @@ mod tests {
         stage.tick(&mut net, 30, 0).unwrap();
         stage.finish(&net, 0);
         assert_eq!((stage.lag().len(), stage.lag().quantile(1.0)), (2, 9), "neither the warm-up's nor what came behind the end");
+    }
+
+    #[test]
+    fn the_tool_s_own_share_is_what_it_used_of_the_time() {
+        let (mut stage, mut net) = (Stage::unseen(10, 20), net());
+        stage.tick(&mut net, 10, 0).unwrap();
+        let (before, started) = (clock::own_cpu(), clock::now());
+        while clock::own_cpu() < before + 50 * MILLISECOND {}
+        stage.tick(&mut net, 20, 0).unwrap();
+        let (used, took) = (clock::own_cpu() - before, clock::now() - started);
+        let measured = stage.measured();
+        // Other tests' threads are of the same process, so what was used is more than a share of one CPU may be.
+        let told = measured.own_cpu_share * measured.seconds * SECOND as f64;
+        assert!((told - used as f64).abs() < 0.2 * used as f64, "{told} of {used} ns");
+        assert!(measured.seconds * SECOND as f64 >= 0.8 * took as f64, "{} s of {took} ns", measured.seconds);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where the server is: `ws://HOST[:PORT]/PATH`, resolved once, so that no name is looked up while anything is measured.
 //!
 //! `{topic}` in the URL stands for a topic's name. Where it stands in a query, its parameter is repeated for each topic of a
-//! connection that has several: `/topics?topic={topic}&envelope`.
+//! connection that has several: `/topics?topic={topic}&envelope`. `{cursor}` stands for where a subscriber goes on that comes back.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -12,6 +12,9 @@ use crate::failure::Failure;
 
 /// What stands for a topic's name in a URL.
 const PLACEHOLDER: &str = "{topic}";
+
+/// What stands for the cursor of a subscriber that comes back.
+const CURSOR_PLACEHOLDER: &str = "{cursor}";
 
 /// How a connection is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -147,8 +150,24 @@ impl Target {
         }
     }
 
-    /// Path and query for these topics.
+    /// Path and query for these topics, for who begins anew.
     pub fn path(&self, topics: Topics) -> String {
+        self.path_behind(topics, "")
+    }
+
+    /// Path and query for these topics and who goes on behind this cursor. It stands where the URL has a place for it, else in
+    /// Fantail's own parameter, `since`. Without one the parameter that has the place is left out.
+    pub fn path_behind(&self, topics: Topics, cursor: &str) -> String {
+        let path = self.path_of(topics);
+        match path.split_once(CURSOR_PLACEHOLDER) {
+            None if cursor.is_empty() => path,
+            None => format!("{path}{}since={}", if path.contains('?') { '&' } else { '?' }, encode(cursor)),
+            Some((before, behind)) if cursor.is_empty() => without_parameter(before, behind),
+            Some((before, behind)) => format!("{before}{}{behind}", encode(cursor)),
+        }
+    }
+
+    fn path_of(&self, topics: Topics) -> String {
         let Some((before, behind)) = self.path.split_once(PLACEHOLDER) else { return self.path.clone() };
         // A parameter that holds the topic is repeated; elsewhere only the first topic has a place.
         let parameter = before.rfind(['?', '&']).map(|at| &before[at + 1..]);
@@ -185,6 +204,27 @@ impl Target {
         let all = self.topics.max(1);
         (0..topics.count).map(move |at| (topics.first + at) % all)
     }
+}
+
+/// A URL cut at a value, without the parameter that has this value. What is no parameter has an empty value.
+fn without_parameter(before: &str, behind: &str) -> String {
+    let Some(at) = before.rfind(['?', '&']) else { return format!("{before}{behind}") };
+    match behind.split_once('&') {
+        Some((_, others)) => format!("{}{others}", &before[..=at]),
+        None => before[..at].to_owned(),
+    }
+}
+
+/// A value for a query (RFC 3986 section 2.1): all but unreserved characters as percent and two digits.
+fn encode(value: &str) -> String {
+    value.bytes().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => text.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
+            byte => text.extend(format!("%{byte:02X}").chars()),
+        }
+        text
+    })
 }
 
 fn topic_name(topic: u32) -> String {
@@ -236,6 +276,26 @@ mod tests {
         let redis = Target::resolve("redis://127.0.0.1/{topic}", None, 4).unwrap();
         assert_eq!(redis.names(Topics { first: 3, count: 2 }).collect::<Vec<_>>(), ["load-3", "load-0"]);
         assert_eq!(Target::resolve("redis://127.0.0.1/chat", None, 1).unwrap().name(0), "chat");
+    }
+
+    #[test]
+    fn a_cursor_has_its_place_or_is_fantails_parameter() {
+        let both = |url| {
+            let target = Target::resolve(url, None, 1).unwrap();
+            let topics = Topics { first: 0, count: 1 };
+            [target.path(topics), target.path_behind(topics, "k.7 &")]
+        };
+        for (url, without, with) in [
+            ("ws://127.0.0.1/t", "/t", "/t?since=k.7%20%26"),
+            ("ws://127.0.0.1/t?envelope", "/t?envelope", "/t?envelope&since=k.7%20%26"),
+            ("ws://127.0.0.1/t?from={cursor}", "/t", "/t?from=k.7%20%26"),
+            ("ws://127.0.0.1/t?from={cursor}&a&b", "/t?a&b", "/t?from=k.7%20%26&a&b"),
+            ("ws://127.0.0.1/t?a&from={cursor}&b", "/t?a&b", "/t?a&from=k.7%20%26&b"),
+            ("ws://127.0.0.1/t?a&from={cursor}", "/t?a", "/t?a&from=k.7%20%26"),
+            ("ws://127.0.0.1/t/{cursor}", "/t/", "/t/k.7%20%26"),
+        ] {
+            assert_eq!(both(url), [without, with], "{url}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A topic's publications: how many there were, and who still waits for which.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// One topic.
 #[derive(Clone, Debug, Default)]
@@ -10,7 +10,7 @@ pub struct Topic {
     /// How many steady subscribers it has.
     pub steady: u32,
     /// Who is subscribed to this topic alone and so can publish on it: the connections' numbers.
-    pub members: Vec<usize>,
+    pub members: BTreeSet<usize>,
     /// Of each publication from `first_open` on, how many steady subscribers have not got it.
     open: VecDeque<u32>,
     first_open: u64,

@@ -159,9 +159,9 @@ impl Traffic {
         self.moved_at
     }
 
-    /// Who is subscribed to this topic alone.
-    pub fn members_of(&self, topic: u32) -> &[usize] {
-        &self.topics[topic as usize].members
+    /// Somebody who is subscribed to this topic alone: always the same one while that is there.
+    pub fn first_member_of(&self, topic: u32) -> Option<usize> {
+        self.topics[topic as usize].members.first().copied()
     }
 
     /// Whether a connection is subscribed to anything.
@@ -176,7 +176,7 @@ impl Traffic {
             self.topics[topic].steady += 1;
         }
         if topics.count == 1 {
-            self.topics[topics.first as usize].members.push(id);
+            self.topics[topics.first as usize].members.insert(id);
         }
     }
 
@@ -294,7 +294,7 @@ impl Traffic {
                 self.first_ending.get_or_insert_with(|| ending.to_string());
                 if let Some(member) = member {
                     // Its number may be another's from now on.
-                    self.topics[member.topics.first as usize].members.retain(|&other| other != id);
+                    self.topics[member.topics.first as usize].members.remove(&id);
                     self.gone.push(member);
                 }
             }
@@ -491,7 +491,7 @@ mod tests {
         (0..2).for_each(|id| traffic.subscribe(id, ALL));
         publish(&mut traffic, 0);
         traffic.closed(0, &Ending::Reset);
-        assert_eq!(traffic.members_of(0), [1]);
+        assert_eq!(traffic.first_member_of(0), Some(1));
         traffic.subscribe_passing(0, 0);
         assert_eq!((traffic.lost(false), traffic.counts.connections_lost), (2, 1));
     }

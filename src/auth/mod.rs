@@ -26,7 +26,7 @@ words! {
         None = "none",
         /// Subscribing alone.
         Subscribe = "subscribe",
-        /// Publishing alone: a socket needs a subscription, so in effect POST.
+        /// Publishing alone: by POST, or on a `fantail.v1` socket without topics.
         Publish = "publish",
         /// Subscribing and publishing.
         All = "all",

@@ -118,7 +118,11 @@ impl<W: Write, N: Write> Printer<W, N> {
     fn go_on(&mut self, envelope: Envelope<'_>) {
         if envelope.kind == "gap" {
             let reason = envelope.reason.as_deref().unwrap_or("no reason given");
-            self.note(&format!("messages are missing here, the server does not have them any more ({})", printable(reason)));
+            let why = match reason {
+                "slow" => "they came faster than they were taken",
+                _ => "the server does not have them any more",
+            };
+            self.note(&format!("messages are missing here, {why} ({})", printable(reason)));
         }
         if let Some(cursor) = envelope.cursor.or(envelope.to) {
             self.cursor = Some(cursor.into_owned());
@@ -200,6 +204,10 @@ mod tests {
         assert_eq!((printer.cursor(), &*printer.output), (Some("k.7"), &b"x\n"[..]));
         let notes = String::from_utf8(printer.notes).unwrap();
         assert!(notes.contains("missing") && notes.contains("(trimmed)"), "{notes}");
+        let mut printer = Printer::new(Vec::new(), Vec::new(), Form::Payload, None);
+        printer.print(br#"{"type":"gap","topic":"a","from":"k.1","to":"k.7","reason":"slow"}"#).unwrap();
+        let notes = String::from_utf8(printer.notes).unwrap();
+        assert!(notes.contains("faster than they were taken (slow)"), "{notes}");
     }
 
     #[test]

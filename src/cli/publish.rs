@@ -1,5 +1,6 @@
 //! `fantail pub`: each publication is one POST, each answer one line. Nothing is tried again: whether a publication whose answer got
-//! lost was accepted is not known, and a second one would be seen twice.
+//! lost was accepted is not known, and a second one would be seen twice. Whoever wants to try again gives it an idempotency key, and
+//! runs the same command once more.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
@@ -10,7 +11,9 @@ use ureq::Agent;
 
 use super::target::Target;
 use super::{Failure, failure, problem};
+use crate::engine::IdempotencyKey;
 use crate::frame::{Topic, TopicError};
+use crate::quantity::{QuantityError, TimeSpan};
 
 /// What to publish, and where.
 #[derive(Debug, clap::Args)]
@@ -26,6 +29,12 @@ pub(super) struct Publish {
     /// What the data is: json, text or binary
     #[arg(long, value_name = "KIND", default_value = "text", value_parser = parse_content_type)]
     kind: ContentType,
+    /// How long it may be kept for those who come back, in whole seconds; 0s is not at all
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    ttl: Option<u64>,
+    /// Name of this publication: the server publishes it once, however often it is sent
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<IdempotencyKey>,
     /// Publish the whole of stdin as one
     #[arg(long)]
     whole: bool,
@@ -48,6 +57,13 @@ pub(super) fn parse_topic(name: &str) -> Result<Topic, TopicError> {
     Topic::new(name)
 }
 
+/// Seconds, as the header counts them.
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let span: TimeSpan = text.parse().map_err(|error: QuantityError| error.to_string())?;
+    let ttl = span.duration();
+    if ttl.subsec_nanos() == 0 { Ok(ttl.as_secs()) } else { Err("give whole seconds, such as 30s".to_owned()) }
+}
+
 fn parse_content_type(kind: &str) -> Result<ContentType, &'static str> {
     match kind {
         "json" => Ok("application/json"),
@@ -64,6 +80,11 @@ impl Publish {
     }
 
     fn publish_all(&self, mut input: impl BufRead, mut answers: impl Write) -> Result<(), Failure> {
+        let is_one = self.whole || self.data.as_ref().is_some_and(|data| data != "-");
+        if self.idempotency_key.is_some() && !is_one {
+            return Err(Failure::usage("--idempotency-key is of one publication, and each line of stdin is one")
+                .with_fix("Give the data as an argument, or --whole."));
+        }
         let post = Post::new(self);
         let mut publish = |payload: &[u8]| {
             let answer = post.send(payload)?;
@@ -96,7 +117,8 @@ struct Post {
     agent: Agent,
     server: String,
     url: String,
-    content_type: ContentType,
+    /// Header lines: name and value.
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Post {
@@ -109,11 +131,14 @@ impl Post {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(ANSWER_TIMEOUT))
             .build();
+        let mut headers = vec![("Content-Type", publish.kind.to_owned())];
+        headers.extend(publish.ttl.map(|seconds| ("TTL", seconds.to_string())));
+        headers.extend(publish.idempotency_key.as_ref().map(|key| ("Idempotency-Key", key.to_string())));
         Self {
             agent: config.into(),
             server: publish.url.authority().to_owned(),
             url: publish.url.publish_url(&publish.topic),
-            content_type: publish.kind,
+            headers,
         }
     }
 
@@ -123,8 +148,9 @@ impl Post {
             Failure::runtime(failure::unreachable(&self.server, &error.into_io()))
                 .with_fix("Start the server, or name it with --url.")
         };
-        let mut answer =
-            self.agent.post(&self.url).header("Content-Type", self.content_type).send(payload).map_err(unreachable)?;
+        let post = self.agent.post(&self.url);
+        let post = self.headers.iter().fold(post, |post, (name, value)| post.header(*name, value));
+        let mut answer = post.send(payload).map_err(unreachable)?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(problem::BODY_BYTES_MAX as u64).read_to_vec().map_err(unreachable)?;
         if status == 200 { Ok(body) } else { Err(problem::describe(status, &body)) }
@@ -237,6 +263,30 @@ mod tests {
         let (url, server) = serve(vec![FIRST]);
         assert_eq!(publish(&["chat", "--whole", "--json"], &url, b"one\ntwo\n").1, "{\"cursor\":\"ab.1\"}\n");
         assert_eq!(server.join().unwrap()[0].1, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn what_is_asked_for_stands_in_the_head() {
+        let (url, server) = serve(vec![FIRST]);
+        let words = ["chat", "x", "--ttl=5m", "--idempotency-key=order-7"];
+        assert_eq!(publish(&words, &url, b"").0, Ok(()));
+        let head = server.join().unwrap().remove(0).0.to_lowercase();
+        assert!(head.contains("ttl: 300\r\n") && head.contains("idempotency-key: \"order-7\"\r\n"), "{head}");
+        let (url, server) = serve(vec![FIRST]);
+        assert_eq!(publish(&["chat", "x"], &url, b"").0, Ok(()));
+        let head = server.join().unwrap().remove(0).0.to_lowercase();
+        assert!(!head.contains("ttl:") && !head.contains("idempotency-key:"), "{head}");
+        for (text, expected) in [("0s", Ok(0)), ("1000ms", Ok(1)), ("24h", Ok(86_400))] {
+            assert_eq!(parse_ttl(text), expected);
+        }
+        assert!(parse_ttl("1500ms").is_err() && parse_ttl("30").is_err());
+    }
+
+    #[test]
+    fn a_key_is_of_one_publication() {
+        for words in [&["chat", "--idempotency-key=k"][..], &["chat", "-", "--idempotency-key=k"]] {
+            assert!(publish(words, "http://127.0.0.1:1", b"one\ntwo\n").0.unwrap_err().to_string().contains("--whole"));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{ByteSize, Config, TimeSpan};
 use crate::class::{Class, Classes, History, Presence};
 use crate::limits::Tick;
-use crate::{http1, io, routes, worker, ws};
+use crate::{engine, http1, io, routes, worker, ws};
 
 impl Config {
     /// The settings of each of so many `workers`. `connections_max` is what the machine allows, or what was asked for; `io_name` the
@@ -29,7 +29,12 @@ impl Config {
             worker_outbox_bytes_max: self.worker_outbox_size.bytes() as u64,
             coalesce: self.coalesce.into(),
             classes: Arc::new(self.classes()),
-            history_memory_max: (bytes(self.history_memory) / workers) as u64,
+            engine: engine::Limits {
+                topics_max: (self.max_topics as usize).div_ceil(workers),
+                history_bytes_max: (bytes(self.history_memory) / workers) as u64,
+                keys_max: self.idempotency_keys as usize,
+                keys_ttl: self.idempotency_ttl.into(),
+            },
             head_timeout: ticks(self.head_timeout),
             idle_timeout: ticks(self.idle_timeout),
             body_timeout: ticks(self.message_timeout),
@@ -47,7 +52,6 @@ impl Config {
             silence_max: Duration::from(self.ping_interval) + Duration::from(self.pong_timeout),
             keep_alive: format!("timeout={}", (millis(self.ping_interval) + millis(self.pong_timeout)).div_ceil(1000)),
             io_name,
-            topics_max: self.max_topics as usize,
             patterns_max: self.max_patterns as usize,
         }
     }
@@ -85,6 +89,7 @@ impl Config {
             allow_anonymous: self.allow_anonymous,
             allow_origin: self.allow_origin.clone(),
             base_path: self.base_path.clone(),
+            allow_delete: self.allow_delete,
             page: self.page,
             echo: self.echo,
             subscriptions_max: self.max_subscriptions as usize,
@@ -95,12 +100,14 @@ impl Config {
                 write_timeout_ms: millis(self.write_timeout),
                 close_timeout_ms: millis(self.close_timeout),
                 publish_timeout_ms: millis(self.publish_timeout),
+                idempotency_ttl_ms: millis(self.idempotency_ttl),
                 ping_ms: millis(self.ping_interval),
                 pong_timeout_ms: millis(self.pong_timeout),
             },
             limits: routes::Limits {
                 max_head_bytes: bytes(self.max_head_size),
                 max_message_bytes: bytes(self.max_message_size),
+                max_batch_publications: self.max_batch as usize,
                 max_outbox_bytes: bytes(self.outbox_size),
             },
             ..routes::Options::default()

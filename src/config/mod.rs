@@ -51,6 +51,9 @@ pub struct Config {
     /// Web origin whose pages may connect, such as https://*.example.com, repeatable; without it, the server's own and local ones
     #[arg(long, help_heading = ACCESS, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<OriginPattern>,
+    /// Let whoever may publish also delete what is kept of a topic; without it nobody may, also on this machine
+    #[arg(long, help_heading = ACCESS, value_parser = choice::switch)]
+    pub allow_delete: bool,
     /// Serve the WebSocket echo /echo on every address, not on loopback alone
     #[arg(long, help_heading = ACCESS, value_parser = choice::switch)]
     pub echo: bool,
@@ -83,6 +86,9 @@ pub struct Config {
     /// Most bytes of a message or a request's body
     #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value = "64KiB")]
     pub max_message_size: ByteSize,
+    /// Most publications in one POST on /topics, 1 to 10000
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "100", value_parser = choice::whole_number)]
+    pub max_batch: u32,
     /// Most bytes waiting for one connection, at least twice the message size
     #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value = "1MiB")]
     pub outbox_size: ByteSize,
@@ -148,6 +154,12 @@ pub struct Config {
     /// Bytes kept of all topics; each worker takes its share
     #[arg(long, help_heading = DELIVERY, value_name = "SIZE", default_value = "256MiB")]
     pub history_memory: ByteSize,
+    /// Idempotency keys each worker remembers, 1 to 10000000; the oldest goes
+    #[arg(long, help_heading = DELIVERY, value_name = "N", default_value = "100000", value_parser = choice::whole_number)]
+    pub idempotency_keys: u32,
+    /// Time an idempotency key is remembered, 1s to 24h
+    #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "5m")]
+    pub idempotency_ttl: TimeSpan,
     /// What differs for the topics of a pattern, repeatable, the first match holds: 'prices/*;history-size=1;slow-consumer=latest', with
     /// the keys history-size, history-ttl, history-bytes and slow-consumer
     #[arg(long, help_heading = DELIVERY, value_name = "RULE", value_delimiter = ',')]
@@ -221,6 +233,7 @@ impl Default for Config {
             base_path: "/".to_owned(),
             allow_anonymous: AllowAnonymous::Local,
             allow_origin: Vec::new(),
+            allow_delete: false,
             echo: false,
             page: false,
             workers: WorkerCount::Auto,
@@ -231,6 +244,7 @@ impl Default for Config {
             accept_rate: 0,
             max_head_size: ByteSize::kib(16),
             max_message_size: ByteSize::kib(64),
+            max_batch: 100,
             outbox_size: ByteSize::mib(1),
             worker_outbox_size: ByteSize::mib(256),
             max_topics: 1_000_000,
@@ -252,6 +266,8 @@ impl Default for Config {
             history_ttl: TimeSpan::seconds(300),
             history_bytes: ByteSize::mib(1),
             history_memory: ByteSize::mib(256),
+            idempotency_keys: 100_000,
+            idempotency_ttl: TimeSpan::seconds(300),
             topic_class: Vec::new(),
             backlog: 4096,
             accept_batch: 64,

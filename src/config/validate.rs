@@ -76,6 +76,8 @@ impl Config {
         }
         within("--max-topics", self.max_topics as usize, 1, usize::MAX)?;
         within("--max-patterns", self.max_patterns as usize, 1, usize::MAX)?;
+        within("--max-batch", self.max_batch as usize, 1, BATCH_MAX)?;
+        within("--idempotency-keys", self.idempotency_keys as usize, 1, IDEMPOTENCY_KEYS_MAX)?;
         within("--max-subscriptions", self.max_subscriptions as usize, 1, usize::MAX)?;
         within_bytes("--max-head-size", self.max_head_size, ByteSize::kib(1), ByteSize::mib(1))?;
         within_bytes("--max-message-size", self.max_message_size, ByteSize(1), MESSAGE_BYTES_MAX)?;
@@ -101,6 +103,7 @@ impl Config {
         within_time("--drain-delay", self.drain_delay, TimeSpan::seconds(0), TimeSpan::MAX)?;
         within_time("--drain-window", self.drain_window, TimeSpan::seconds(0), TimeSpan::MAX)?;
         within_time("--tcp-user-timeout", self.tcp_user_timeout, TimeSpan::seconds(0), TCP_USER_TIMEOUT_MAX)?;
+        within_time("--idempotency-ttl", self.idempotency_ttl, TimeSpan::seconds(1), IDEMPOTENCY_TTL_MAX)?;
         within_time("--coalesce", self.coalesce, TimeSpan::seconds(0), COALESCE_MAX)?;
         within_time("--busy-poll", self.busy_poll, TimeSpan::seconds(0), BUSY_POLL_MAX)
     }
@@ -210,6 +213,16 @@ const WORKERS_MAX: usize = 256;
 
 /// The kernel counts this option in milliseconds of 32 bits; a day is far below and beyond any use.
 const TCP_USER_TIMEOUT_MAX: TimeSpan = TimeSpan::seconds(24 * 3600);
+
+/// Places in a batch are counted in 16 bits, and the answer to one this long takes a few megabytes.
+const BATCH_MAX: usize = 10_000;
+const _: () = assert!(BATCH_MAX <= u16::MAX as usize);
+
+/// Each takes some 150 bytes and its own length, so all of them a few gigabytes.
+const IDEMPOTENCY_KEYS_MAX: usize = 10_000_000;
+
+/// Who tries for longer has a store of its own.
+const IDEMPOTENCY_TTL_MAX: TimeSpan = TimeSpan::seconds(24 * 3600);
 
 /// What waits longer is no push any more.
 const COALESCE_MAX: TimeSpan = TimeSpan::seconds(1);
@@ -340,6 +353,12 @@ mod tests {
             ("--history-ttl", |config| config.history_ttl = TimeSpan::seconds(721 * 3600)),
             ("--history-bytes", |config| config.history_bytes = ByteSize(65_535)),
             ("--history-bytes", |config| config.history_memory = ByteSize(0)),
+            ("--max-batch", |config| config.max_batch = 0),
+            ("--max-batch", |config| config.max_batch = 10_001),
+            ("--idempotency-keys", |config| config.idempotency_keys = 0),
+            ("--idempotency-keys", |config| config.idempotency_keys = 10_000_001),
+            ("--idempotency-ttl", |config| config.idempotency_ttl = TimeSpan::seconds(0)),
+            ("--idempotency-ttl", |config| config.idempotency_ttl = TimeSpan::seconds(86_401)),
             ("--topic-class", |config| config.topic_class = rules(&["a;history-size=1000001"])),
             ("--topic-class", |config| config.topic_class = rules(&["a;history-ttl=721h"])),
             ("--topic-class", |config| config.topic_class = rules(&["a;history-bytes=1KiB"])),

@@ -6,6 +6,8 @@
 //!
 //! All histories of a worker together have a bound, too. Over it the oldest publication goes, whichever topic it is of: an index has
 //! the topics in the order of their oldest.
+//!
+//! Keys under which publications came outlive their topics: what was published is not published again, whatever became of the topic.
 
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
@@ -16,7 +18,8 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use super::history::{History, Keep};
-use super::{Append, AppendError, Engine, EngineEvent, Extent, Read};
+use super::idempotency::{Keys, Known};
+use super::{Append, AppendError, Appended, Engine, EngineEvent, Extent, Read, Submission, Terms};
 use crate::class::Classes;
 use crate::frame::{ClassId, Epoch, Position, Publication, Topic};
 use crate::limits::{GiveBack, Tick};
@@ -33,14 +36,29 @@ const EXPIRED_PUBLICATIONS_MAX: usize = 1024;
 /// publications go on.
 const DROPPED_MAX: usize = 1024;
 
+/// What an engine may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Topics alive.
+    pub topics_max: usize,
+    /// Bytes of all publications that are kept.
+    pub history_bytes_max: u64,
+    /// Idempotency keys that are remembered.
+    pub keys_max: usize,
+    /// For how long each is.
+    pub keys_ttl: Duration,
+}
+
 /// Numbers publications, and keeps them in memory.
 #[derive(Debug)]
 pub struct MemoryEngine<R> {
     topics: HashMap<Topic, Life, RandomState>,
-    topics_max: usize,
+    limits: Limits,
     classes: Arc<Classes>,
     kept: Kept,
-    history_bytes_max: u64,
+    keys: Keys,
+    /// Histories of lives that were ended: given back a piece at a time, since they may be long.
+    discarded: Vec<History>,
     /// Each topic for which there will be something to do, with a deadline not later than its true one; and some that were put off.
     endings: BinaryHeap<Ending>,
     events: VecDeque<EngineEvent<R>>,
@@ -102,27 +120,28 @@ struct Ending {
 }
 
 impl<R> MemoryEngine<R> {
-    /// An engine for at most `topics_max` living topics, which keeps of each what its class says, and of all together at most
-    /// `history_bytes_max` bytes. Epochs are drawn from `seed`, which must differ from start to start,
-    /// because numbering begins anew with each.
+    /// An engine which keeps of each topic what its class says, within `limits`. Epochs are drawn from `seed`, which must differ from
+    /// start to start, because numbering begins anew with each.
     #[must_use]
-    pub fn new(topics_max: usize, classes: Arc<Classes>, history_bytes_max: u64, seed: u64) -> Self {
+    pub fn new(limits: Limits, classes: Arc<Classes>, seed: u64) -> Self {
         Self {
             topics: HashMap::default(),
-            topics_max,
+            limits,
             classes,
             kept: Kept::default(),
-            history_bytes_max,
+            keys: Keys::new(limits.keys_max, Tick::count(limits.keys_ttl)),
+            discarded: Vec::new(),
             endings: BinaryHeap::new(),
             events: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// What the topics take, in bytes, without their names and what is kept of them.
+    /// What topics and keys take, in bytes, without the topics' names and what is kept of them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.topics.capacity() * size_of::<(Topic, Life)>() + self.endings.capacity() * size_of::<Ending>()
+        let topics = self.topics.capacity() * size_of::<(Topic, Life)>() + self.endings.capacity() * size_of::<Ending>();
+        topics + self.keys.bytes()
     }
 
     /// Bytes of all publications that are kept.
@@ -139,10 +158,11 @@ impl<R> MemoryEngine<R> {
 
     /// The life of `topic`, begun if need be (the caller says until when), and the one copy of its name that everything shares.
     fn life(&mut self, topic: Topic) -> Result<(Topic, &mut Life), AppendError> {
-        let is_full = self.topics.len() >= self.topics_max;
+        let topics_max = self.limits.topics_max;
+        let is_full = self.topics.len() >= topics_max;
         match self.topics.entry(topic) {
             Entry::Occupied(known) => Ok((known.key().clone(), known.into_mut())),
-            Entry::Vacant(_) if is_full => Err(AppendError::TooManyTopics { topics_max: self.topics_max }),
+            Entry::Vacant(_) if is_full => Err(AppendError::TooManyTopics { topics_max }),
             Entry::Vacant(place) => {
                 let epoch = Epoch::from_random(self.random.u64(..));
                 let class = self.classes.id_of(place.key().as_str());
@@ -164,18 +184,18 @@ impl<R> MemoryEngine<R> {
         Ok((topic, position, class))
     }
 
-    /// Keeps a publication as its topic's class says; the oldest of all topics make room for it.
-    fn keep(&mut self, publication: &Arc<Publication>) {
+    /// Keeps a publication as its topic's class says, for `ttl` at most; the oldest of all topics make room for it.
+    fn keep(&mut self, publication: &Arc<Publication>, ttl: Option<Duration>) {
         let Self { topics, kept, .. } = self;
         let topic = &publication.topic;
-        let Some(life) = topics.get_mut(topic.as_str()).filter(|life| life.keep.publications > 0) else { return };
+        let Some(life) = topics.get_mut(topic.as_str()) else { return };
         let keep = life.keep;
-        kept.change(topic, &mut life.history, |history| history.push(Arc::clone(publication), keep));
+        kept.change(topic, &mut life.history, |history| history.push(Arc::clone(publication), keep, ttl));
         if let Some(at) = life.history.due(keep).filter(|at| *at < life.looked_at) {
             self.schedule(topic, at);
         }
         for _ in 0..DROPPED_MAX {
-            if self.kept.bytes <= self.history_bytes_max {
+            if self.kept.bytes <= self.limits.history_bytes_max {
                 break;
             }
             self.drop_oldest();
@@ -188,6 +208,18 @@ impl<R> MemoryEngine<R> {
         let Some((_, topic)) = kept.oldest.first().cloned() else { return };
         let Some(life) = topics.get_mut(topic.as_str()) else { return };
         kept.change(&topic, &mut life.history, History::drop_first);
+    }
+
+    /// Gives back what histories of ended lives still hold, at most `left` publications, which it counts down.
+    fn give_back_discarded(&mut self, left: &mut usize) {
+        while let Some(history) = self.discarded.last_mut().filter(|_| *left > 0) {
+            history.drop_first();
+            *left -= 1;
+            if history.is_empty() {
+                self.discarded.pop();
+            }
+        }
+        self.discarded.give_back();
     }
 
     /// Has a topic looked at when `at` has come, unless it will be before.
@@ -230,17 +262,31 @@ impl<R> MemoryEngine<R> {
 
 impl<R> Engine<R> for MemoryEngine<R> {
     fn append(&mut self, append: Append<R>) {
-        let Append { request, topic, payload, at_ms, numbered_ns, forms } = append;
-        let numbered = self.number(topic, Tick::from_nanoseconds(numbered_ns));
-        let result = numbered.as_ref().map(|(_, position, _)| *position).map_err(|error| *error);
-        self.events.push_back(EngineEvent::Appended { request, result });
-        if let Ok((topic, position, class)) = numbered {
-            let mut publication = Publication::new(topic, position, at_ms, numbered_ns, payload, forms);
-            publication.class = class;
-            let publication = Arc::new(publication);
-            self.keep(&publication);
-            self.events.push_back(EngineEvent::Published { publication });
+        let Append { request, submission: Submission { topic, payload, terms }, at_ms, numbered_ns, forms } = append;
+        let (now, Terms { ttl, key }) = (Tick::from_nanoseconds(numbered_ns), terms.map_or_else(Terms::default, |terms| *terms));
+        let known = key.as_ref().and_then(|key| self.keys.find(&topic, key, &payload, now));
+        if let Some(known) = known {
+            let result = match known {
+                Known::Same(position) => Ok(Appended { position, is_repeated: true }),
+                Known::Other => Err(AppendError::KeyReused),
+            };
+            return self.events.push_back(EngineEvent::Appended { request, result });
         }
+        let (topic, position, class) = match self.number(topic, now) {
+            Ok(numbered) => numbered,
+            Err(error) => return self.events.push_back(EngineEvent::Appended { request, result: Err(error) }),
+        };
+        if let Some(key) = key {
+            let fingerprint = self.keys.fingerprint(&payload);
+            self.keys.remember(topic.clone(), key, fingerprint, position, now);
+        }
+        let result = Ok(Appended { position, is_repeated: false });
+        self.events.push_back(EngineEvent::Appended { request, result });
+        let mut publication = Publication::new(topic, position, at_ms, numbered_ns, payload, forms);
+        publication.class = class;
+        let publication = Arc::new(publication);
+        self.keep(&publication, ttl);
+        self.events.push_back(EngineEvent::Published { publication });
     }
 
     fn read(&mut self, read: Read<R>) {
@@ -257,6 +303,16 @@ impl<R> Engine<R> for MemoryEngine<R> {
             page
         });
         self.events.push_back(EngineEvent::Read { request, result });
+    }
+
+    fn delete(&mut self, request: R, topic: Topic) {
+        let Self { topics, kept, discarded, random, .. } = self;
+        let epoch = topics.get_mut(topic.as_str()).map(|life| {
+            discarded.push(kept.change(&topic, &mut life.history, std::mem::take));
+            (life.epoch, life.last) = (Epoch::from_random(random.u64(..)), 0);
+            life.epoch
+        });
+        self.events.push_back(EngineEvent::Deleted { request, epoch });
     }
 
     fn poll(&mut self) -> Option<EngineEvent<R>> {
@@ -283,6 +339,7 @@ impl<R> Engine<R> for MemoryEngine<R> {
 
     fn expire(&mut self, now: Tick) {
         let mut left = EXPIRED_PUBLICATIONS_MAX;
+        self.give_back_discarded(&mut left);
         for _ in 0..EXPIRED_TOPICS_MAX {
             let Some(first) = self.endings.peek_mut() else { break };
             if first.at > now || left == 0 {
@@ -292,10 +349,12 @@ impl<R> Engine<R> for MemoryEngine<R> {
             self.settle(ending, now, &mut left);
         }
         self.endings.give_back();
+        self.keys.expire(now, &mut left);
     }
 
     fn poll_timeout(&self) -> Option<Tick> {
-        self.endings.peek().map(|ending| ending.at)
+        let discarded = (!self.discarded.is_empty()).then_some(Tick(0));
+        self.endings.peek().map(|ending| ending.at).into_iter().chain(self.keys.due()).chain(discarded).min()
     }
 }
 

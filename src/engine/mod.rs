@@ -7,25 +7,27 @@
 //! ```text
 //!                      +--> Appended { request, position | error }   answers the publisher
 //! append(request) -----+
-//!                      +--> Published { publication }                is handed out to subscribers
+//!                      +--> Published { publication }                is handed out to subscribers, unless it came before
 //!
 //! read(request) -----------> Read { request, page | error }             what is kept behind a position
+//! delete(request) ---------> Deleted { request, epoch }                 nothing is kept any more
 //! ```
 //!
 //! The `Published` events of one topic come in the order of their offsets; handing out on anything else would break the order.
 
+mod brief;
 mod history;
+mod idempotency;
 mod memory;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use memory::{MemoryEngine, TOPIC_LINGER};
+pub use idempotency::{IdempotencyKey, KeyError};
+pub use memory::{Limits, MemoryEngine, TOPIC_LINGER};
 
-use serde::Serialize;
-
-use crate::frame::{Cursor, Epoch, Forms, Payload, Position, Publication, Since, Topic};
+use crate::frame::{Epoch, Forms, Gap, GapReason, Payload, Position, Publication, Since, Topic};
 use crate::limits::Tick;
-use crate::words::words;
 
 /// Gives publications their numbers, keeps them as its kind does, and knows which topics live.
 ///
@@ -36,6 +38,9 @@ pub trait Engine<R> {
 
     /// Reads what is kept of a topic. The page comes from [`Engine::poll`].
     fn read(&mut self, read: Read<R>);
+
+    /// Begins another life of a topic, which nothing is kept of. What became of it comes from [`Engine::poll`].
+    fn delete(&mut self, request: R, topic: Topic);
 
     /// The next event. To be called until it returns `None`.
     fn poll(&mut self) -> Option<EngineEvent<R>>;
@@ -62,16 +67,35 @@ pub trait Engine<R> {
 pub struct Append<R> {
     /// The caller's token.
     pub request: R,
-    /// Where it is published.
-    pub topic: Topic,
-    /// What is published, checked and framed.
-    pub payload: Payload,
+    /// What is published, where and how.
+    pub submission: Submission,
     /// The time of day, in milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// The driver's monotonic clock, in nanoseconds.
     pub numbered_ns: u64,
     /// The wire forms that subscribers need.
     pub forms: Forms,
+}
+
+/// What a publisher hands in.
+#[derive(Debug)]
+pub struct Submission {
+    /// Where it is published.
+    pub topic: Topic,
+    /// What is published, checked and framed.
+    pub payload: Payload,
+    /// What its publisher asks for beside; few ask for anything.
+    pub terms: Option<Box<Terms>>,
+}
+
+/// What a publisher may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How long the publication may be kept, if not as long as its topic's class says; zero is not at all: it goes to whoever is
+    /// subscribed, and nobody ever reads it back.
+    pub ttl: Option<Duration>,
+    /// The publisher's name for this publication: the same one again is not published again, but answered as the first was.
+    pub key: Option<IdempotencyKey>,
 }
 
 /// What is to be read of a topic.
@@ -98,6 +122,8 @@ pub struct Page {
     pub position: Position,
     /// The offset of the topic's newest publication when this was read, kept or not.
     pub newest: u64,
+    /// The newest offset that had to go by the bounds of the topic's class; 0 if there is none.
+    pub lost: u64,
     /// The topic had nothing more when this was read.
     pub is_last: bool,
     /// What is missing before the first of them.
@@ -107,60 +133,13 @@ pub struct Page {
 impl Page {
     /// What is missing of what came behind `newest`, for a reader who had not asked for anything before it.
     #[must_use]
-    pub fn gap_behind(&self, newest: u64) -> Option<Gap> {
-        let first = self.publications.first().map_or(self.position.offset + 1, |publication| publication.position.offset);
-        let at = |offset| Position { offset, ..self.position };
-        (first > newest + 1).then(|| Gap { from: at(newest), to: at(first - 1), reason: GapReason::Trimmed })
-    }
-}
-
-/// Publications that a reader has missed for good, or may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last position that the reader knew.
-    pub from: Position,
-    /// The position behind which nothing is missing.
-    pub to: Position,
-    /// Why.
-    pub reason: GapReason,
-}
-
-impl Gap {
-    /// The `gap` object: `{"type":"gap","topic","from","to","reason"}`.
-    #[must_use]
-    pub fn object(&self, topic: &Topic) -> Vec<u8> {
-        let object = GapObject {
-            kind: "gap",
-            topic: topic.as_str(),
-            from: Cursor(self.from).to_string(),
-            to: Cursor(self.to).to_string(),
-            reason: self.reason.name(),
+    pub fn gap_behind(&self, newest: Position) -> Option<Gap> {
+        let reason = match newest.epoch == self.position.epoch {
+            false => GapReason::Epoch,
+            true if self.lost > newest.offset => GapReason::Trimmed,
+            true => return None,
         };
-        serde_json::to_vec(&object).expect("texts always make JSON")
-    }
-}
-
-#[derive(Serialize)]
-struct GapObject<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    topic: &'a str,
-    from: String,
-    to: String,
-    reason: &'static str,
-}
-
-words! {
-    /// Why something is missing (docs/wire.md, "Gaps").
-    GapReason, "trimmed, slow, epoch or future", {
-        /// It was kept once, and had to go.
-        Trimmed = "trimmed",
-        /// The reader took too slowly, and it was dropped.
-        Slow = "slow",
-        /// The reader knew another life of the topic: nobody knows what it missed.
-        Epoch = "epoch",
-        /// The reader knew more of this life than there is.
-        Future = "future",
+        Some(Gap { from: newest, to: Position { offset: self.lost, ..self.position }, reason })
     }
 }
 
@@ -178,14 +157,30 @@ pub enum EngineEvent<R> {
     Appended {
         /// The token of the append.
         request: R,
-        /// Its number, or why it has none.
-        result: Result<Position, AppendError>,
+        /// Where it stands, or why it does not.
+        result: Result<Appended, AppendError>,
+    },
+    /// The answer to [`Engine::delete`].
+    Deleted {
+        /// The token of the deletion.
+        request: R,
+        /// The topic's new life; `None` if it did not live, and does not now.
+        epoch: Option<Epoch>,
     },
     /// A publication is numbered and kept as its topic demands: now it may be handed out.
     Published {
         /// It, in the forms asked for.
         publication: Arc<Publication>,
     },
+}
+
+/// Where a publication stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its number.
+    pub position: Position,
+    /// It had that already: it came before under the same key, and is not published again.
+    pub is_repeated: bool,
 }
 
 /// The life of a topic and what is kept of it.
@@ -208,14 +203,19 @@ pub enum AppendError {
         /// The limit that was reached, in topics.
         topics_max: usize,
     },
+    /// Another payload was published on this topic under the same key.
+    #[error("the key was used for another publication on this topic")]
+    KeyReused,
 }
 
 impl AppendError {
-    /// The status of the answer (RFC 9110 section 15.6.4): a topic may end at any time, so it is worth coming back.
+    /// The status of the answer. RFC 9110 section 15.6.4: a topic may end at any time, so it is worth coming back. Section 15.5.21, and
+    /// the draft of Idempotency-Key: it is not.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
             Self::TooManyTopics { .. } => 503,
+            Self::KeyReused => 422,
         }
     }
 }

@@ -3,8 +3,46 @@
 //! The chunk is part of what subscribers share. Chunks, and not the end of the connection, end the stream: so a client can tell a
 //! server that has ended it from a network that has lost it.
 
+use serde::Serialize;
+
 /// The end of a stream that was ended in order.
-pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Why a stream ends, as its last event or line says it: not every reader tells a last chunk from a connection that was lost.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StreamEnd<'e> {
+    /// In the one vocabulary for it.
+    pub cause: &'e str,
+    /// When to come back, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
+}
+
+/// A [`StreamEnd`] as an object that tells its type.
+#[derive(Serialize)]
+struct EndLine<'e> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    end: StreamEnd<'e>,
+}
+
+impl StreamEnd<'_> {
+    /// The last event, `end`, and the last chunk.
+    #[must_use]
+    pub fn event(self) -> Vec<u8> {
+        let data = serde_json::to_vec(&self).expect("texts and numbers always make JSON");
+        let event = StreamEvent { retry_ms: self.retry_after_ms, id: None, event: Some("end"), data: Some(&data) };
+        [&event.chunk(), LAST_CHUNK].concat()
+    }
+
+    /// The last line, and the last chunk.
+    #[must_use]
+    pub fn line(self) -> Vec<u8> {
+        let line = serde_json::to_vec(&EndLine { kind: "end", end: self }).expect("texts and numbers always make JSON");
+        [&chunk(&[&line, b"\n"]), LAST_CHUNK].concat()
+    }
+}
 
 /// One event. What is absent is not written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,6 +130,16 @@ mod tests {
         assert_eq!(event.chunk(), b"15\r\nid: k.7\ndata: hello\n\n\r\n");
         let all = StreamEvent { retry_ms: Some(500), id: Some("k.0"), event: Some("ping"), data: Some(b"") };
         assert_eq!(all.chunk(), b"27\r\nretry: 500\nid: k.0\nevent: ping\ndata: \n\n\r\n");
+    }
+
+    #[test]
+    fn an_end_says_why_and_when_to_come_back() {
+        let end = StreamEnd { cause: "drain", retry_after_ms: Some(8400) };
+        let event = "46\r\nretry: 8400\nevent: end\ndata: {\"cause\":\"drain\",\"retry_after_ms\":8400}\n\n\r\n0\r\n\r\n";
+        assert_eq!(String::from_utf8(end.event()).unwrap(), event);
+        let line = "27\r\n{\"type\":\"end\",\"cause\":\"slow_consumer\"}\n\r\n0\r\n\r\n";
+        let end = StreamEnd { cause: "slow_consumer", retry_after_ms: None };
+        assert_eq!(String::from_utf8(end.line()).unwrap(), line);
     }
 
     #[test]

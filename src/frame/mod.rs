@@ -4,6 +4,7 @@
 //! subscriber, a raw WebSocket, is served by the very bytes that were accepted. Nothing here does I/O or reads a clock.
 
 mod event_stream;
+mod gap;
 mod header;
 mod kind;
 mod pattern;
@@ -11,7 +12,8 @@ mod position;
 mod publication;
 mod topic;
 
-pub use event_stream::{LAST_CHUNK, StreamEvent, chunk};
+pub use event_stream::{StreamEnd, StreamEvent, chunk};
+pub use gap::{Gap, GapReason};
 pub use header::{FrameHeader, OpCode};
 pub use kind::Kind;
 pub use pattern::{Pattern, PatternError};

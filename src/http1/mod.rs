@@ -35,5 +35,5 @@ pub use date::DateCache;
 pub use error::HttpError;
 pub use framing::Framing;
 pub use head::{HEADERS_MAX, Head, HeaderSpace, Method, header_space};
-pub use problem::Problem;
+pub use problem::{Problem, quoted};
 pub use response::{Answering, Body, CONTINUE, Response};

@@ -46,6 +46,16 @@ impl Serialize for Problem {
     }
 }
 
+/// `text` in quotes, everything unprintable escaped, clipped: the client knows the rest.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 120;
+    match text.char_indices().nth(CHARACTERS_MAX) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::http1::HttpError;

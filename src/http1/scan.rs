@@ -55,11 +55,11 @@ impl SectionScan {
     pub fn feed(&mut self, input: &[u8], bytes_max: usize) -> Result<Option<usize>, HttpError> {
         let allowed = &input[..input.len().min(bytes_max.saturating_sub(self.bytes))];
         let mut seen = 0;
-        while let Some(&byte) = allowed.get(seen) {
-            if self.at == At::Line && self.is_plain(byte) {
+        loop {
+            if self.at == At::Line {
                 seen += self.plain_length(&allowed[seen..]);
-                continue;
             }
+            let Some(&byte) = allowed.get(seen) else { break };
             seen += 1;
             if self.step(byte)? {
                 self.bytes += seen;
@@ -70,13 +70,15 @@ impl SectionScan {
         if self.bytes < bytes_max { Ok(None) } else { Err(HttpError::HeadTooLarge { limit_bytes: bytes_max as u64 }) }
     }
 
-    /// How many bytes at the start are the inside of a line: block by block, which the compiler makes a few instructions each, then
-    /// byte by byte.
+    /// How many bytes at the start are the inside of a line: all up to its CR, if they are plain, else those before the first that is
+    /// not.
     fn plain_length(&self, bytes: &[u8]) -> usize {
-        let (blocks, _) = bytes.as_chunks::<16>();
-        let plain_blocks = blocks.iter().take_while(|block| block.iter().fold(true, |all, byte| all & self.is_plain(*byte)));
-        let length = plain_blocks.count() * 16;
-        length + bytes[length..].iter().take_while(|byte| self.is_plain(**byte)).count()
+        let line = &bytes[..memchr::memchr(b'\r', bytes).unwrap_or(bytes.len())];
+        if self.are_plain(line) { line.len() } else { line.iter().take_while(|byte| self.is_plain(**byte)).count() }
+    }
+
+    fn are_plain(&self, line: &[u8]) -> bool {
+        if self.line == Line::Request { all(line, is_request_byte) } else { all(line, is_field_byte) }
     }
 
     /// Takes a byte that is not the inside of a line; true at the end of the section.
@@ -127,8 +129,31 @@ impl SectionScan {
     fn is_plain(&self, byte: u8) -> bool {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
-        if self.line == Line::Request { matches!(byte, b' '..=b'~') } else { is_field_byte(byte) }
+        if self.line == Line::Request { is_request_byte(byte) } else { is_field_byte(byte) }
     }
+}
+
+/// Whether all are of a kind: block by block, which the compiler makes a few instructions each; the last block may lie over the one
+/// before it.
+#[inline]
+fn all(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + bytes.len());
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    let in_block = |block: &[u8; 16]| {
+        let mut all = true;
+        for byte in block {
+            all &= is(*byte);
+        }
+        all
+    };
+    let in_rest = || bytes.last_chunk().map_or_else(|| rest.iter().all(|byte| is(*byte)), in_block);
+    blocks.iter().all(in_block) && in_rest()
+}
+
+/// Whether the inside of a request line may be `byte`.
+const fn is_request_byte(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
 }
 
 /// Whether a token (RFC 9110 section 5.6.2) may contain `byte`.

@@ -187,11 +187,9 @@ impl Scripted {
 
     fn is_ready(&self, watched: &Watched) -> bool {
         let peer = &self.peers[&watched.id];
-        if watched.closing.is_some() || !watched.in_flight.is_empty() {
-            return watched.closing.is_some() || peer.window > 0 || peer.reset;
-        }
+        let waits_for_room = watched.blocked || !watched.in_flight.is_empty();
         let input = !peer.to_server.is_empty() || ((peer.fin || peer.reset) && !watched.end_told);
-        (watched.blocked && (peer.window > 0 || peer.reset)) || (input && !watched.paused)
+        watched.closing.is_some() || (waits_for_room && (peer.window > 0 || peer.reset)) || (input && !watched.paused)
     }
 
     /// One event of one socket, or `None` if it has nothing to tell.

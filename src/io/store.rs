@@ -73,8 +73,10 @@ struct Entry {
 #[derive(Debug)]
 enum Bytes {
     Shared(Arc<Publication>, Form),
-    /// Made here: a run of frames, or a form the home worker had not been asked for in time.
-    Local(Box<[u8]>, Served),
+    /// A form the home worker had not been asked for in time, made here.
+    Encoded(Arc<Publication>, Box<[u8]>),
+    /// A run of frames.
+    Run(Box<[u8]>, Served),
     Owned(Vec<u8>),
 }
 
@@ -83,7 +85,7 @@ impl Store {
     pub fn share(&mut self, publication: &Arc<Publication>, form: Form) -> Block {
         let bytes = match publication.form(form) {
             Some(_) => Bytes::Shared(Arc::clone(publication), form),
-            None => Bytes::Local(publication.encode(form), Served::one(publication)),
+            None => Bytes::Encoded(Arc::clone(publication), publication.encode(form)),
         };
         self.insert(bytes)
     }
@@ -104,7 +106,7 @@ impl Store {
             let served = Served::one(publication);
             all = Some(all.map_or(served, |before| before.and(served)));
         }
-        self.insert(Bytes::Local(run.into_boxed_slice(), all.expect("a run has a first publication")))
+        self.insert(Bytes::Run(run.into_boxed_slice(), all.expect("a run has a first publication")))
     }
 
     /// Holds bytes of one connection. The caller has the only reference.
@@ -117,8 +119,17 @@ impl Store {
     pub fn bytes(&self, block: Block) -> &[u8] {
         match &self.entries[block.0 as usize].bytes {
             Bytes::Shared(publication, form) => publication.form(*form).expect("share() holds only forms that exist"),
-            Bytes::Local(bytes, _) => bytes,
+            Bytes::Encoded(_, bytes) | Bytes::Run(bytes, _) => bytes,
             Bytes::Owned(bytes) => bytes,
+        }
+    }
+
+    /// The one publication whose frame the block is.
+    #[must_use]
+    pub fn publication(&self, block: Block) -> Option<&Publication> {
+        match &self.entries[block.0 as usize].bytes {
+            Bytes::Shared(publication, _) | Bytes::Encoded(publication, _) => Some(publication),
+            Bytes::Run(..) | Bytes::Owned(_) => None,
         }
     }
 
@@ -143,8 +154,8 @@ impl Store {
             return Released::Held;
         }
         let released = match self.entries.remove(block.0 as usize).bytes {
-            Bytes::Shared(publication, _) => Released::Shared(Served::one(&publication)),
-            Bytes::Local(_, served) => Released::Shared(served),
+            Bytes::Shared(publication, _) | Bytes::Encoded(publication, _) => Released::Shared(Served::one(&publication)),
+            Bytes::Run(_, served) => Released::Shared(served),
             Bytes::Owned(bytes) => {
                 pool.give(bytes);
                 Released::Owned
@@ -194,10 +205,12 @@ mod tests {
             store.retain(block, 1);
             assert_eq!(store.release(block, &mut pool), Released::Held);
             assert_eq!(store.bytes(block), &*publication.encode(form));
+            assert!(store.publication(block).is_some_and(|of| std::ptr::eq(of, &*publication)));
             let served = Served { numbered_ns: 42, publications: 1 };
             assert_eq!(store.release(block, &mut pool), Released::Shared(served));
             let run = store.share_run([&publication, &publication], form);
             assert_eq!(store.bytes(run), publication.encode(form).repeat(2));
+            assert!(store.publication(run).is_none());
             assert_eq!(store.release(run, &mut pool), Released::Shared(Served { publications: 2, ..served }));
         }
         assert_eq!(Arc::strong_count(&publication), 1);

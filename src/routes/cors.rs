@@ -14,9 +14,9 @@ pub struct Cors {
 }
 
 /// What a script may read beyond the headers that Fetch lets it read anyway.
-const EXPOSED: &str = "Fantail-Connection, Fantail-Recovered, Retry-After";
+const EXPOSED: &str = "Fantail-Connection, Fantail-Recovered, Idempotency-Replayed, Retry-After, TTL";
 /// What a script may send.
-const ALLOWED: &str = "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer";
+const ALLOWED: &str = "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer, TTL";
 /// A day; browsers cap it at two hours or less, and a preflight costs a whole round trip.
 const MAX_AGE_SECONDS: &str = "86400";
 
@@ -69,11 +69,11 @@ mod tests {
             (
                 204,
                 vec![
-                    ("Allow", "GET, HEAD, POST, OPTIONS".into()),
-                    ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS".into()),
+                    ("Allow", "GET, HEAD, POST, DELETE, OPTIONS".into()),
+                    ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS".into()),
                     (
                         "Access-Control-Allow-Headers",
-                        "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer".into()
+                        "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer, TTL".into()
                     ),
                     ("Access-Control-Max-Age", "86400".into()),
                     ("Vary", "Origin".into()),
@@ -95,13 +95,16 @@ mod tests {
 
     #[test]
     fn answers_and_problems_can_be_read_by_an_allowed_page() {
-        for (method, target, status) in [("GET", "/healthz", 200), ("GET", "/nowhere", 404), ("DELETE", "/topics/chat", 405)] {
+        for (method, target, status) in [("GET", "/healthz", 200), ("GET", "/nowhere", 404), ("DELETE", "/topics/chat", 403)] {
             let answer = Ask::new(method, target).header("Origin", "http://127.0.0.1:8080").answer();
             assert_eq!(answer.status, status, "{method} {target}");
             for expected in [
                 ("Vary", "Origin"),
                 ("Access-Control-Allow-Origin", "http://127.0.0.1:8080"),
-                ("Access-Control-Expose-Headers", "Fantail-Connection, Fantail-Recovered, Retry-After"),
+                (
+                    "Access-Control-Expose-Headers",
+                    "Fantail-Connection, Fantail-Recovered, Idempotency-Replayed, Retry-After, TTL",
+                ),
             ] {
                 assert!(answer.headers.contains(&(expected.0, expected.1.into())), "{method} {target} {expected:?}");
             }

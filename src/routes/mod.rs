@@ -7,11 +7,13 @@
 //! 1. A page of a foreign origin is refused before anything else that it could make happen: upgrade, POST, DELETE, preflight.
 //! 2. The path below the base path names a resource, the method what is wanted of it.
 //! 3. What can be answered at once is ([`Action::Respond`]); for the rest the worker asks hub or engine, and comes back to
-//!    [`published`], [`information`] or [`refusals`] for the answer's words.
+//!    [`published`], [`deleted`], [`information`] or [`refusals`] for the answer's words.
 //!
 //! Pure functions: no socket, no clock, no state. Time and memory are linear in the head, which is bounded by its parser.
 
 mod admin;
+mod batch;
+mod command;
 mod cors;
 mod kind;
 mod options;
@@ -20,6 +22,7 @@ mod query;
 mod question;
 pub mod refusals;
 mod subscribe;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod topics;
@@ -30,17 +33,21 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 pub use admin::{AdminAction, live, metrics, ready, route_admin};
+pub use batch::{batch_published, read_batch};
+pub use command::{Command, command, open};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
+pub use question::Subprotocol;
 pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
-pub use topics::{information, published};
+pub use topics::{deleted, information, kept_for, published};
 
 use crate::auth::{self, Asker};
+use crate::engine::Terms;
 use crate::frame::{Kind, Topic};
 use crate::http1::{Body, Head, Method, Response};
 use crate::metrics::Handler;
-use crate::ws::{self, Intent};
-use question::Question;
+use crate::ws::{self, Handshake};
+use question::{Question, Resource};
 
 /// A request, and what only its connection knows of it.
 #[derive(Clone, Copy, Debug)]
@@ -78,11 +85,20 @@ pub enum Action {
         topic: Topic,
         /// What the body is said to be; the worker checks it with [`crate::frame::Payload::new`].
         kind: Kind,
+        /// What its publisher asks for beside.
+        terms: Option<Box<Terms>>,
     },
+    /// Collect the body and publish what [`read_batch`] finds in it; [`batch_published`] answers.
+    PublishBatch,
     /// Make the connection a WebSocket or an event stream, once its subscriptions are in force.
     Subscribe(Box<Subscribe>),
     /// Make the connection a WebSocket that sends back what it gets.
-    Echo(Box<ws::Accepted>),
+    Echo(Box<ws::Accepted<Subprotocol>>),
+    /// Ask the topic's home worker to delete what is kept; [`deleted`] answers.
+    Delete {
+        /// Of which topic.
+        topic: Topic,
+    },
     /// Ask the topic's home worker; [`information`] answers.
     Information {
         /// About which topic.
@@ -117,23 +133,27 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         origin: origin.as_deref(),
         proxied: head.headers.iter().any(|header| auth::names_proxy(header.name)),
     };
+    let handshake = Handshake::of(head);
     let question = Question {
         head,
         options,
-        intent: Intent::of(head),
+        handshake,
+        intent: handshake.intent(head.method),
         grant: options.allow_anonymous.grant(auth::is_local(&asker)),
         listener_is_loopback: request.listener_is_loopback,
         drain: request.drain,
         wants_events: head.method == Method::Get && subscribe::wants_events(head),
     };
     let allowed = auth::origin_allowed(&asker, &options.allow_origin);
+    let resource = question.resource();
+    let handler = resource.as_ref().map_or(Handler::Other, Resource::handler);
     let action = match origin.as_deref().filter(|_| !allowed && question.acts()) {
         Some(foreign) => Err(refusals::origin_refused(foreign)),
-        None => question.action(),
+        None => resource.and_then(|resource| question.action(resource)),
     };
     let action = action.unwrap_or_else(|refusal| Action::Respond(question.refused(refusal)));
     let cors = Cors::new(head, origin.as_deref().filter(|_| allowed));
-    Routed { action, handler: question.handler(), cors, wants_events: question.wants_events }
+    Routed { action, handler, cors, wants_events: question.wants_events }
 }
 
 /// The Origin header. Several lines are one list (RFC 9110 section 5.3), which is no origin, and neither are foreign bytes; but
@@ -169,9 +189,9 @@ mod tests {
     #[test]
     fn every_path_has_its_methods() {
         for (target, expected) in [
-            ("/topics/chat", [ASKS_ON, ASKS_ON, ASKS_ON, 405, 204, 405]),
-            ("/topics?topic=chat", [ASKS_ON, ASKS_ON, 405, 405, 204, 405]),
-            ("/topics", [400, 400, 405, 405, 204, 405]),
+            ("/topics/chat", [ASKS_ON, ASKS_ON, ASKS_ON, 403, 204, 405]),
+            ("/topics?topic=chat", [ASKS_ON, ASKS_ON, 415, 405, 204, 405]),
+            ("/topics", [400, 400, 415, 405, 204, 405]),
             ("/echo", [426, 426, 405, 405, 204, 405]),
             ("/healthz", [200, 200, 405, 405, 204, 405]),
             ("/.well-known/fantail", [200, 200, 405, 405, 204, 405]),
@@ -245,6 +265,7 @@ mod tests {
         for origin in ["https://evil.example", "null", "", "http://127.0.0.1:8080.evil.example", "\u{e9}"] {
             for ask in [
                 Ask::new("POST", "/topics/chat"),
+                Ask::new("POST", "/topics"),
                 Ask::new("POST", "/nowhere"),
                 Ask::new("DELETE", "/topics/chat"),
                 Ask::new("GET", "/topics/chat").upgrade(),
@@ -306,10 +327,35 @@ mod tests {
     }
 
     #[test]
+    fn deleting_needs_the_flag_and_the_right_to_publish() {
+        let delete =
+            |allow: &str| Ask::new("DELETE", "/topics/chat").options(|options| options.allow_anonymous = allow.parse().unwrap());
+        let flagged = |ask: Ask| ask.options(|options| options.allow_delete = true);
+        for (allow, here, elsewhere) in [
+            ("local", true, false),
+            ("none", false, false),
+            ("subscribe", false, false),
+            ("publish", true, true),
+            ("all", true, true),
+        ] {
+            assert_eq!(delete(allow).problem_type(), (403, "forbidden".into()), "{allow}: also on this machine");
+            for (ask, expected) in [(delete(allow), here), (delete(allow).remote(), elsewhere)] {
+                assert_eq!(status(&flagged(ask)), if expected { ASKS_ON } else { 403 }, "{allow}");
+            }
+        }
+        let Action::Delete { topic } = flagged(Ask::new("DELETE", "/topics/a/b")).action() else { panic!() };
+        assert_eq!(topic.as_str(), "a/b");
+        assert_eq!(flagged(Ask::new("DELETE", "/topics/a//b")).problem_type(), (400, "bad-topic".into()));
+        assert_eq!(flagged(Ask::new("DELETE", "/topics/a")).drain(Drain::Refusing).problem_type(), (503, "draining".into()));
+        assert_eq!(status(&flagged(Ask::new("DELETE", "/topics"))), 405);
+    }
+
+    #[test]
     fn a_refused_upgrade_closes() {
         for (ask, expected) in [
             (Ask::new("POST", "/topics/chat").upgrade(), 405),
             (Ask::new("HEAD", "/topics/chat").upgrade(), 405),
+            (Ask::new("POST", "/topics?topic=chat").upgrade(), 405),
             (Ask::new("POST", "/echo").upgrade(), 405),
             (Ask::new("GET", "/topics/chat").upgrade().content_length(Some(1)), 400),
             (Ask::new("GET", "/topics/chat").upgrade().content_length(None), 400),
@@ -325,8 +371,11 @@ mod tests {
 
     #[test]
     fn draining_is_announced_before_anything_is_refused() {
-        let asks =
-            || [Ask::new("POST", "/topics/chat"), Ask::new("GET", "/topics/chat").upgrade(), Ask::new("GET", "/echo").upgrade()];
+        let asks = || {
+            let batch = Ask::new("POST", "/topics").header("Content-Type", "application/json");
+            let upgrades = ["/topics/chat", "/echo"].map(|target| Ask::new("GET", target).upgrade());
+            [Ask::new("POST", "/topics/chat"), batch].into_iter().chain(upgrades)
+        };
         for (drain, health, refused) in [(Drain::No, 200, false), (Drain::Announced, 503, false), (Drain::Refusing, 503, true)] {
             assert_eq!(status(&Ask::new("GET", "/healthz").drain(drain)), health);
             for ask in asks() {

@@ -13,6 +13,8 @@ pub struct Options {
     pub allow_origin: Vec<OriginPattern>,
     /// `--base-path`: everything lives below it. `/`, `/push` and `/push/` are all fine.
     pub base_path: String,
+    /// `--allow-delete`: who may publish may also delete what is kept.
+    pub allow_delete: bool,
     /// `--page`: the embedded pages also on listeners that are not loopback.
     pub page: bool,
     /// `--echo`: the echo also on listeners that are not loopback.
@@ -42,6 +44,7 @@ impl Default for Options {
             allow_anonymous: AllowAnonymous::Local,
             allow_origin: Vec::new(),
             base_path: "/".into(),
+            allow_delete: false,
             page: false,
             echo: false,
             subscriptions_max: 128,
@@ -68,6 +71,8 @@ pub struct Timeouts {
     pub close_timeout_ms: u64,
     /// `--publish-timeout`: until a POST is told 503.
     pub publish_timeout_ms: u64,
+    /// `--idempotency-ttl`: how long a key is remembered.
+    pub idempotency_ttl_ms: u64,
     /// `--ping-interval`: silence before the server asks whether the client is there. 0 is never.
     pub ping_ms: u64,
     /// `--pong-timeout`: silence after that before it is taken for lost.
@@ -83,26 +88,29 @@ impl Default for Timeouts {
             write_timeout_ms: 10_000,
             close_timeout_ms: 5_000,
             publish_timeout_ms: 5_000,
+            idempotency_ttl_ms: 300_000,
             ping_ms: 25_000,
             pong_timeout_ms: 10_000,
         }
     }
 }
 
-/// Every size a client can run into, in bytes.
+/// Every size a client can run into, in bytes where nothing else is said.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Limits {
     /// `--max-head-size`.
     pub max_head_bytes: usize,
     /// `--max-message-size`, of bodies and of WebSocket messages.
     pub max_message_bytes: usize,
+    /// `--max-batch`: publications in one POST on `/topics`; a number, not bytes.
+    pub max_batch_publications: usize,
     /// `--outbox-size`: what may wait for one connection.
     pub max_outbox_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_head_bytes: 16 << 10, max_message_bytes: 64 << 10, max_outbox_bytes: 1 << 20 }
+        Self { max_head_bytes: 16 << 10, max_message_bytes: 64 << 10, max_batch_publications: 100, max_outbox_bytes: 1 << 20 }
     }
 }
 

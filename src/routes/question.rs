@@ -5,15 +5,33 @@ use super::{Action, Drain, Options, cors, refusals, topics, well_known};
 use crate::auth::Grant;
 use crate::http1::{Body, Head, Method, Response};
 use crate::metrics::Handler;
-use crate::ws::{self, Intent};
+use crate::v1;
+use crate::ws::{self, Handshake, Intent};
 
-/// The extensions and subprotocols of this version: none.
-const OFFERS: ws::Table = ws::Table { entries: &[] };
+/// What a socket of topics may speak beside raw payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subprotocol {
+    /// `fantail.v1`.
+    V1,
+}
+
+/// What may be agreed on for topics. There are no extensions in this version.
+const FOR_TOPICS: ws::Table<Subprotocol> = ws::Table {
+    entries: &[ws::Entry {
+        offered_in: ws::OfferedIn::Protocol,
+        name: v1::SUBPROTOCOL,
+        accept: |_| Some(ws::Agreement { params: String::new(), transform: Subprotocol::V1 }),
+    }],
+};
+
+/// What may be agreed on for the echo: nothing.
+const FOR_ECHO: ws::Table<Subprotocol> = ws::Table { entries: &[] };
 
 /// A request with everything that is known of it before its path is read.
 pub(super) struct Question<'r> {
     pub(super) head: &'r Head<'r>,
     pub(super) options: &'r Options,
+    pub(super) handshake: Handshake<'r>,
     pub(super) intent: Intent,
     pub(super) grant: Grant,
     pub(super) listener_is_loopback: bool,
@@ -23,7 +41,7 @@ pub(super) struct Question<'r> {
 
 /// What a path names.
 #[derive(Clone, Copy)]
-enum Resource<'p> {
+pub(super) enum Resource<'p> {
     /// `/topics/NAME`, the name still encoded.
     Topic(&'p str),
     /// `/topics`, the names in the query.
@@ -45,30 +63,20 @@ impl<'r> Question<'r> {
         writes || self.intent != Intent::None || self.wants_events || cors::is_preflight(self.head)
     }
 
-    /// What to do, or the refusal.
-    pub(super) fn action(&self) -> Result<Action, Response> {
-        let resource = self.resource()?;
+    /// What to do with a resource, or the refusal.
+    pub(super) fn action(&self, resource: Resource<'_>) -> Result<Action, Response> {
         let allow = resource.allow();
         match (self.head.method, resource) {
             (Method::Options, _) => Ok(Action::Respond(cors::options(self.head, allow))),
             (Method::Get | Method::Head, _) => self.get(resource),
             // An upgrade is one whatever its method; the handshake has the words for all but GET.
-            (Method::Post, Resource::Topic(_) | Resource::Echo) if self.intent == Intent::WebSocket => self.get(resource),
+            (Method::Post, Resource::Topic(_) | Resource::Topics | Resource::Echo) if self.intent == Intent::WebSocket => {
+                self.get(resource)
+            }
             (Method::Post, Resource::Topic(name)) => topics::post(self, name),
-            (Method::Delete, Resource::Topic(_)) => Err(refusals::delete_not_yet(allow)),
+            (Method::Post, Resource::Topics) => topics::post_batch(self),
+            (Method::Delete, Resource::Topic(name)) => topics::delete(self, name),
             (Method::Post | Method::Delete | Method::Other, _) => Err(refusals::method_not_allowed(allow)),
-        }
-    }
-
-    /// The label of this request's metric.
-    pub(super) fn handler(&self) -> Handler {
-        match self.resource() {
-            Ok(Resource::Topic(_) | Resource::Topics) => Handler::Topics,
-            Ok(Resource::Echo) => Handler::Echo,
-            Ok(Resource::Health) => Handler::Healthz,
-            Ok(Resource::WellKnown) => Handler::WellKnown,
-            Ok(Resource::Page(_)) => Handler::Page,
-            Ok(Resource::BaseWithoutSlash | Resource::Server) | Err(_) => Handler::Other,
         }
     }
 
@@ -86,7 +94,8 @@ impl<'r> Question<'r> {
         Ok(Action::Respond(response))
     }
 
-    fn resource(&self) -> Result<Resource<'r>, Response> {
+    /// What the path names.
+    pub(super) fn resource(&self) -> Result<Resource<'r>, Response> {
         let (path, loopback) = (self.head.path, self.listener_is_loopback);
         let below = path.strip_prefix(self.options.prefix());
         Ok(match below {
@@ -99,8 +108,12 @@ impl<'r> Question<'r> {
             Some("/echo") if loopback || self.options.echo => Resource::Echo,
             Some("/") if loopback || self.options.page => Resource::Page(&page::INDEX),
             Some("/chat.html") if loopback || self.options.page => Resource::Page(&page::CHAT),
+            Some("/fantail.js") if loopback || self.options.page => Resource::Page(&page::MODULE),
+            Some("/fantail.d.ts") if loopback || self.options.page => Resource::Page(&page::MODULE_TYPES),
             Some("/echo") => return Err(refusals::only_on_loopback("The echo", "Start the server with --echo.")),
-            Some("/" | "/chat.html") => return Err(refusals::only_on_loopback("The page", "Start the server with --page.")),
+            Some("/" | "/chat.html" | "/fantail.js" | "/fantail.d.ts") => {
+                return Err(refusals::only_on_loopback("The page", "Start the server with --page."));
+            }
             Some(other) => Resource::Topic(other.strip_prefix("/topics/").ok_or_else(|| self.not_found())?),
             None => return Err(self.not_found()),
         })
@@ -110,19 +123,24 @@ impl<'r> Question<'r> {
         let base = self.options.prefix();
         let known = format!(
             "{base}/topics/NAME, {base}/topics?topic=A&topic=B, {base}/healthz, {base}/.well-known/fantail and, \
-             on loopback listeners, {base}/, {base}/chat.html and {base}/echo"
+             on loopback listeners, {base}/, {base}/chat.html, {base}/fantail.js and {base}/echo"
         );
         refusals::not_found(self.head.path, &known)
     }
 
     fn echo(&self) -> Result<Action, Response> {
         self.refuse_if_draining()?;
-        Ok(Action::Echo(Box::new(self.handshake()?)))
+        Ok(Action::Echo(Box::new(self.negotiate(&FOR_ECHO)?)))
     }
 
-    /// The answered handshake, or why there is none. A plain GET of `/echo` is told what a handshake lacks.
-    pub(super) fn handshake(&self) -> Result<ws::Accepted, Response> {
-        ws::negotiate(self.head, &OFFERS).map_err(ws::HandshakeError::into_response)
+    /// The answered handshake of a socket of topics, or why there is none.
+    pub(super) fn negotiate_topics(&self) -> Result<ws::Accepted<Subprotocol>, Response> {
+        self.negotiate(&FOR_TOPICS)
+    }
+
+    /// A plain GET of `/echo` is told what a handshake lacks.
+    fn negotiate(&self, offers: &ws::Table<Subprotocol>) -> Result<ws::Accepted<Subprotocol>, Response> {
+        self.handshake.negotiate(self.head, offers).map_err(ws::HandshakeError::into_response)
     }
 
     fn health(&self) -> Response {
@@ -144,10 +162,23 @@ impl<'r> Question<'r> {
 }
 
 impl Resource<'_> {
+    /// The label of its requests' metric.
+    pub(super) const fn handler(&self) -> Handler {
+        match self {
+            Self::Topic(_) | Self::Topics => Handler::Topics,
+            Self::Echo => Handler::Echo,
+            Self::Health => Handler::Healthz,
+            Self::WellKnown => Handler::WellKnown,
+            Self::Page(_) => Handler::Page,
+            Self::BaseWithoutSlash | Self::Server => Handler::Other,
+        }
+    }
+
     /// The methods it has.
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Topic(_) | Self::Server => "GET, HEAD, POST, OPTIONS",
+            Self::Topic(_) | Self::Server => "GET, HEAD, POST, DELETE, OPTIONS",
+            Self::Topics => "GET, HEAD, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }

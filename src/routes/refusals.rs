@@ -2,8 +2,9 @@
 //!
 //! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
 
+use crate::engine::{AppendError, IdempotencyKey, KeyError};
 use crate::frame::{PatternError, PayloadError, TopicError};
-use crate::http1::{Problem, Response};
+use crate::http1::{Problem, Response, quoted};
 
 /// What a client waits before it tries again after a passing refusal, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -30,8 +31,7 @@ pub fn draining() -> Response {
 }
 
 /// 503: the home worker has its share of `--max-topics`, and the topic is not among those that live.
-#[must_use]
-pub fn too_many_topics(topics_max: u64) -> Response {
+fn too_many_topics(topics_max: u64) -> Response {
     let detail = format!("The worker of this topic has {topics_max} topics, which is its share of --max-topics.");
     let fix = "Use a topic that exists, wait until one is forgotten, or raise --max-topics.";
     let limits = vec![("limit_topics", topics_max)];
@@ -74,8 +74,8 @@ pub fn too_fast(connections_per_second: f64) -> Response {
 #[must_use]
 pub fn unanswered() -> Response {
     let detail = "The publication was not confirmed within --publish-timeout; it may have been accepted.";
-    refuse("unanswered", 503, "The server is too busy", detail, "Look whether it arrived before sending it again.")
-        .header("Retry-After", RETRY_AFTER_SECONDS)
+    let fix = "Send it again under the Idempotency-Key it had; without one, look whether it arrived before sending it again.";
+    refuse("unanswered", 503, "The server is too busy", detail, fix).header("Retry-After", RETRY_AFTER_SECONDS)
 }
 
 /// 503: the home worker did not answer a question about a topic, or did not note a subscription, within `--publish-timeout`.
@@ -128,13 +128,6 @@ pub fn method_not_allowed(allow: &'static str) -> Response {
         .header("Allow", allow)
 }
 
-/// 405: deleting a topic's history comes with history.
-pub(super) fn delete_not_yet(allow: &'static str) -> Response {
-    let detail = "DELETE is not available in this version: topics have no history yet.";
-    let fix = "Let the topic be: it is forgotten 60 s after its last subscriber left.";
-    refuse(NOT_YET, 405, NOT_YET_TITLE, detail, fix).header("Allow", allow)
-}
-
 /// 406: a way to subscribe that is not there yet.
 pub(super) fn transport_not_yet(what: &str) -> Response {
     let detail = format!("This version has no {what}.");
@@ -155,10 +148,30 @@ pub(super) fn cursor_of_one_topic() -> Response {
     refuse("cursor-of-one-topic", 400, "A cursor is of one topic", detail, fix)
 }
 
+/// 400: a request of the subprotocol that is not there yet.
+pub(super) fn request_not_yet(what: &'static str, fix: &'static str) -> Response {
+    let detail = format!("This version has no {what}.");
+    refuse(NOT_YET, 400, NOT_YET_TITLE, &detail, fix)
+}
+
+/// 409: the client left a topic before its subscription was in force.
+#[must_use]
+pub fn cancelled() -> Response {
+    let detail = "The topic was unsubscribed before its subscription was in force.";
+    refuse("cancelled", 409, "The subscription was cancelled", detail, "Subscribe again if that was not meant.")
+}
+
 /// 404: Bayeux.
 pub(super) fn bayeux_not_yet() -> Response {
     let detail = "Bayeux is not available in this version.";
     refuse(NOT_YET, 404, NOT_YET_TITLE, detail, "Open a WebSocket on /topics/NAME.")
+}
+
+/// 400: subscribing to a pattern on `fantail.v1`.
+pub(super) fn pattern_not_yet(name: &str) -> Response {
+    let detail = format!("{} is a pattern; fantail.v1 has no patterns in this version.", quoted(name));
+    let fix = "Name the topics, or subscribe to the pattern without the subprotocol, with /topics/PATTERN?envelope.";
+    refuse(NOT_YET, 400, NOT_YET_TITLE, &detail, fix)
 }
 
 /// 400: a pattern cannot be asked for what is behind it yet.
@@ -208,7 +221,8 @@ pub(super) fn topic_error(name: &str, error: TopicError) -> Response {
     if error == TopicError::Reserved {
         return refuse("reserved-topic", 403, "The topic is reserved", &detail, "Choose another first segment.");
     }
-    let fix = "Use 1 to 255 bytes of percent-encoded UTF-8: segments between single slashes, none of them \".\" or \"..\".";
+    let fix =
+        "Use 1 to 255 bytes of UTF-8, in a URL percent-encoded: segments between single slashes, none of them \".\" or \"..\".";
     refuse("bad-topic", 400, "This is no topic's name", &detail, fix)
 }
 
@@ -237,17 +251,89 @@ pub(super) fn envelope_needed() -> Response {
 }
 
 /// 400: more topics than one connection may have.
-pub(super) fn too_many_subscriptions(subscriptions_max: usize) -> Response {
+#[must_use]
+pub fn too_many_subscriptions(subscriptions_max: usize) -> Response {
     let detail = format!("One connection may subscribe to {subscriptions_max} topics and patterns.");
     let fix = "Open more connections, or raise --max-subscriptions.";
     let limits = vec![("limit_subscriptions", subscriptions_max as u64)];
-    refuse_with("too-many-subscriptions", 400, "There are too many topics in the URL", &detail, fix, limits)
+    refuse_with("too-many-subscriptions", 400, "There are too many subscriptions", &detail, fix, limits)
 }
 
 /// 400: a parameter with a value it does not have.
 pub(super) fn bad_parameter(name: &str, value: &str, fix: &'static str) -> Response {
     let detail = format!("The parameter \"{name}\" cannot be {}.", quoted(value));
     refuse("bad-parameter", 400, "A parameter has an unknown value", &detail, fix)
+}
+
+/// 400: TTL is no number of seconds.
+pub(super) fn bad_ttl(value: &str) -> Response {
+    let detail = format!("TTL is {}.", quoted(value));
+    refuse("bad-ttl", 400, "The time to live cannot be read", &detail, "Send one TTL: whole seconds, such as 30, or 0.")
+}
+
+/// 415: a batch that is not said to be JSON.
+pub(super) fn batch_not_json() -> Response {
+    let detail = "POST on /topics publishes a batch, which is JSON.";
+    let fix = "Send a JSON array as application/json, or POST on /topics/NAME.";
+    refuse("content-type", 415, "The Content-Type cannot be read", detail, fix)
+}
+
+/// 400: a header that says something of one publication.
+pub(super) fn not_for_batches() -> Response {
+    let detail = "TTL and Idempotency-Key say something of one publication, and this is a batch.";
+    let fix = "Give each element its \"ttl\"; POST what has an Idempotency-Key on /topics/NAME.";
+    refuse("not-for-batches", 400, "A header is not for batches", detail, fix)
+}
+
+/// 400: the body of a batch is no JSON array.
+pub(super) fn bad_batch(error: &serde_json::Error) -> Response {
+    let detail = format!("The body is no JSON array: {}.", plain(&error.to_string()));
+    refuse("bad-batch", 400, "The batch cannot be read", &detail, "Send [{\"topic\":\"chat\",\"text\":\"hello\"}].")
+}
+
+/// 413: the batch has too many elements.
+pub(super) fn batch_too_long(publications_max: usize) -> Response {
+    let detail = format!("A batch may have {publications_max} publications.");
+    let fix = "Send several batches, or raise --max-batch.";
+    refuse_with(
+        "batch-too-long",
+        413,
+        "The batch is too long",
+        &detail,
+        fix,
+        vec![("limit_publications", publications_max as u64)],
+    )
+}
+
+/// 400: an element of a batch is no publication.
+pub(super) fn bad_publication(why: &str) -> Response {
+    let detail = format!("This is no publication: {}.", plain(why));
+    let fix = "Send {\"topic\", one of \"data\", \"text\" and \"base64\", and if you like \"ttl\"}.";
+    refuse("bad-publication", 400, "An element of the batch cannot be read", &detail, fix)
+}
+
+/// 400: Idempotency-Key is no key.
+pub(super) fn bad_idempotency_key(value: &str) -> Response {
+    let detail = format!("Idempotency-Key is {}; {KeyError}.", quoted(value));
+    let limits = vec![("limit_bytes", IdempotencyKey::BYTES_MAX as u64)];
+    let fix = "Send one key, such as a UUID, and the same one when you send the same publication again.";
+    refuse_with("bad-idempotency-key", 400, "The Idempotency-Key cannot be read", &detail, fix, limits)
+}
+
+/// 422: the key was used on the topic for another body. The title is that of the draft.
+fn idempotency_key_reused() -> Response {
+    let detail = "Another body was published on this topic under the same Idempotency-Key.";
+    let fix = "Send each publication under a key of its own, and only the same one again under the same key.";
+    refuse("idempotency-key-reused", 422, "Idempotency-Key is already used", detail, fix)
+}
+
+/// The engine's refusal of a publication or a topic.
+#[must_use]
+pub fn append_error(error: AppendError) -> Response {
+    match error {
+        AppendError::TooManyTopics { topics_max } => too_many_topics(topics_max as u64),
+        AppendError::KeyReused => idempotency_key_reused(),
+    }
 }
 
 /// 403: the page the request comes from may not speak to this server.
@@ -262,6 +348,18 @@ pub(super) fn forbidden(what: &str) -> Response {
     let fix = "Send it from the server's own machine to a --listen on loopback, without a proxy, or start the server with another \
                --allow-anonymous.";
     refuse("forbidden", 403, "This is not allowed", &detail, fix)
+}
+
+/// 403: nobody may delete, not even on this machine.
+pub(super) fn delete_not_allowed() -> Response {
+    let detail = "Nobody may delete what is kept of a topic.";
+    refuse(
+        "forbidden",
+        403,
+        "This is not allowed",
+        detail,
+        "Start the server with --allow-delete: whoever may publish may then delete.",
+    )
 }
 
 /// 415: the body is compressed.
@@ -303,13 +401,13 @@ fn refuse_with(
     Problem { kind, status, title, detail: detail.to_owned(), fix, numbers }.into_response()
 }
 
-/// `text` in quotes, everything unprintable escaped, clipped: the client knows the rest.
-fn quoted(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 120;
-    match text.char_indices().nth(CHARACTERS_MAX) {
-        None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-    }
+/// A parser's words, which may hold what the client sent: other than printable ASCII escaped, clipped.
+fn plain(words: &str) -> String {
+    const CHARACTERS_MAX: usize = 200;
+    let letters = words.trim_end_matches('.').chars().take(CHARACTERS_MAX);
+    letters
+        .flat_map(|letter| if matches!(letter, ' '..='~') { vec![letter] } else { letter.escape_unicode().collect() })
+        .collect()
 }
 
 /// An error's words as a sentence.
@@ -350,6 +448,14 @@ mod tests {
         assert_eq!(problem(&too_many_patterns(6))["limit_patterns"], 6);
         assert_eq!(problem(&too_many_connections(8))["limit_connections"], 8);
         assert_eq!(problem(&too_many_subscriptions(9))["limit_subscriptions"], 9);
+        assert_eq!(problem(&batch_too_long(10))["limit_publications"], 10);
+    }
+
+    #[test]
+    fn an_engines_refusal_has_the_engines_status() {
+        for error in [AppendError::TooManyTopics { topics_max: 7 }, AppendError::KeyReused] {
+            assert_eq!(append_error(error).status, error.status());
+        }
     }
 
     #[test]
@@ -367,6 +473,8 @@ mod tests {
         let shown = told["detail"].as_str().unwrap();
         assert!(shown.contains(r#""https://\u{1b}[2J\u{202e}\"\u{7f}""#), "{shown}");
         assert!(told["fix"].as_str().unwrap().contains("--allow-origin"));
+        let told = problem(&bad_publication("unknown field `\u{1b}[2J\u{202e}é`."));
+        assert_eq!(told["detail"], r"This is no publication: unknown field `\u{1b}[2J\u{202e}\u{e9}`.");
         let long = problem(&not_found(&"é".repeat(16_000), "/"));
         assert!(long["detail"].as_str().unwrap().len() < 400);
     }
@@ -391,11 +499,14 @@ mod tests {
             not_found("/x", "/y"),
             only_on_loopback("The page", ""),
             method_not_allowed("GET"),
-            delete_not_yet("GET"),
+            delete_not_allowed(),
             transport_not_yet("SSE"),
+            request_not_yet("presence", ""),
+            cancelled(),
             cursor_of_one_topic(),
             stream_over_http10(),
             bayeux_not_yet(),
+            pattern_not_yet("*"),
             pattern_since_not_yet(),
             pattern_not_here("A long-poll"),
             pattern_error("*/a", PatternError::Misplaced),
@@ -408,6 +519,14 @@ mod tests {
             envelope_needed(),
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
+            bad_ttl("x"),
+            batch_not_json(),
+            not_for_batches(),
+            bad_batch(&serde_json::from_str::<u8>("x").unwrap_err()),
+            batch_too_long(1),
+            bad_publication("x"),
+            bad_idempotency_key("x"),
+            append_error(AppendError::KeyReused),
             origin_refused("null"),
             forbidden("subscribe"),
             content_encoding("gzip"),

@@ -5,26 +5,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::query::{Query, decode};
-use super::question::Question;
+use super::question::{Question, Subprotocol};
 use super::{Action, refusals};
+use crate::auth::Grant;
 use crate::frame::{
-    Cursor, Epoch, Form, Kind, LAST_CHUNK, Pattern, PatternError, Position, Publication, Since, StreamEvent, Topic, TopicError,
+    Cursor, Epoch, Form, Kind, Pattern, PatternError, Position, Publication, Since, StreamEnd, Topic, TopicError,
 };
 use crate::http1::{Body, Head, Method, Response};
+use crate::metrics::Cause;
 use crate::words::words;
 use crate::ws;
 
 /// How a subscriber is attached.
 #[derive(Debug)]
 pub enum Attach {
-    /// By a WebSocket.
+    /// By a WebSocket that carries payloads or `message` objects.
     WebSocket {
         /// The answered handshake.
-        accepted: ws::Accepted,
+        accepted: ws::Accepted<Subprotocol>,
         /// What the socket's text messages are published as: [`Kind::Text`], or [`Kind::Json`] with `?kind=json`.
         text_kind: Kind,
         /// Whether its messages are published at all.
         may_publish: bool,
+    },
+    /// By a WebSocket that speaks `fantail.v1`.
+    Session {
+        /// The answered handshake.
+        accepted: ws::Accepted<Subprotocol>,
+        /// What its requests may ask for.
+        grant: Grant,
     },
     /// By a stream.
     Stream(StreamKind),
@@ -60,7 +69,7 @@ impl StreamKind {
 pub struct Subscribe {
     /// The topics, each once, in the order of the URL.
     pub topics: Vec<Topic>,
-    /// The patterns, each once; at least one, if there is no topic.
+    /// The patterns, each once; at least one, if there is no topic, but for [`Attach::Session`], which has none, and may ask for topics later.
     pub patterns: Vec<Pattern>,
     /// Payloads alone, or `message` objects.
     pub form: Form,
@@ -99,6 +108,11 @@ fn may_subscribe(question: &Question<'_>) -> Result<(), Response> {
 }
 
 pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    let accepted = question.negotiate_topics()?;
+    if accepted.transforms().any(|agreed| *agreed == Subprotocol::V1) {
+        return by_session(question, name, accepted);
+    }
     may_subscribe(question)?;
     let query = Query(question.head.query);
     let (Subjects { topics, patterns }, form, text_kind) = (subjects(question, name)?, query.form()?, query.text_kind()?);
@@ -106,8 +120,25 @@ pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Resul
         return Err(refusals::envelope_needed());
     }
     let (since, on_gap) = (since(query, topics.len(), &patterns)?, query.on_gap()?);
-    let accepted = question.handshake()?;
     let attach = Attach::WebSocket { accepted, text_kind, may_publish: question.grant.publish };
+    Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed: false, on_gap, attach })))
+}
+
+/// What the URL names is subscribed as if it were asked for by message; so it may name nothing.
+fn by_session(question: &Question<'_>, name: Option<&str>, accepted: ws::Accepted<Subprotocol>) -> Result<Action, Response> {
+    let (grant, query) = (question.grant, Query(question.head.query));
+    let is_open = name.is_none() && query.topics().next().is_none();
+    let Subjects { topics, patterns } = if is_open { Subjects::default() } else { subjects(question, name)? };
+    if let Some(pattern) = patterns.first() {
+        return Err(refusals::pattern_not_yet(pattern.as_str()));
+    }
+    // A socket that may do nothing is of no use, and one that may only publish has nothing to subscribe to.
+    let may_open = grant.subscribe || (grant.publish && is_open);
+    if !may_open {
+        return Err(refusals::forbidden("subscribe"));
+    }
+    let since = since(query, topics.len(), &patterns)?;
+    let (form, on_gap, attach) = (Form::WsEnvelope, OnGap::Continue, Attach::Session { accepted, grant });
     Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed: false, on_gap, attach })))
 }
 
@@ -217,12 +248,12 @@ pub fn stream_of(kind: StreamKind, chunks: Vec<u8>) -> Response {
         .close()
 }
 
-/// 200 with an event stream that ends at once: a browser comes back after so many milliseconds, where any other status would make it
-/// give up.
+/// 200 with an event stream that ends at once, because of `cause`: a browser comes back after so many milliseconds, where any other
+/// status would make it give up.
 #[must_use]
-pub fn come_back(retry_ms: u32) -> Response {
-    let event = StreamEvent { retry_ms: Some(retry_ms), ..StreamEvent::default() };
-    stream_of(StreamKind::Events, [event.chunk(), LAST_CHUNK.to_vec()].concat())
+pub fn come_back(cause: Cause, retry_after_ms: u32) -> Response {
+    let end = StreamEnd { cause: cause.name(), retry_after_ms: Some(retry_after_ms) };
+    stream_of(StreamKind::Events, end.event())
 }
 
 /// `since`, for each of so many topics. A cursor is a place in one of them.
@@ -236,7 +267,8 @@ fn since(query: Query<'_>, topics: usize, patterns: &[Pattern]) -> Result<Option
     }
 }
 
-/// What the URL names, each once; at least one.
+/// What the URL names, each once.
+#[derive(Default)]
 struct Subjects {
     topics: Vec<Topic>,
     patterns: Vec<Pattern>,
@@ -248,9 +280,10 @@ pub(super) fn topics(question: &Question<'_>, name: Option<&str>, what: &str) ->
     if patterns.is_empty() { Ok(topics) } else { Err(refusals::pattern_not_here(what)) }
 }
 
+/// What the URL names; at least one.
 fn subjects(question: &Question<'_>, name: Option<&str>) -> Result<Subjects, Response> {
     let mut named = Query(question.head.query).topics().peekable();
-    let mut subjects = Subjects { topics: Vec::new(), patterns: Vec::new() };
+    let mut subjects = Subjects::default();
     if let Some(name) = name {
         if named.peek().is_some() {
             return Err(refusals::topic_twice());
@@ -395,6 +428,61 @@ mod tests {
     fn a_socket_publishes_where_its_sender_may() {
         for (ask, may) in [(Ask::new("GET", "/topics/chat"), true), (Ask::new("GET", "/topics/chat").remote(), false)] {
             assert!(matches!(attached(ask.upgrade()), Attach::WebSocket { may_publish, .. } if may_publish == may));
+        }
+    }
+
+    fn session(target: &'static str, offered: &str) -> Ask {
+        Ask::new("GET", target).upgrade().header("Sec-WebSocket-Protocol", offered)
+    }
+
+    #[test]
+    fn a_session_may_name_topics_or_none() {
+        let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
+        for (target, expected, since) in [
+            ("/topics", &[][..], None),
+            ("/topics/a/b?since=k3Vq.7", &["a/b"], Some(vec![Since::After(position)])),
+            ("/topics?topic=a&topic=b&since=earliest", &["a", "b"], Some(vec![Since::Earliest; 2])),
+            ("/topics?since=earliest", &[], Some(vec![])),
+        ] {
+            let Action::Subscribe(subscribe) = session(target, "mqtt, fantail.v1").action() else { panic!("{target}") };
+            assert_eq!((names(&subscribe.topics), &subscribe.since), (expected.to_vec(), &since), "{target}");
+            assert_eq!((subscribe.form, subscribe.on_gap), (Form::WsEnvelope, OnGap::Continue));
+            assert!(matches!(
+                subscribe.attach,
+                Attach::Session { grant: Grant { subscribe: true, patterns: true, publish: true }, .. }
+            ));
+        }
+        for (target, expected) in [
+            ("/topics?topic=", (400, "bad-topic")),
+            ("/topics/a?topic=b", (400, "topic-twice")),
+            ("/topics/a/*", (400, "not-in-this-version")),
+            ("/topics?topic=a&topic=b&since=k3Vq.7", (400, "cursor-of-one-topic")),
+            ("/topics/a?since=now", (400, "bad-parameter")),
+        ] {
+            assert_eq!(session(target, "fantail.v1").problem_type(), (expected.0, expected.1.into()), "{target}");
+        }
+        let other = session("/topics/a", "Fantail.v1, fantail.v2").action();
+        assert!(matches!(other, Action::Subscribe(subscribe) if matches!(subscribe.attach, Attach::WebSocket { .. })));
+    }
+
+    #[test]
+    fn a_session_may_be_there_to_publish_alone() {
+        let allow = |target, value: &str| {
+            let ask = session(target, "fantail.v1").remote().options(|options| options.allow_anonymous = value.parse().unwrap());
+            match ask.action() {
+                Action::Subscribe(subscribe) => matches!(subscribe.attach, Attach::Session { .. }),
+                Action::Respond(response) => response.status != 403,
+                other => panic!("{other:?}"),
+            }
+        };
+        for (target, value, may) in [
+            ("/topics", "publish", true),
+            ("/topics/a", "publish", false),
+            ("/topics", "none", false),
+            ("/topics", "local", true),
+            ("/topics/a", "subscribe", true),
+        ] {
+            assert_eq!(allow(target, value), may, "{target} {value}");
         }
     }
 

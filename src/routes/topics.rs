@@ -1,4 +1,6 @@
-//! `/topics/NAME` and `/topics?topic=A&topic=B`: which way to subscribe it is, or to publish, or to ask.
+//! `/topics/NAME` and `/topics?topic=A&topic=B`: which way to subscribe it is, or to publish, to delete, or to ask.
+
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -7,8 +9,10 @@ use super::kind::body_kind;
 use super::query::Query;
 use super::question::Question;
 use super::subscribe::{StreamKind, by_poll, by_stream, by_websocket, topics, wait, wants_events};
+use super::terms::terms;
 use super::{Action, json, refusals};
-use crate::frame::{Cursor, Epoch, Position, Topic};
+use crate::engine::Appended;
+use crate::frame::{Cursor, Epoch, Kind, Position, Topic};
 use crate::http1::Response;
 use crate::ws::Intent;
 
@@ -54,7 +58,36 @@ pub(super) fn post(question: &Question<'_>, name: &str) -> Result<Action, Respon
         return Err(refusals::forbidden("publish"));
     }
     let topic = Topic::from_path(name).map_err(|error| refusals::topic_error(name, error))?;
-    Ok(Action::Publish { topic, kind: body_kind(question.head)? })
+    Ok(Action::Publish { topic, kind: body_kind(question.head)?, terms: terms(question.head)? })
+}
+
+/// What POST on `/topics` means: its body is a batch.
+pub(super) fn post_batch(question: &Question<'_>) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    if !question.grant.publish {
+        return Err(refusals::forbidden("publish"));
+    }
+    if body_kind(question.head)? != Kind::Json {
+        return Err(refusals::batch_not_json());
+    }
+    match terms(question.head)? {
+        None => Ok(Action::PublishBatch),
+        Some(_) => Err(refusals::not_for_batches()),
+    }
+}
+
+/// What DELETE on a topic means. Nothing tells clients apart yet, so it takes the operator's word that whoever may publish may also
+/// delete.
+pub(super) fn delete(question: &Question<'_>, name: &str) -> Result<Action, Response> {
+    question.refuse_if_draining()?;
+    if !question.options.allow_delete {
+        return Err(refusals::delete_not_allowed());
+    }
+    if !question.grant.publish {
+        return Err(refusals::forbidden("delete"));
+    }
+    let topic = Topic::from_path(name).map_err(|error| refusals::topic_error(name, error))?;
+    Ok(Action::Delete { topic })
 }
 
 /// Where the client found us, without a slash at the end: what it can use again, pasted into a shell.
@@ -81,11 +114,35 @@ struct Published<'a> {
 }
 
 /// 200 for a publication that was numbered and handed out; `subscribers` as its home worker last knew.
+/// One that comes again under its key is told so.
 #[must_use]
-pub fn published(topic: &Topic, position: Position, subscribers: u64) -> Response {
+pub fn published(topic: &Topic, appended: Appended, subscribers: u64) -> Response {
+    let Appended { position, is_repeated } = appended;
     let Position { epoch, offset } = position;
     let (topic, cursor, epoch) = (topic.as_str(), Cursor(position).to_string(), epoch.as_str());
-    json(&Published { topic, cursor, epoch, offset, subscribers })
+    let response = json(&Published { topic, cursor, epoch, offset, subscribers });
+    if is_repeated { response.header("Idempotency-Replayed", "true") } else { response }
+}
+
+/// Adds for how long the publication is kept, where its publisher said for how long it may be (RFC 8030 section 5.2).
+#[must_use]
+pub fn kept_for(response: Response, ttl: Option<Duration>) -> Response {
+    match ttl {
+        Some(ttl) if response.status == 200 => response.header("TTL", ttl.as_secs().to_string()),
+        _ => response,
+    }
+}
+
+#[derive(Serialize)]
+struct Deleted<'a> {
+    topic: &'a str,
+    epoch: Option<&'a str>,
+}
+
+/// 200 for a topic of which nothing is kept any more. `epoch` is its new life's; null for a topic that does not live.
+#[must_use]
+pub fn deleted(topic: &Topic, epoch: Option<Epoch>) -> Response {
+    json(&Deleted { topic: topic.as_str(), epoch: epoch.as_ref().map(Epoch::as_str) })
 }
 
 #[derive(Serialize)]
@@ -130,8 +187,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Kind;
-    use crate::routes::testing::Ask;
+    use crate::routes::testing::{Ask, header};
 
     #[test]
     fn information_knows_where_it_was_asked_for() {
@@ -152,7 +208,7 @@ mod tests {
     #[test]
     fn a_post_publishes_under_the_kind_it_says() {
         let ask = Ask::new("POST", "/topics/a/b").header("Content-Type", "application/json");
-        let Action::Publish { topic, kind } = ask.action() else { panic!() };
+        let Action::Publish { topic, kind, terms: None } = ask.action() else { panic!() };
         assert_eq!((topic.as_str(), kind), ("a/b", Kind::Json));
         for (target, expected) in [
             ("/topics/", (400, "bad-topic")),
@@ -166,6 +222,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_batch_is_json_and_has_its_terms_in_it() {
+        let ask = || Ask::new("POST", "/topics").header("Content-Type", "application/json");
+        assert!(matches!(ask().action(), Action::PublishBatch));
+        assert_eq!(ask().remote().problem_type(), (403, "forbidden".into()));
+        assert_eq!(ask().header("TTL", "1").problem_type(), (400, "not-for-batches".into()));
+        assert_eq!(ask().header("Idempotency-Key", "k").problem_type(), (400, "not-for-batches".into()));
+        assert_eq!(Ask::new("POST", "/topics").problem_type(), (415, "content-type".into()));
+    }
+
     fn text(response: &Response) -> &str {
         std::str::from_utf8(response.body.as_bytes()).unwrap()
     }
@@ -173,9 +239,19 @@ mod tests {
     #[test]
     fn the_answer_to_a_publication_has_exactly_these_members() {
         let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 1043 };
-        let answer = published(&Topic::new("say \"hi\"").unwrap(), position, 17);
+        let topic = Topic::new("say \"hi\"").unwrap();
+        let answer = published(&topic, Appended { position, is_repeated: false }, 17);
         let body = r#"{"topic":"say \"hi\"","cursor":"k3Vq.1043","epoch":"k3Vq","offset":1043,"subscribers":17}"#;
-        assert_eq!((answer.status, text(&answer)), (200, body));
+        assert_eq!((answer.status, text(&answer), header(&answer, "Idempotency-Replayed")), (200, body, None));
+        let again = published(&topic, Appended { position, is_repeated: true }, 17);
+        assert_eq!((again.status, text(&again), header(&again, "Idempotency-Replayed")), (200, body, Some("true")));
+    }
+
+    #[test]
+    fn what_is_deleted_is_told_with_its_new_life() {
+        let topic = Topic::new("chat").unwrap();
+        assert_eq!(text(&deleted(&topic, Some("k3Vq".parse().unwrap()))), r#"{"topic":"chat","epoch":"k3Vq"}"#);
+        assert_eq!(text(&deleted(&topic, None)), r#"{"topic":"chat","epoch":null}"#);
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! What this worker asks of home workers: to publish, to note interest, to say where a topic stands; and what the answers do.
+//! What this worker asks of home workers: to publish, to note interest, to say where a topic stands, to delete what is kept of it; and
+//! what the answers do.
 //!
 //! A request needs a credit, which comes back with its answer; who gets none waits in line for the next one. A worker is its own
 //! home for its share of the topics: a request to itself takes the same path without a ring.
 
 use std::collections::VecDeque;
 
-use crate::engine::{AppendError, Extent};
-use crate::frame::{Payload, Position, Topic};
+use crate::engine::{AppendError, Appended, Extent, Submission};
+use crate::frame::{Payload, Topic};
 use crate::hub::{Interest, Subject};
 use crate::io::{Driver, Store};
 use crate::metrics::{Cause, Source};
@@ -22,6 +23,8 @@ use super::run;
 pub enum Waiter {
     /// A POST to this home worker, whose publication waits in the connection until its time is up.
     Post(Asker, usize),
+    /// A batch, whose next publication is for this home worker.
+    Batch(Asker, usize),
     /// A message, which is sent even if its sender has gone.
     Message(Asker, Topic, Payload),
 }
@@ -56,19 +59,28 @@ impl<D: Driver> Core<D> {
     /// # Errors
     /// Gives topic and payload back if there is no credit.
     pub(super) fn request_publish(&mut self, asker: Asker, topic: Topic, payload: Payload) -> Result<(), (Topic, Payload)> {
-        let home = self.home_of(topic.as_str());
+        let submission = Submission { topic, payload, terms: None };
+        self.submit(asker, submission).map_err(|submission| (submission.topic, submission.payload))
+    }
+
+    /// Asks the topic's home worker to publish on its publisher's terms.
+    ///
+    /// # Errors
+    /// Gives it back if there is no credit.
+    pub(super) fn submit(&mut self, asker: Asker, submission: Submission) -> Result<(), Submission> {
+        let home = self.home_of(submission.topic.as_str());
         if !self.has_credit(home) {
-            return Err((topic, payload));
+            return Err(submission);
         }
-        self.request(home, Request::Publish { asker, topic, payload }).map_err(|request| match request {
-            Request::Publish { topic, payload, .. } => (topic, payload),
+        self.request(home, Request::Publish { asker, submission }).map_err(|request| match request {
+            Request::Publish { submission, .. } => submission,
             _ => unreachable!("a refused request comes back as it was"),
         })
     }
 
     /// Who asks: a request of the connection in `slot`, or with number 0 a message of it.
     pub(super) fn asker(&self, slot: u32, number: u16, source: Source) -> Asker {
-        Asker { worker: self.index, token: self.connections[slot as usize].token, number, source }
+        Asker { worker: self.index, token: self.connections[slot as usize].token, number, place: 0, source }
     }
 
     /// Whether a publication or a question may be sent to this worker. Some credits are left to interest, which must get through
@@ -83,10 +95,15 @@ impl<D: Driver> Core<D> {
         self.waiting[home].len() >= WAITING_MAX
     }
 
+    /// Whether nothing waits for a credit of this home worker.
+    pub(super) fn is_line_empty(&self, home: usize) -> bool {
+        self.waiting[home].is_empty()
+    }
+
     /// Puts a publication in line for the next credit of its home worker.
     pub(super) fn wait_for_credit(&mut self, waiter: Waiter) {
         let home = match &waiter {
-            Waiter::Post(_, home) => *home,
+            Waiter::Post(_, home) | Waiter::Batch(_, home) => *home,
             Waiter::Message(_, topic, _) => self.home_of(topic.as_str()),
         };
         self.metrics().mailbox_full.add(1);
@@ -101,6 +118,18 @@ impl<D: Driver> Core<D> {
             return self.answer(store, slot, refusals::busy(), &pending);
         }
         pending.action = Do::Inform(origin);
+        let due = self.tick.after(self.options.publish_timeout);
+        self.wait_for_answer(slot, pending, due);
+    }
+
+    /// Asks the home worker to delete what is kept of a topic.
+    pub(super) fn ask_to_delete(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic) {
+        let asker = self.asker(slot, pending.number, Source::Post);
+        let home = self.home_of(topic.as_str());
+        if !self.has_credit(home) || self.request(home, Request::Delete { asker, topic }).is_err() {
+            return self.answer(store, slot, refusals::busy(), &pending);
+        }
+        pending.action = Do::Delete;
         let due = self.tick.after(self.options.publish_timeout);
         self.wait_for_answer(slot, pending, due);
     }
@@ -141,11 +170,12 @@ impl<D: Driver> Core<D> {
 
     /// A topic has no room: the connections that wait for it are told so.
     fn interest_refused(&mut self, store: &mut Store, topic: &Topic, error: AppendError) {
-        let AppendError::TooManyTopics { topics_max } = error;
         let refused: Vec<u32> = self.hub.subscribers(topic.as_str()).iter().map(|subscriber| subscriber.slot).collect();
         for slot in refused {
             if self.connections[slot as usize].flags.corked() {
-                self.refuse_upgrade(store, slot, refusals::too_many_topics(topics_max as u64), Cause::Limit);
+                self.refuse_upgrade(store, slot, refusals::append_error(error), Cause::Limit);
+            } else if self.is_session(slot) {
+                self.refuse_joining(store, slot, topic, error);
             }
         }
     }
@@ -172,27 +202,36 @@ impl<D: Driver> Core<D> {
             Delivery::Information { asker, topic, extent, subscribers } => {
                 self.informed(driver.store(), asker, &topic, extent, subscribers);
             }
+            Delivery::Deleted { asker, topic, epoch } => {
+                if let Some(pending) = self.asked(asker) {
+                    self.answer(driver.store(), asker.token.slot, routes::deleted(&topic, epoch), &pending);
+                    self.resume_later(asker.token);
+                }
+            }
             Delivery::Page { asker, result } => self.paged(driver.store(), asker, result),
             Delivery::Adopted => {}
         }
         self.interest_waits = false;
-        self.next_in_line(home);
+        self.next_in_line(driver.store(), home);
     }
 
-    /// A publication was numbered, or refused.
-    fn published(&mut self, store: &mut Store, asker: Asker, topic: &Topic, result: Result<(Position, u64), AppendError>) {
-        if result.is_ok() {
+    /// A publication was numbered, or had been, or was refused.
+    fn published(&mut self, store: &mut Store, asker: Asker, topic: &Topic, result: Result<(Appended, u64), AppendError>) {
+        let is_new = result.as_ref().is_ok_and(|(appended, _)| !appended.is_repeated);
+        if is_new {
             self.metrics().messages_published.of(asker.source).add(1);
         }
         if asker.source == Source::WebSocket {
-            return self.message_confirmed(store, asker.token, result.err());
+            return self.message_confirmed(store, asker, topic, result.map(|(appended, _)| appended.position));
         }
-        let Some(pending) = self.asked(asker) else { return };
         let response = match result {
-            Ok((position, subscribers)) => routes::published(topic, position, subscribers),
-            Err(AppendError::TooManyTopics { topics_max }) => refusals::too_many_topics(topics_max as u64),
+            Ok((appended, subscribers)) => routes::published(topic, appended, subscribers),
+            Err(error) => refusals::append_error(error),
         };
-        self.answer(store, asker.token.slot, response, &pending);
+        let Some(pending) = self.asked(asker) else { return self.go_on_with_batch(store, asker, Some(response)) };
+        // What comes again is kept as the first was.
+        let kept_for = pending.kept_for.filter(|_| is_new);
+        self.answer(store, asker.token.slot, routes::kept_for(response, kept_for), &pending);
         self.resume_later(asker.token);
     }
 
@@ -211,17 +250,22 @@ impl<D: Driver> Core<D> {
     }
 
     /// Sends what waited longest for a credit of `home`; what has given up meanwhile is passed over.
-    fn next_in_line(&mut self, home: usize) {
+    fn next_in_line(&mut self, store: &mut Store, home: usize) {
         while self.has_credit(home)
             && let Some(waiter) = self.waiting[home].pop_front()
         {
-            let (asker, publication) = match waiter {
-                Waiter::Message(asker, topic, payload) => (asker, Some((topic, payload))),
-                Waiter::Post(asker, _) => (asker, self.take_posted(asker)),
+            let is_batch = matches!(waiter, Waiter::Batch(..));
+            let next = match waiter {
+                Waiter::Message(asker, topic, payload) => Some((asker, Submission { topic, payload, terms: None })),
+                Waiter::Post(asker, _) => self.take_posted(asker).map(|submission| (asker, submission)),
+                Waiter::Batch(asker, _) => self.take_from_batch(asker),
             };
-            let Some((topic, payload)) = publication else { continue };
-            let sent = self.request_publish(asker, topic, payload);
+            let Some((asker, submission)) = next else { continue };
+            let sent = self.submit(asker, submission);
             assert!(sent.is_ok(), "there was a credit, and the topic has one home");
+            if is_batch {
+                self.go_on_with_batch(store, asker, None);
+            }
             if asker.source == Source::WebSocket {
                 self.message_sent(asker.token);
             }
@@ -229,10 +273,10 @@ impl<D: Driver> Core<D> {
     }
 
     /// The publication of a POST that still waits.
-    fn take_posted(&mut self, asker: Asker) -> Option<(Topic, Payload)> {
+    fn take_posted(&mut self, asker: Asker) -> Option<Submission> {
         let pending = self.connection(asker.token)?.http()?.pending.as_mut().filter(|pending| pending.number == asker.number)?;
         match std::mem::replace(&mut pending.action, Do::Asked) {
-            Do::Publish(topic, payload) => Some((topic, payload)),
+            Do::Publish(submission) => Some(submission),
             other => {
                 pending.action = other;
                 None

@@ -1,7 +1,11 @@
 //! One client socket and its protocol state. What is hot is small and inline; what is rare is boxed and returned.
 
+use std::time::Duration;
+
 use bitfield_struct::bitfield;
 
+use crate::auth::Grant;
+use crate::engine::Submission;
 use crate::frame::Kind;
 use crate::http1;
 use crate::io::Token;
@@ -11,6 +15,7 @@ use crate::routes::{Action, AdminAction, Cors};
 use crate::ws;
 
 use super::outbox::Outbox;
+use super::posting::Batch;
 use super::stream::Stream;
 
 /// A connection of this worker, at the index that is its token's slot.
@@ -99,6 +104,8 @@ pub enum Protocol {
     Http(Box<Http>),
     /// A WebSocket that holds subscriptions.
     Topics(WebSocket),
+    /// A WebSocket that speaks `fantail.v1`.
+    Session(Session),
     /// A WebSocket whose messages come back.
     Echo(WebSocket),
     /// A stream of events or lines.
@@ -116,6 +123,17 @@ pub struct WebSocket {
     pub text_kind: Kind,
     /// Whether its messages are published.
     pub may_publish: bool,
+}
+
+/// The state of a WebSocket that speaks `fantail.v1`. Its requests that wait are kept beside the connections, because most have none.
+#[derive(Debug)]
+pub struct Session {
+    /// The protocol below.
+    pub socket: ws::Connection,
+    /// What its requests may ask for.
+    pub grant: Grant,
+    /// When the next `ping` object is due.
+    pub ping_due: Tick,
 }
 
 /// The state of an HTTP connection.
@@ -154,6 +172,8 @@ pub struct Pending {
     pub handler: crate::metrics::Handler,
     /// It asks for an event stream, which a passing refusal must not end for good.
     pub wants_events: bool,
+    /// For how long what it publishes is kept, if it says for how long that may be.
+    pub kept_for: Option<Duration>,
 }
 
 /// What a request asks for.
@@ -164,9 +184,13 @@ pub enum Do {
     /// On the admin listener.
     Admin(AdminAction),
     /// The publication waits for a credit of its home worker.
-    Publish(crate::frame::Topic, crate::frame::Payload),
+    Publish(Submission),
+    /// Publications of which some wait for a credit or for their answers.
+    Batch(Box<Batch>),
     /// The home worker was asked about this topic, on behalf of a client that reached us at this origin.
     Inform(String),
+    /// The home worker was asked to delete what is kept of a topic.
+    Delete,
     /// The publication was sent; its answer finds the request here.
     Asked,
     /// The topic has nothing new for it yet.
@@ -204,7 +228,7 @@ impl Connection {
     #[must_use]
     pub fn transport(&self) -> Transport {
         match &self.protocol {
-            Protocol::Topics(_) => Transport::WebSocket,
+            Protocol::Topics(_) | Protocol::Session(_) => Transport::WebSocket,
             Protocol::Echo(_) => Transport::Echo,
             Protocol::Stream(stream) => stream.transport(),
             _ if self.flags.admin() => Transport::Admin,
@@ -213,9 +237,10 @@ impl Connection {
     }
 
     /// The WebSocket, if it speaks that.
-    pub fn websocket(&mut self) -> Option<&mut WebSocket> {
+    pub fn websocket(&mut self) -> Option<&mut ws::Connection> {
         match &mut self.protocol {
-            Protocol::Topics(websocket) | Protocol::Echo(websocket) => Some(websocket),
+            Protocol::Topics(websocket) | Protocol::Echo(websocket) => Some(&mut websocket.socket),
+            Protocol::Session(session) => Some(&mut session.socket),
             Protocol::Vacant | Protocol::Http(_) | Protocol::Stream(_) | Protocol::Lingering(_) => None,
         }
     }
@@ -224,7 +249,7 @@ impl Connection {
     pub fn http(&mut self) -> Option<&mut Http> {
         match &mut self.protocol {
             Protocol::Http(http) => Some(http),
-            Protocol::Vacant | Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Stream(_) | Protocol::Lingering(_) => None,
+            _ => None,
         }
     }
 
@@ -236,6 +261,7 @@ impl Connection {
         match &mut self.protocol {
             Protocol::Http(http) => http.parser.release(pool),
             Protocol::Topics(websocket) | Protocol::Echo(websocket) => websocket.socket.release(pool),
+            Protocol::Session(session) => session.socket.release(pool),
             Protocol::Vacant | Protocol::Stream(_) | Protocol::Lingering(_) => {}
         }
     }

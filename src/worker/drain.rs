@@ -149,7 +149,9 @@ impl<D: Driver> Core<D> {
             return true;
         }
         match &connection.protocol {
-            Protocol::Topics(_) | Protocol::Echo(_) | Protocol::Stream(_) => self.close_for_drain(store, slot),
+            Protocol::Topics(_) | Protocol::Session(_) | Protocol::Echo(_) | Protocol::Stream(_) => {
+                self.close_for_drain(store, slot);
+            }
             Protocol::Http(http) if http.is_polling() => self.end_poll(store, slot),
             // Its first request may be on its way.
             Protocol::Http(http) if !http.between_requests && self.is_fresh(http.due) => return false,

@@ -76,7 +76,7 @@ impl<D: Driver> Core<D> {
     /// Ends a WebSocket whose peer, or whose outbox, broke a rule: the close frame is the last word.
     pub(super) fn fail(&mut self, store: &mut Store, slot: u32, cause: Cause, detail: Option<&str>) {
         match self.connections[slot as usize].protocol {
-            Protocol::Topics(_) | Protocol::Echo(_) => {
+            Protocol::Topics(_) | Protocol::Session(_) | Protocol::Echo(_) => {
                 self.queue_close(store, slot, cause, None, detail);
                 self.last_word(slot, cause);
             }
@@ -127,6 +127,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn unsubscribe_all(&mut self, slot: u32) {
         self.hub.unsubscribe_all(slot);
         self.stop_reading(slot);
+        self.forget_publish_ids(slot);
     }
 
     /// The last word is out.
@@ -235,8 +236,8 @@ impl<D: Driver> Core<D> {
         let Self { connections, entries, pool, tick, .. } = self;
         let connection = &mut connections[slot as usize];
         let already_queued = connection.flags.close_queued();
-        let Some(websocket) = connection.websocket().filter(|_| !already_queued) else { return };
-        websocket.socket.close_sent(*tick);
+        let Some(socket) = connection.websocket().filter(|_| !already_queued) else { return };
+        socket.close_sent(*tick);
         connection.flags.set_close_queued(true);
         if let Some(payload) = ClosePayload::because(cause, retry_after_ms, detail) {
             connection.outbox.append_owned(entries, store, pool, |out| ws::write_close(&payload, out));

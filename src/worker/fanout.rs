@@ -3,8 +3,8 @@
 //! A subscriber for whom the turn has nothing else is handed its frames at once, past its queue: with one fan-out open that is
 //! everybody who keeps up. All others get a reference in their outbox, and one write at the end of the turn for all that came.
 
-use crate::frame::{Form, Topic};
-use crate::hub::TopicId;
+use crate::frame::{Form, Gap, Topic};
+use crate::hub::{Hub, Subscriber, TopicId};
 use crate::io::{Driver, Progress, Segment, Served, Store};
 use crate::metrics::{Cause, DropReason, Transport};
 use crate::routes::refusals;
@@ -57,7 +57,7 @@ impl<D: Driver> Core<D> {
                     at_once[form] += u64::from(self.hand_over(driver, subscriber.slot, frames, topic));
                     handed += 1;
                 } else {
-                    self.deliver(driver, subscriber.slot, frames, topic, slow_consumer);
+                    self.deliver(driver, *subscriber, frames, topic, slow_consumer);
                 }
             }
             self.slice = subscribers;
@@ -119,9 +119,10 @@ impl<D: Driver> Core<D> {
     }
 
     /// Queues publications for one subscriber.
-    fn deliver(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId, slow_consumer: SlowConsumer) {
+    fn deliver(&mut self, driver: &mut D, to: Subscriber, frames: Frames, topic: TopicId, slow_consumer: SlowConsumer) {
+        let slot = to.slot;
         if slow_consumer == SlowConsumer::Latest {
-            self.replace_older(driver, slot, topic);
+            self.replace_older(driver, to, topic);
             if self.connections[slot as usize].flags.gone() {
                 return;
             }
@@ -136,7 +137,7 @@ impl<D: Driver> Core<D> {
             return self.mark_dirty(slot);
         }
         match slow_consumer {
-            SlowConsumer::DropOldest => self.make_room(driver, slot, frames, topic),
+            SlowConsumer::DropOldest => self.make_room(driver, to, frames, topic),
             SlowConsumer::Disconnect | SlowConsumer::Latest => self.cut_off(driver, slot, frames),
         }
     }
@@ -177,31 +178,44 @@ impl<D: Driver> Core<D> {
     }
 
     /// Policy `latest`: the older publication of this topic goes, the newer one will stand at its own place.
-    fn replace_older(&mut self, driver: &mut D, slot: u32, topic: TopicId) {
+    fn replace_older(&mut self, driver: &mut D, to: Subscriber, topic: TopicId) {
+        let Subscriber { slot, form, .. } = to;
         let connection = &self.connections[slot as usize];
         if !connection.outbox.holds(&self.entries, topic) {
             return;
         }
         // What this turn brought goes to the kernel first: who takes it is not slow.
         self.offer_now(driver, slot);
-        let Self { connections, entries, pool, .. } = self;
-        while let Some(dropped) = connections[slot as usize].outbox.drop_topic(entries, driver.store(), pool, topic) {
+        let Self { connections, entries, pool, hub, .. } = self;
+        let outbox = &mut connections[slot as usize].outbox;
+        let tell = |topic, gap: &Gap, out: &mut Vec<u8>| tell_gap(hub, topic, gap, form, out);
+        while let Some(dropped) = outbox.drop_topic(entries, driver.store(), pool, topic, tell) {
             self.shared.metrics(self.index).messages_dropped.of(DropReason::Latest).add(dropped.messages);
         }
     }
 
-    /// Policy `drop-oldest`: whole publications go from the head until the new one has room.
-    fn make_room(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId) {
+    /// Policy `drop-oldest`: whole publications go from the head until the new one has room. Each topic has its own gap, and a pattern has
+    /// any number of topics: where gaps alone fill the outbox, the subscriber is cut off.
+    fn make_room(&mut self, driver: &mut D, to: Subscriber, frames: Frames, topic: TopicId) {
+        let Subscriber { slot, form, .. } = to;
         loop {
             let Self { connections, entries, pool, hub, options, .. } = self;
-            let classes = &options.classes;
+            let (classes, store) = (&options.classes, driver.store());
+            let outbox = &mut connections[slot as usize].outbox;
+            let tell = |topic, gap: &Gap, out: &mut Vec<u8>| tell_gap(hub, topic, gap, form, out);
             // Those of a topic with another policy stay. With no rules there is one policy.
             let droppable = |topic| {
                 let is_droppable = |name: &Topic| classes.of(name.as_str()).slow_consumer == SlowConsumer::DropOldest;
                 classes.rules().is_empty() || hub.topic(topic).is_some_and(is_droppable)
             };
-            let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool, droppable) else {
+            let Some(dropped) = outbox.drop_oldest(entries, store, pool, droppable, tell) else {
                 // Only what may not be dropped waits: the new publication is the oldest that may be.
+                if outbox.gap_bytes(entries) >= options.outbox_bytes_max {
+                    return self.cut_off(driver, slot, frames);
+                }
+                if let Some(position) = store.publication(frames.block).map(|publication| publication.position) {
+                    outbox.tell_dropped(entries, store, pool, topic, position, tell);
+                }
                 return self.metrics().messages_dropped.of(DropReason::DropOldest).add(1);
             };
             self.metrics().messages_dropped.of(DropReason::DropOldest).add(dropped.messages);
@@ -218,9 +232,18 @@ impl<D: Driver> Core<D> {
             return self.refuse_upgrade(driver.store(), slot, refusals::publish_timeout(), Cause::SlowConsumer);
         }
         let Self { connections, entries, pool, .. } = self;
-        while let Some(dropped) = connections[slot as usize].outbox.drop_oldest(entries, driver.store(), pool, |_| true) {
+        while let Some(dropped) = connections[slot as usize].outbox.drop_any(entries, driver.store(), pool) {
             self.shared.metrics(self.index).messages_dropped.of(DropReason::ConnectionClosed).add(dropped.messages);
         }
         self.fail(driver.store(), slot, Cause::SlowConsumer, None);
+    }
+}
+
+/// Writes what tells of a gap. What was published on a topic waits under the topic's number, whatever pattern had it delivered.
+fn tell_gap(hub: &Hub<Run>, topic: TopicId, gap: &Gap, form: Form, out: &mut Vec<u8>) {
+    let name = hub.topic(topic);
+    debug_assert!(name.is_some(), "publications wait under a pattern's number");
+    if let Some(name) = name {
+        gap.write(name, form, out);
     }
 }

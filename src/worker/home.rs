@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Append, AppendError, Engine, EngineEvent, Read};
-use crate::frame::{Forms, Payload, Publication, Topic};
+use crate::engine::{Append, AppendError, Engine, EngineEvent, Read, Submission};
+use crate::frame::{Forms, Publication, Topic};
 use crate::io::Driver;
 
 use super::Core;
@@ -50,7 +50,7 @@ impl<D: Driver> Core<D> {
         for _ in 0..self.options.mailbox_requests {
             let Some(request) = self.can_take(other).then(|| self.take_request(other)).flatten() else { return };
             match request {
-                Request::Publish { asker, topic, payload } => self.append(driver, asker, topic, payload),
+                Request::Publish { asker, submission } => self.append(driver, asker, submission),
                 Request::Interest { worker, topic, forms, subscribers, version } => {
                     let answer = match self.set_interest(worker, &topic, forms, subscribers, version) {
                         Ok(()) => Delivery::InterestKnown(topic, version),
@@ -66,6 +66,10 @@ impl<D: Driver> Core<D> {
                     let extent = self.engine.extent(topic.as_str());
                     let subscribers = self.interests.subscribers(&topic);
                     self.reply(driver, other, Delivery::Information { asker, topic, extent, subscribers });
+                }
+                Request::Delete { asker, topic } => {
+                    self.engine.delete((asker, topic.clone()), topic);
+                    self.work_off_engine(driver);
                 }
                 Request::Read { asker, topic, since, bytes_max } => {
                     let request = (asker, topic.clone());
@@ -84,7 +88,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn can_take(&mut self, other: usize) -> bool {
         let topic = match self.peek_request(other) {
             None => return false,
-            Some(Request::Publish { topic, .. }) => topic.clone(),
+            Some(Request::Publish { submission, .. }) => submission.topic.clone(),
             Some(_) => return true,
         };
         self.has_room_for(&topic)
@@ -125,10 +129,10 @@ impl<D: Driver> Core<D> {
         self.engine.set_interest(topic, anyone, self.tick)
     }
 
-    fn append(&mut self, driver: &mut D, asker: Asker, topic: Topic, payload: Payload) {
-        let forms = self.interests.forms(&topic);
+    fn append(&mut self, driver: &mut D, asker: Asker, submission: Submission) {
+        let forms = self.interests.forms(&submission.topic);
         let (at_ms, numbered_ns) = (driver.wall_ms(), self.now);
-        self.engine.append(Append { request: (asker, topic.clone()), topic, payload, at_ms, numbered_ns, forms });
+        self.engine.append(Append { request: (asker, submission.topic.clone()), submission, at_ms, numbered_ns, forms });
         self.work_off_engine(driver);
     }
 
@@ -140,6 +144,9 @@ impl<D: Driver> Core<D> {
             match event {
                 EngineEvent::Published { publication } => self.hand_out(&publication),
                 EngineEvent::Appended { request: (asker, topic), result } => answers.push((asker, topic, result)),
+                EngineEvent::Deleted { request: (asker, topic), epoch } => {
+                    self.reply(driver, asker.worker, Delivery::Deleted { asker, topic, epoch });
+                }
                 // Between the publications that the page holds and those that it does not.
                 EngineEvent::Read { request: (asker, _), result } => {
                     self.reply(driver, asker.worker, Delivery::Page { asker, result: result.map(Box::new) });
@@ -148,7 +155,7 @@ impl<D: Driver> Core<D> {
         }
         for (asker, topic, result) in answers.drain(..) {
             let subscribers = self.interests.subscribers(&topic);
-            let result = result.map(|position| (position, subscribers));
+            let result = result.map(|appended| (appended, subscribers));
             self.reply(driver, asker.worker, Delivery::Published { asker, topic, result });
         }
         self.answers = answers;

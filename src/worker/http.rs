@@ -1,14 +1,14 @@
 //! What the events of HTTP do: a head is routed, a complete body starts the request's work, an answer ends it.
 
-use crate::frame::{Payload, PayloadError, Topic};
+use crate::engine::Submission;
+use crate::frame::{Payload, PayloadError};
 use crate::http1::{self, Answering, BodyPlan, Event, Head, HttpError, Response};
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
-use crate::metrics::{Cause, Handler, ProcessFacts, Source, WorkerMetrics, render};
+use crate::metrics::{Cause, Handler, ProcessFacts, WorkerMetrics, render};
 use crate::routes::{self, Action, AdminAction, Cors, Drain, Routed, refusals};
 
 use super::Core;
-use super::asking::Waiter;
 use super::connection::{Do, Http, Pending};
 use super::input::{Took, protocol_step};
 use super::shared::Phase;
@@ -17,8 +17,18 @@ use super::shared::Phase;
 enum Came {
     Nothing,
     Head(Box<Pending>, Result<bool, HttpError>),
-    Body(Box<Pending>, Option<Result<Payload, PayloadError>>),
+    Body(Box<Pending>, Content),
     Broken(HttpError),
+}
+
+/// What a complete body is.
+enum Content {
+    /// Nothing that is asked for.
+    None,
+    /// A publication.
+    One(Result<Payload, PayloadError>),
+    /// Several.
+    Batch(Result<Vec<Result<Submission, Response>>, Response>),
 }
 
 impl<D: Driver> Core<D> {
@@ -44,8 +54,8 @@ impl<D: Driver> Core<D> {
                 self.head(store, slot, *pending, ready);
                 Took::Event(consumed)
             }
-            Ok((consumed, Came::Body(pending, payload))) => {
-                self.act(store, slot, *pending, payload);
+            Ok((consumed, Came::Body(pending, content))) => {
+                self.act(store, slot, *pending, content);
                 Took::Event(consumed)
             }
         }
@@ -81,7 +91,7 @@ impl<D: Driver> Core<D> {
                 http.requests = http.requests.wrapping_add(1);
                 let pending = understand(&head, http.requests, facts, &self.options.routes);
                 let plan = match pending.action {
-                    Do::Public(Action::Publish { .. }) => BodyPlan::Collect,
+                    Do::Public(Action::Publish { .. } | Action::PublishBatch) => BodyPlan::Collect,
                     _ => BodyPlan::Discard,
                 };
                 http.due = body_due;
@@ -91,11 +101,14 @@ impl<D: Driver> Core<D> {
             }
             Some(Event::Body(body)) => {
                 let Some(pending) = http.pending.take() else { return (consumed, Came::Nothing) };
-                let payload = match &pending.action {
-                    Do::Public(Action::Publish { kind, .. }) => Some(Payload::new(*kind, body)),
-                    _ => None,
+                let content = match &pending.action {
+                    Do::Public(Action::Publish { kind, .. }) => Content::One(Payload::new(*kind, body)),
+                    Do::Public(Action::PublishBatch) => {
+                        Content::Batch(routes::read_batch(body, self.options.routes.limits.max_batch_publications))
+                    }
+                    _ => Content::None,
                 };
-                (consumed, Came::Body(Box::new(pending), payload))
+                (consumed, Came::Body(Box::new(pending), content))
             }
         }
     }
@@ -131,26 +144,37 @@ impl<D: Driver> Core<D> {
     }
 
     /// The request is complete.
-    fn act(&mut self, store: &mut Store, slot: u32, mut pending: Pending, payload: Option<Result<Payload, PayloadError>>) {
+    fn act(&mut self, store: &mut Store, slot: u32, mut pending: Pending, content: Content) {
         let upgrades = matches!(pending.action, Do::Public(Action::Subscribe(_) | Action::Echo(_)));
         if upgrades && !self.connections[slot as usize].outbox.is_empty() {
             return self.park(slot, pending);
         }
         match std::mem::replace(&mut pending.action, Do::Asked) {
             Do::Public(Action::Respond(response)) => self.answer(store, slot, response, &pending),
-            Do::Public(Action::Publish { topic, .. }) => match payload {
-                Some(Ok(payload)) => self.publish_posted(store, slot, pending, topic, payload),
-                Some(Err(error)) => self.answer(store, slot, refusals::payload_error(&error), &pending),
-                None => self.answer(store, slot, refusals::internal(), &pending),
+            Do::Public(Action::Publish { topic, terms, .. }) => match content {
+                Content::One(Ok(payload)) => self.publish_posted(store, slot, pending, Submission { topic, payload, terms }),
+                Content::One(Err(error)) => self.answer(store, slot, refusals::payload_error(&error), &pending),
+                Content::Batch(_) | Content::None => self.answer(store, slot, refusals::internal(), &pending),
+            },
+            Do::Public(Action::PublishBatch) => match content {
+                Content::Batch(Ok(read)) => self.publish_batch(store, slot, pending, read),
+                Content::Batch(Err(refusal)) => self.answer(store, slot, refusal, &pending),
+                Content::One(_) | Content::None => self.answer(store, slot, refusals::internal(), &pending),
             },
             Do::Public(Action::Subscribe(subscribe)) => self.subscribe(store, slot, pending, *subscribe),
             Do::Public(Action::Echo(accepted)) => self.upgrade_to_echo(store, slot, &pending, &accepted),
             Do::Public(Action::Information { topic, base_url }) => self.ask_information(store, slot, pending, topic, base_url),
+            Do::Public(Action::Delete { topic }) => {
+                if self.shared.phase() >= Phase::Draining {
+                    return self.answer(store, slot, refusals::draining(), &pending);
+                }
+                self.ask_to_delete(store, slot, pending, topic);
+            }
             Do::Admin(action) => {
                 let response = self.admin(action);
                 self.answer(store, slot, response, &pending);
             }
-            Do::Publish(..) | Do::Inform(_) | Do::Asked | Do::Poll => {}
+            Do::Publish(_) | Do::Batch(_) | Do::Inform(_) | Do::Delete | Do::Asked | Do::Poll => {}
         }
     }
 
@@ -168,7 +192,7 @@ impl<D: Driver> Core<D> {
         connection.flags.set_waiting(false);
         let token = connection.token;
         let Some(pending) = connection.http().and_then(Http::take_pending) else { return };
-        self.act(store, slot, pending, None);
+        self.act(store, slot, pending, Content::None);
         self.resume_later(token);
     }
 
@@ -183,26 +207,6 @@ impl<D: Driver> Core<D> {
                 routes::metrics(render(&workers, &facts))
             }
         }
-    }
-
-    /// Sends a POST's publication to its home worker, or keeps it until there is a credit.
-    pub(super) fn publish_posted(&mut self, store: &mut Store, slot: u32, mut pending: Pending, topic: Topic, payload: Payload) {
-        if self.shared.phase() >= Phase::Draining {
-            return self.answer(store, slot, refusals::draining(), &pending);
-        }
-        if self.is_line_full(self.home_of(topic.as_str())) {
-            return self.answer(store, slot, refusals::publish_timeout(), &pending);
-        }
-        let asker = self.asker(slot, pending.number, Source::Post);
-        let due = self.tick.after(self.options.publish_timeout);
-        pending.action = match self.request_publish(asker, topic, payload) {
-            Ok(()) => Do::Asked,
-            Err((topic, payload)) => {
-                self.wait_for_credit(Waiter::Post(asker, self.home_of(topic.as_str())));
-                Do::Publish(topic, payload)
-            }
-        };
-        self.wait_for_answer(slot, pending, due);
     }
 
     /// The request waits for its home worker, and nothing more is parsed until the answer is in the outbox.
@@ -220,7 +224,8 @@ impl<D: Driver> Core<D> {
     pub(super) fn answer(&mut self, store: &mut Store, slot: u32, mut response: Response, pending: &Pending) {
         if pending.wants_events && pending.answering.http11 && response.status == 503 {
             let retry = &self.options.routes.retry;
-            response = routes::come_back(self.random.u32(retry.min_ms..=retry.max_ms));
+            let cause = if self.shared.phase() >= Phase::Draining { Cause::Drain } else { Cause::Overloaded };
+            response = routes::come_back(cause, self.random.u32(retry.min_ms..=retry.max_ms));
         }
         self.metrics().answered(pending.handler, response.status);
         let draining = self.shared.phase() >= Phase::Draining;
@@ -258,6 +263,7 @@ impl<D: Driver> Core<D> {
             cors: Cors::default(),
             handler: Handler::Other,
             wants_events: false,
+            kept_for: None,
         });
         self.connections[slot as usize].cause.get_or_insert(cause);
         self.answer(store, slot, response.close(), &pending);
@@ -283,12 +289,13 @@ fn understand(head: &Head<'_>, number: u16, facts: Facts, options: &routes::Opti
             cors: Cors::default(),
             handler: Handler::Admin,
             wants_events: false,
+            kept_for: None,
         };
     }
     let request =
         routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, drain: facts.drain };
     let Routed { action, cors, handler, wants_events } = routes::route(&request, options);
-    Pending { action: Do::Public(action), number, answering, cors, handler, wants_events }
+    Pending { action: Do::Public(action), number, answering, cors, handler, wants_events, kept_for: None }
 }
 
 impl Http {
@@ -304,6 +311,7 @@ impl Http {
 
     /// The request of this number, taken out, if it still waits for an answer.
     pub(super) fn take_asked(&mut self, number: u16) -> Option<Pending> {
-        self.pending.take_if(|pending| pending.number == number && matches!(pending.action, Do::Asked | Do::Inform(_)))
+        let waits = |action: &Do| matches!(action, Do::Asked | Do::Inform(_) | Do::Delete);
+        self.pending.take_if(|pending| pending.number == number && waits(&pending.action))
     }
 }

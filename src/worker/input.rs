@@ -76,12 +76,7 @@ impl<D: Driver> Core<D> {
         let known = connection.cause;
         let cause = match &connection.protocol {
             Protocol::Http(http) if http.parser.is_idle() => Cause::ClientClose,
-            Protocol::Http(_)
-            | Protocol::Topics(_)
-            | Protocol::Echo(_)
-            | Protocol::Stream(_)
-            | Protocol::Lingering(_)
-            | Protocol::Vacant => Cause::EndOfStream,
+            _ => Cause::EndOfStream,
         };
         let cause = known.unwrap_or(cause);
         // A peer that has shut its side may still read what it asked for; publications alone are no answer to anything.
@@ -101,14 +96,17 @@ impl<D: Driver> Core<D> {
                 return;
             }
             // Replies and echoes never count as slow: who does not read them is not read either.
-            let replies = matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_)) && !connection.flags.corked();
+            let replies = matches!(connection.protocol, Protocol::Http(_) | Protocol::Session(_) | Protocol::Echo(_));
+            let replies = replies && !connection.flags.corked();
             connection.flags.set_choked(replies && connection.outbox.bytes() > self.options.outbox_bytes_max / 2);
             if connection.flags.waiting() || connection.flags.choked() {
                 break;
             }
             let took = match &mut connection.protocol {
                 Protocol::Http(_) => self.step_http(store, slot, &mut bytes[at..]),
-                Protocol::Topics(_) | Protocol::Echo(_) => self.step_websocket(store, slot, &mut bytes[at..]),
+                Protocol::Topics(_) | Protocol::Session(_) | Protocol::Echo(_) => {
+                    self.step_websocket(store, slot, &mut bytes[at..])
+                }
                 Protocol::Lingering(left) => {
                     *left = left.saturating_sub((bytes.len() - at) as u32);
                     if *left == 0 {

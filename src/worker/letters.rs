@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Extent, Page};
-use crate::frame::{Forms, Pattern, Payload, Position, Publication, Since, Topic};
+use crate::engine::{AppendError, Appended, Extent, Page, Submission};
+use crate::frame::{Epoch, Forms, Pattern, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
 
@@ -16,10 +16,8 @@ pub enum Request<S> {
     Publish {
         /// Who gets the answer.
         asker: Asker,
-        /// The topic.
-        topic: Topic,
-        /// The payload, checked and framed.
-        payload: Payload,
+        /// What is to be published.
+        submission: Submission,
     },
     /// These are the forms my subscribers of the topic need.
     Interest {
@@ -54,6 +52,13 @@ pub enum Request<S> {
         /// The topic.
         topic: Topic,
     },
+    /// Let it begin another life, without history.
+    Delete {
+        /// Who gets the answer.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+    },
     /// What is kept of this topic?
     Read {
         /// Who gets the page.
@@ -81,8 +86,10 @@ pub struct Asker {
     pub worker: usize,
     /// Its connection.
     pub token: Token,
-    /// The number of the request, or of the reading; 0 for a message.
+    /// The number of the request, or of the reading; 0 for a message that has no id.
     pub number: u16,
+    /// Which publication of the request.
+    pub place: u16,
     /// How the publication came in.
     pub source: Source,
 }
@@ -99,7 +106,7 @@ pub enum Delivery {
         /// The topic.
         topic: Topic,
         /// Where the publication stands, and how many subscribers the home worker knew; or why it was refused.
-        result: Result<(Position, u64), AppendError>,
+        result: Result<(Appended, u64), AppendError>,
     },
     /// The answer to [`Request::Interest`]: it is in force.
     InterestKnown(Topic, u32),
@@ -117,6 +124,15 @@ pub enum Delivery {
         extent: Option<Extent>,
         /// Its subscribers, on all workers.
         subscribers: u64,
+    },
+    /// The answer to [`Request::Delete`].
+    Deleted {
+        /// Who asked.
+        asker: Asker,
+        /// The topic.
+        topic: Topic,
+        /// Its new life, if it lives.
+        epoch: Option<Epoch>,
     },
     /// The answer to [`Request::Read`].
     Page {

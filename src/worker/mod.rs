@@ -16,14 +16,16 @@
 //! | `connection`, `outbox` | the state of one socket, and its queue |
 //! | `input` | bytes to the protocol, and what must wait |
 //! | `http`, `websocket`, `stream` | what the events of the protocols do; streams of events and lines |
+//! | `session`, `joining` | requests of `fantail.v1` sockets; their topics, which come and go |
 //! | `letters`, `asking` | what workers write to one another; requests to home workers and their answers |
+//! | `posting` | one publication by POST, or a batch of them |
 //! | `home` | the home worker's duties: number, keep, hand out |
 //! | `pattern` | subscriptions to patterns, and what is kept for them |
 //! | `run` | publications of a topic that go out as one |
 //! | `gate` | when they go out |
 //! | `fanout` | publications to their subscribers, and who is slow |
 //! | `poll` | a request that waits for something to read |
-//! | `replay` | what was missed, page by page, before what is published |
+//! | `replay`, `readers` | what was missed, page by page, before what is published; whose turn it is |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
 //! | `timers`, `deadlines` | what happens when time has passed |
@@ -46,13 +48,17 @@ mod gate;
 mod home;
 mod http;
 mod input;
+mod joining;
 mod letters;
 mod options;
 mod outbox;
 mod pattern;
 mod poll;
+mod posting;
+mod readers;
 mod replay;
 mod run;
+mod session;
 mod shared;
 mod stream;
 #[cfg(test)]
@@ -66,14 +72,15 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::engine::{AppendError, MemoryEngine};
-use crate::frame::{Position, Topic};
+use crate::engine::{AppendError, Appended, MemoryEngine};
+use crate::frame::Topic;
 use crate::http1::DateCache;
 use crate::hub::{Hub, Interests, Subscriber};
-use crate::io::{Close, Driver, Segment, Token};
+use crate::io::{Block, Close, Driver, Segment, Token};
 use crate::limits::{BufferPool, Tick, TokenBucket};
 use crate::mailbox::{Credits, Mailbox};
 use crate::metrics::WorkerMetrics;
+use crate::v1::Id;
 
 pub use accept::Listener;
 pub use letters::{Asker, Delivery, Request};
@@ -86,7 +93,8 @@ use deadlines::Deadlines;
 use drain::Drain;
 use gate::Gate;
 use outbox::Entries;
-use replay::{Reader, Replay};
+use readers::Reader;
+use replay::Replay;
 use run::Run;
 use turn::Busy;
 
@@ -150,6 +158,10 @@ struct Core<D: Driver> {
     pages_asked: usize,
     /// New event streams, whose peers the kernel is to watch.
     one_way: Vec<Token>,
+    /// Ids of publications by `fantail.v1` sockets that wait for their answers, by slot, each with the number that its answer brings.
+    publish_ids: HashMap<u32, Vec<(u16, Id)>, RandomState>,
+    /// The frame of the `ping` object, once one was sent.
+    ping: Option<Block>,
     gate: Gate,
     interests: Interests,
     engine: MemoryEngine<(Asker, Topic)>,
@@ -160,7 +172,7 @@ struct Core<D: Driver> {
     /// For each home worker, who waits for a credit.
     waiting: Vec<VecDeque<Waiter>>,
     /// Scratch: answers that go out behind the publications they answer.
-    answers: Vec<(Asker, Topic, Result<Position, AppendError>)>,
+    answers: Vec<(Asker, Topic, Result<Appended, AppendError>)>,
     /// Other workers that have mail from this turn.
     to_wake: Vec<bool>,
 
@@ -216,14 +228,11 @@ impl<D: Driver> Worker<D> {
             last_reader: 0,
             pages_asked: 0,
             one_way: Vec::new(),
+            publish_ids: HashMap::default(),
+            ping: None,
             gate: Gate::new(options.coalesce),
             interests: Interests::new(workers),
-            engine: MemoryEngine::new(
-                options.topics_max.div_ceil(workers),
-                Arc::clone(&options.classes),
-                options.history_memory_max,
-                shared.seed(index),
-            ),
+            engine: MemoryEngine::new(options.engine, Arc::clone(&options.classes), shared.seed(index)),
             mailbox,
             own_requests: VecDeque::new(),
             own_credits: Credits::new(options.mailbox_requests),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::class::Classes;
 pub use crate::class::SlowConsumer;
-use crate::{http1, io, routes, ws};
+use crate::{engine, http1, io, routes, ws};
 
 /// Settings of a worker; times in ticks, sizes in bytes.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct Options {
     pub coalesce: Duration,
     /// What holds for which topics.
     pub classes: Arc<Classes>,
-    /// Bytes that the histories of all topics of a worker may take.
-    pub history_memory_max: u64,
+    /// The engine's.
+    pub engine: engine::Limits,
     /// From the accept, or the first byte, to the end of a head.
     pub head_timeout: u32,
     /// Between two requests.
@@ -64,6 +64,4 @@ pub struct Options {
     pub io_name: &'static str,
     /// Patterns with subscribers, counted on each worker, all workers together.
     pub patterns_max: usize,
-    /// Topics alive, all workers together.
-    pub topics_max: usize,
 }

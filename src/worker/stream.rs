@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::frame::{Cursor, LAST_CHUNK, Position, StreamEvent, chunk};
+use crate::frame::{Cursor, Position, StreamEnd, StreamEvent, chunk};
 use crate::http1::Answering;
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
@@ -133,19 +133,19 @@ impl<D: Driver> Core<D> {
         self.arm(slot);
     }
 
-    /// Ends a stream in order; a reader of events comes back, after `retry_ms` if that is given.
-    pub(super) fn end_stream(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_ms: Option<u32>) {
+    /// Ends a stream in order, and says why; a reader of events comes back, after `retry_after_ms` if that is given.
+    pub(super) fn end_stream(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>) {
         let Self { connections, entries, pool, .. } = self;
         let connection = &mut connections[slot as usize];
-        let is_events = matches!(&connection.protocol, Protocol::Stream(stream) if stream.kind == StreamKind::Events);
+        let Protocol::Stream(Stream { kind, .. }) = connection.protocol else { return };
         if !connection.flags.close_queued() {
             connection.flags.set_close_queued(true);
-            connection.outbox.append_owned(entries, store, pool, |out| {
-                if is_events && retry_ms.is_some() {
-                    out.extend_from_slice(&StreamEvent { retry_ms, ..StreamEvent::default() }.chunk());
-                }
-                out.extend_from_slice(LAST_CHUNK);
-            });
+            let end = StreamEnd { cause: cause.name(), retry_after_ms };
+            let last = match kind {
+                StreamKind::Events => end.event(),
+                StreamKind::Lines => end.line(),
+            };
+            connection.outbox.append_owned(entries, store, pool, |out| out.extend_from_slice(&last));
         }
         self.last_word(slot, cause);
     }

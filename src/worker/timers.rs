@@ -3,6 +3,7 @@
 use crate::frame::OpCode;
 use crate::http1::HttpError;
 use crate::io::{Close, Driver, Store};
+use crate::limits::Tick;
 use crate::metrics::Cause;
 use crate::routes::refusals;
 use crate::ws::Timeout;
@@ -41,6 +42,7 @@ impl<D: Driver> Core<D> {
         let due = match &connection.protocol {
             Protocol::Http(http) => http.due,
             Protocol::Topics(websocket) | Protocol::Echo(websocket) => websocket.socket.poll_timeout(&self.options.ws),
+            Protocol::Session(session) => session.socket.poll_timeout(&self.options.ws).min(session.ping_due),
             Protocol::Stream(stream) => stream.ping_due,
             Protocol::Lingering(_) | Protocol::Vacant => return,
         };
@@ -62,7 +64,7 @@ impl<D: Driver> Core<D> {
             Protocol::Lingering(_) => self.finish_lingering(store, slot),
             Protocol::Http(http) if http.due > tick => self.arm(slot),
             Protocol::Http(_) => self.request_timed_out(store, slot),
-            Protocol::Topics(_) | Protocol::Echo(_) => self.websocket_timed_out(store, slot),
+            Protocol::Topics(_) | Protocol::Session(_) | Protocol::Echo(_) => self.websocket_timed_out(store, slot),
             Protocol::Stream(stream) if stream.ping_due > tick => self.arm(slot),
             Protocol::Stream(_) => self.ping_stream(store, slot),
         }
@@ -86,9 +88,10 @@ impl<D: Driver> Core<D> {
             return self.finish(store, slot, Cause::HandshakeTimeout, Close::InOrder);
         }
         let response = match http.pending.as_ref().map(|pending| &pending.action) {
-            Some(Do::Publish(..)) => refusals::publish_timeout(),
+            Some(Do::Publish(_)) => refusals::publish_timeout(),
             Some(Do::Asked) => refusals::unanswered(),
-            Some(Do::Inform(_)) => refusals::busy(),
+            Some(Do::Batch(_)) => return self.end_batch(store, slot),
+            Some(Do::Inform(_) | Do::Delete) => refusals::busy(),
             Some(Do::Poll) => return self.end_poll(store, slot),
             Some(Do::Public(_) | Do::Admin(_)) | None => {
                 return self.refuse(store, slot, HttpError::Timeout.into_response(), Cause::HandshakeTimeout);
@@ -101,24 +104,37 @@ impl<D: Driver> Core<D> {
     }
 
     fn websocket_timed_out(&mut self, store: &mut Store, slot: u32) {
-        let Self { connections, options, entries, tick, .. } = self;
+        let Self { connections, options, tick, .. } = self;
         let connection = &mut connections[slot as usize];
         if connection.flags.paused() && !connection.flags.close_queued() {
             // It is not heard because it is not read. What it must do meanwhile is read, and the write window looks after that.
             return self.deadlines.set(slot as usize, self.tick.after(options.close_timeout));
         }
         let unwritten = !connection.outbox.is_empty();
-        let Some(websocket) = connection.websocket() else { return };
-        match websocket.socket.handle_timeout(&options.ws, *tick) {
+        let ping_due = if let Protocol::Session(session) = &connection.protocol { session.ping_due } else { Tick::NEVER };
+        let Some(socket) = connection.websocket() else { return };
+        let timeout = socket.handle_timeout(&options.ws, *tick);
+        // The ping of the WebSocket takes the visible one with it, if that is due soon.
+        let soon = if timeout == Timeout::SendPing { options.ws.ping_interval / 2 } else { 0 };
+        if ping_due <= tick.after(soon) {
+            self.ping_session(store, slot);
+        }
+        match timeout {
             Timeout::None => {}
             Timeout::SendPing => {
-                connection.outbox.push_control(entries, store, OpCode::Ping, &[0x89, 0]);
+                let Self { connections, entries, .. } = self;
+                connections[slot as usize].outbox.push_control(entries, store, OpCode::Ping, &[0x89, 0]);
                 self.mark_dirty(slot);
             }
             Timeout::NoPong => return self.reset(store, slot, Cause::NoPong),
             Timeout::MessageTimeout => return self.fail(store, slot, Cause::MessageTimeout, None),
             // The close frame has not left yet: what is queued before it still moves, or the write window ends it.
-            Timeout::CloseTimeout if unwritten => websocket.socket.close_sent(*tick),
+            Timeout::CloseTimeout if unwritten => {
+                let tick = self.tick;
+                if let Some(socket) = self.connections[slot as usize].websocket() {
+                    socket.close_sent(tick);
+                }
+            }
             Timeout::CloseTimeout => return self.reset(store, slot, Cause::NoPong),
         }
         self.arm(slot);

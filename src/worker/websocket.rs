@@ -1,21 +1,32 @@
 //! From a request to a WebSocket, and what its events do.
 
+use crate::auth::Grant;
 use crate::engine::AppendError;
-use crate::frame::{Kind, OpCode, Payload, PayloadError};
+use crate::frame::{Kind, OpCode, Payload, PayloadError, Position, Topic};
 use crate::io::{Driver, Store, Token};
 use crate::limits::Tick;
 use crate::metrics::{Cause, Source};
-use crate::routes::{Action, Attach, Subscribe, refusals};
+use crate::routes::{Action, Attach, Subprotocol, Subscribe, refusals};
 use crate::ws::{self, CloseCode, Event, MessageKind};
 
 use super::Core;
 use super::asking::Waiter;
 use super::connection::{Connection, Do, Pending, Protocol, WebSocket};
 use super::input::{Took, protocol_step};
+use super::letters::Asker;
+use super::session::{Understood, understand};
 use super::shared::Phase;
 
-/// Publications of one socket that may wait for their answers; then reading pauses, so none is dropped.
-const UNCONFIRMED_MAX: u8 = 16;
+/// Publications and subscriptions of one socket that may wait for their answers; then reading pauses, so none is dropped.
+pub(super) const UNCONFIRMED_MAX: u8 = 16;
+
+/// What a socket's messages are.
+#[derive(Clone, Copy)]
+enum Speaks {
+    Payloads { text_kind: Kind, may_publish: bool },
+    Echo,
+    Requests(Grant),
+}
 
 /// What one step came to, with nothing borrowed from the input any more.
 enum Came {
@@ -23,6 +34,7 @@ enum Came {
     Done,
     Publish(Result<Payload, PayloadError>),
     NotAllowed,
+    Request(Understood),
     Closed(Cause, Option<CloseCode>),
     Broken(ws::ProtocolError),
 }
@@ -32,6 +44,9 @@ impl<D: Driver> Core<D> {
     pub(super) fn subscribe(&mut self, store: &mut Store, slot: u32, mut pending: Pending, subscribe: Subscribe) {
         if self.shared.phase() >= Phase::Draining {
             return self.answer(store, slot, refusals::draining(), &pending);
+        }
+        if let Attach::Session { accepted, grant } = &subscribe.attach {
+            return self.begin_session(store, slot, &pending, &subscribe, (accepted, *grant));
         }
         if let Err(refusal) = self.begin_subscriptions(slot, &subscribe) {
             self.unsubscribe_all(slot);
@@ -47,6 +62,9 @@ impl<D: Driver> Core<D> {
     /// The subscriptions are in force: the head of the answer goes ahead of what has arrived since, and the socket speaks WebSocket, or
     /// is an event stream. Who wants to read history first comes here again when it is known what can be read.
     pub(super) fn confirmed(&mut self, store: &mut Store, slot: u32) {
+        if self.is_session(slot) {
+            return self.joined(slot);
+        }
         if self.looks_first(slot) {
             return;
         }
@@ -65,6 +83,8 @@ impl<D: Driver> Core<D> {
                 let wait = Tick::count(*wait);
                 return self.begin_poll(slot, pending, wait);
             }
+            // It has its 101, and asks for topics by itself.
+            Attach::Session { .. } => return,
         };
         let socket = ws::Connection::new(self.tick, token.slot);
         let websocket = WebSocket { socket, text_kind: *text_kind, may_publish: *may_publish };
@@ -81,7 +101,13 @@ impl<D: Driver> Core<D> {
     }
 
     /// The socket echoes from now on.
-    pub(super) fn upgrade_to_echo(&mut self, store: &mut Store, slot: u32, pending: &Pending, accepted: &ws::Accepted) {
+    pub(super) fn upgrade_to_echo(
+        &mut self,
+        store: &mut Store,
+        slot: u32,
+        pending: &Pending,
+        accepted: &ws::Accepted<Subprotocol>,
+    ) {
         let token = self.connections[slot as usize].token;
         let websocket =
             WebSocket { socket: ws::Connection::new(self.tick, token.slot), text_kind: Kind::Text, may_publish: false };
@@ -113,6 +139,7 @@ impl<D: Driver> Core<D> {
             Came::Publish(Ok(payload)) => self.publish_message(store, slot, payload),
             Came::Publish(Err(error)) => self.fail(store, slot, Cause::Policy, Some(&error.to_string())),
             Came::NotAllowed => self.fail(store, slot, Cause::Forbidden, None),
+            Came::Request(request) => self.carry_out(store, slot, request),
             Came::Closed(cause, code) => self.peer_closed(store, slot, cause, code),
             Came::Broken(error) => self.fail(store, slot, error.cause(), Some(error.section())),
         }
@@ -121,14 +148,17 @@ impl<D: Driver> Core<D> {
 
     /// Runs the protocol on the input; queues echoes and pongs, which need the bytes, and names what else is to be done.
     fn read_websocket(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> (usize, Came) {
+        let is_draining = self.shared.phase() >= Phase::Draining;
         let Self { connections, entries, pool, options, tick, .. } = self;
         let Connection { protocol, outbox, .. } = &mut connections[slot as usize];
-        let (websocket, echo) = match protocol {
-            Protocol::Topics(websocket) => (websocket, false),
-            Protocol::Echo(websocket) => (websocket, true),
+        let (socket, speaks) = match protocol {
+            Protocol::Topics(WebSocket { socket, text_kind, may_publish }) => {
+                (socket, Speaks::Payloads { text_kind: *text_kind, may_publish: *may_publish })
+            }
+            Protocol::Echo(websocket) => (&mut websocket.socket, Speaks::Echo),
+            Protocol::Session(session) => (&mut session.socket, Speaks::Requests(session.grant)),
             Protocol::Vacant | Protocol::Http(_) | Protocol::Stream(_) | Protocol::Lingering(_) => return (0, Came::Nothing),
         };
-        let WebSocket { socket, text_kind, may_publish } = websocket;
         let step = match socket.handle_input(input, &options.ws, pool, *tick) {
             Ok(step) => step,
             Err(error) => return (0, Came::Broken(error)),
@@ -143,20 +173,21 @@ impl<D: Driver> Core<D> {
                 self.mark_dirty(slot);
                 return (consumed, Came::Done);
             }
-            Some(Event::Message { kind, payload }) if echo => {
-                let mut echoed = Ok(());
-                outbox.append_owned(entries, store, pool, |out| echoed = ws::write_message(kind, payload, out));
-                self.mark_dirty(slot);
-                return (consumed, echoed.map_or_else(Came::Broken, |()| Came::Done));
-            }
-            Some(Event::Message { .. }) if !*may_publish => Came::NotAllowed,
-            Some(Event::Message { kind: MessageKind::Binary, payload }) => {
-                Came::Publish(Payload::new_unchecked(Kind::Binary, payload))
-            }
-            Some(Event::Message { kind: MessageKind::Text, payload }) => Came::Publish(match text_kind {
-                Kind::Text => Payload::new_unchecked(Kind::Text, payload),
-                kind => Payload::new(*kind, payload),
-            }),
+            Some(Event::Message { kind, payload }) => match (speaks, kind) {
+                (Speaks::Echo, _) => {
+                    let mut echoed = Ok(());
+                    outbox.append_owned(entries, store, pool, |out| echoed = ws::write_message(kind, payload, out));
+                    self.mark_dirty(slot);
+                    return (consumed, echoed.map_or_else(Came::Broken, |()| Came::Done));
+                }
+                (Speaks::Requests(grant), _) => Came::Request(understand(kind, payload, grant, is_draining)),
+                (Speaks::Payloads { may_publish: false, .. }, _) => Came::NotAllowed,
+                (_, MessageKind::Binary) => Came::Publish(Payload::new_unchecked(Kind::Binary, payload)),
+                (Speaks::Payloads { text_kind: Kind::Text, .. }, MessageKind::Text) => {
+                    Came::Publish(Payload::new_unchecked(Kind::Text, payload))
+                }
+                (Speaks::Payloads { text_kind, .. }, MessageKind::Text) => Came::Publish(Payload::new(text_kind, payload)),
+            },
             Some(Event::Close(close)) => {
                 let code = close.map(|close| close.code);
                 Came::Closed(if code == Some(CloseCode::GOING_AWAY) { Cause::LeftPage } else { Cause::ClientClose }, code)
@@ -183,25 +214,38 @@ impl<D: Driver> Core<D> {
             return self.fail(store, slot, Cause::Overloaded, None);
         }
         let asker = self.asker(slot, 0, Source::WebSocket);
+        self.send_message(slot, asker, topic, payload);
+    }
+
+    /// Sends a publication to its home worker, or keeps it until there is a credit; then nothing more is read, so the order holds.
+    pub(super) fn send_message(&mut self, slot: u32, asker: Asker, topic: Topic, payload: Payload) {
         let sent = self.request_publish(asker, topic, payload);
         let flags = &mut self.connections[slot as usize].flags;
         flags.set_unsent(sent.is_err());
         if let Err((topic, payload)) = sent {
             self.wait_for_credit(Waiter::Message(asker, topic, payload));
         }
-        let connection = &mut self.connections[slot as usize];
-        connection.unconfirmed += 1;
-        connection.flags.set_waiting(connection.flags.unsent() || connection.unconfirmed >= UNCONFIRMED_MAX);
+        self.count_unconfirmed(slot);
     }
 
     /// A home worker has numbered a message of this socket, or refused it.
-    pub(super) fn message_confirmed(&mut self, store: &mut Store, token: Token, refused: Option<AppendError>) {
-        let Some(connection) = self.connection(token) else { return };
-        connection.unconfirmed = connection.unconfirmed.saturating_sub(1);
-        if let Some(why) = refused {
-            return self.fail(store, token.slot, Cause::Limit, Some(&why.to_string()));
+    pub(super) fn message_confirmed(
+        &mut self,
+        store: &mut Store,
+        asker: Asker,
+        topic: &Topic,
+        result: Result<Position, AppendError>,
+    ) {
+        if self.connection(asker.token).is_none() {
+            return;
         }
-        self.publish_on(token);
+        let slot = asker.token.slot;
+        if self.is_session(slot) {
+            self.answer_publication(store, asker, topic, result);
+        } else if let Err(why) = result {
+            return self.fail(store, slot, Cause::Limit, Some(&why.to_string()));
+        }
+        self.confirm_one(slot);
     }
 
     /// A kept message found its credit.
@@ -213,7 +257,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Ends the waiting of a socket that may publish again.
-    fn publish_on(&mut self, token: Token) {
+    pub(super) fn publish_on(&mut self, token: Token) {
         let Some(connection) = self.connection(token) else { return };
         if connection.flags.waiting() && !connection.flags.unsent() && connection.unconfirmed < UNCONFIRMED_MAX {
             connection.flags.set_waiting(false);
@@ -241,7 +285,7 @@ impl<D: Driver> Core<D> {
         format!("{:x}-{:x}", self.index, self.connections[slot as usize].id)
     }
 
-    fn write_upgrade(&self, slot: u32, accepted: &ws::Accepted, out: &mut Vec<u8>) {
+    pub(super) fn write_upgrade(&self, slot: u32, accepted: &ws::Accepted<Subprotocol>, out: &mut Vec<u8>) {
         let id = self.connection_name(slot);
         let lines = [("Fantail-Connection", id.as_str()), ("Keep-Alive", &self.options.keep_alive)];
         let recovered = self.recovered(slot).map(|recovered| ("Fantail-Recovered", if recovered { "true" } else { "false" }));

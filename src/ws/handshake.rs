@@ -26,14 +26,6 @@ pub enum Intent {
     Draft,
 }
 
-impl Intent {
-    /// Reads it from the headers. [`negotiate`] is to be called for all but [`Intent::None`]: it tells each its own refusal.
-    #[must_use]
-    pub fn of(head: &Head<'_>) -> Self {
-        Fields::collect(head).intent(head.method)
-    }
-}
-
 /// A handshake that has been accepted: what the 101 says, and what was agreed on.
 #[derive(Debug)]
 pub struct Accepted<T = ()> {
@@ -47,37 +39,6 @@ struct Agreed<T> {
     offered_in: OfferedIn,
     name: &'static str,
     agreement: Agreement<T>,
-}
-
-/// Checks a handshake and picks from its offers.
-///
-/// # Errors
-/// [`HandshakeError`] names the header and the rule. Checks come in this order: draft, Upgrade, method, version of HTTP, body,
-/// Connection, version of WebSocket, key, extensions.
-pub fn negotiate<T>(head: &Head<'_>, offers: &Table<T>) -> Result<Accepted<T>, HandshakeError> {
-    let fields = Fields::collect(head);
-    match fields.intent(head.method) {
-        Intent::WebSocket => {}
-        Intent::Draft => return Err(HandshakeError::Draft),
-        Intent::UpgradeRemoved => return Err(HandshakeError::UpgradeRemoved),
-        Intent::None => return Err(HandshakeError::NoUpgrade),
-    }
-    check_request(head)?;
-    if !fields.connection_upgrade {
-        return Err(HandshakeError::NoConnectionUpgrade);
-    }
-    if fields.version != Field::Once(b"13") {
-        return Err(HandshakeError::Version);
-    }
-    let accept = accept_value(check_key(fields.key)?);
-    let mut agreed = Vec::new();
-    if fields.has_extensions {
-        agree_on_extensions(head, offers, &mut agreed)?;
-    }
-    if fields.has_protocols {
-        agreed.extend(agree_on_protocol(head, offers));
-    }
-    Ok(Accepted { accept, agreed })
 }
 
 impl<T> Accepted<T> {
@@ -116,8 +77,8 @@ fn write_line(parts: &[&str], out: &mut Vec<u8>) {
 }
 
 /// The headers that a handshake is about.
-#[derive(Default)]
-struct Fields<'h> {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handshake<'h> {
     upgrade_websocket: bool,
     connection_upgrade: bool,
     key: Field<'h>,
@@ -128,7 +89,7 @@ struct Fields<'h> {
 }
 
 /// A header that must occur once.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Field<'h> {
     #[default]
     Absent,
@@ -142,13 +103,45 @@ impl<'h> Field<'h> {
     }
 }
 
-impl<'h> Fields<'h> {
-    fn collect(head: &Head<'h>) -> Self {
-        let mut fields = Self::default();
+impl<'h> Handshake<'h> {
+    /// Reads the headers of a request, once.
+    #[must_use]
+    pub fn of(head: &Head<'h>) -> Self {
+        let mut handshake = Self::default();
         for header in head.headers {
-            fields.add(header);
+            handshake.add(header);
         }
-        fields
+        handshake
+    }
+
+    /// Checks it and picks from its offers. To be called for every intent but [`Intent::None`]: it tells each its own refusal.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] names the header and the rule. Checks come in this order: draft, Upgrade, method, version of HTTP, body,
+    /// Connection, version of WebSocket, key, extensions.
+    pub fn negotiate<T>(&self, head: &Head<'_>, offers: &Table<T>) -> Result<Accepted<T>, HandshakeError> {
+        match self.intent(head.method) {
+            Intent::WebSocket => {}
+            Intent::Draft => return Err(HandshakeError::Draft),
+            Intent::UpgradeRemoved => return Err(HandshakeError::UpgradeRemoved),
+            Intent::None => return Err(HandshakeError::NoUpgrade),
+        }
+        check_request(head)?;
+        if !self.connection_upgrade {
+            return Err(HandshakeError::NoConnectionUpgrade);
+        }
+        if self.version != Field::Once(b"13") {
+            return Err(HandshakeError::Version);
+        }
+        let accept = accept_value(check_key(self.key)?);
+        let mut agreed = Vec::new();
+        if self.has_extensions {
+            agree_on_extensions(head, offers, &mut agreed)?;
+        }
+        if self.has_protocols {
+            agreed.extend(agree_on_protocol(head, offers));
+        }
+        Ok(Accepted { accept, agreed })
     }
 
     /// Most headers of a request are told apart by the length of their name alone.
@@ -167,7 +160,9 @@ impl<'h> Fields<'h> {
         }
     }
 
-    fn intent(&self, method: Method) -> Intent {
+    /// What the request means to do, by its headers and this method.
+    #[must_use]
+    pub fn intent(&self, method: Method) -> Intent {
         match (self.draft, self.upgrade_websocket) {
             (true, _) => Intent::Draft,
             (false, true) => Intent::WebSocket,
@@ -299,6 +294,14 @@ mod tests {
 
     const NONE: Table = Table { entries: &[] };
 
+    fn negotiate<T>(head: &Head<'_>, table: &Table<T>) -> Result<Accepted<T>, HandshakeError> {
+        Handshake::of(head).negotiate(head, table)
+    }
+
+    fn intent_of(head: &Head<'_>) -> Intent {
+        Handshake::of(head).intent(head.method)
+    }
+
     #[test]
     fn the_example_of_section_1_3_is_answered_as_it_says() {
         let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -343,13 +346,13 @@ mod tests {
 
     #[test]
     fn the_intent_is_seen_before_anything_is_checked() {
-        let intent = |name, value, more: &[_]| Intent::of(&head(&headers(name, value, more)));
+        let intent = |name, value, more: &[_]| intent_of(&head(&headers(name, value, more)));
         assert_eq!(intent("Sec-WebSocket-Version", "7", &[]), Intent::WebSocket);
         assert_eq!(intent("Upgrade", "", &[]), Intent::UpgradeRemoved);
         assert_eq!(intent("", "", &[("Sec-WebSocket-Draft", "2")]), Intent::Draft);
         assert_eq!(intent("Sec-WebSocket-Key", "", &[]), Intent::WebSocket);
         let h2c = [httparse::Header { name: "Upgrade", value: b"h2c" }];
-        assert_eq!(Intent::of(&head(&h2c)), Intent::None);
+        assert_eq!(intent_of(&head(&h2c)), Intent::None);
     }
 
     /// What a sample entry does with messages.

@@ -42,6 +42,9 @@ export async function serve(port = 0, ...flags) {
     connections: (transport) => metric(admin, `fantail_connections{transport="${transport}"}`),
     /** How many subscriptions are in force. */
     subscriptions: () => metric(admin, "fantail_subscriptions"),
+    /** Has it stand still, and go on. */
+    freeze: () => child.kill("SIGSTOP"),
+    thaw: () => child.kill("SIGCONT"),
     /** Ends the server by `signal`; gives its exit status, null if the signal killed it. */
     async stop(signal = "SIGKILL") {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);

@@ -1,11 +1,16 @@
-//! Publishing by POST over one HTTP/1.1 connection, requests pipelined (RFC 9112 section 9.3.2).
+//! Publishing by POST and long-polls over one HTTP/1.1 connection, requests pipelined (RFC 9112 section 9.3.2).
 
 use std::io::Write as _;
 
 use crate::ending::Ending;
 use crate::target::{Target, Topics};
 
-use super::{ANSWER_BYTES_MAX, Event, header, number, read_head, words};
+use super::{Event, header, number, read_head, words};
+
+/// The longest body, in bytes: a poll brings several messages.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+const BODY_TOO_LONG: &str = "its body has more than 1 MiB";
 
 /// Takes whole answers and returns how many bytes they had.
 pub fn consume(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
@@ -28,6 +33,14 @@ pub fn publish(target: &Target, topic: u32, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
+/// Appends a long-poll, behind the cursor if there is one.
+pub fn poll(target: &Target, topic: u32, cursor: &str, wait: u32, out: &mut Vec<u8>) {
+    let path = target.path_behind(Topics { first: topic, count: 1 }, cursor);
+    let separator = if path.contains('?') { '&' } else { '?' };
+    // Writing into memory can't fail.
+    let _ = write!(out, "GET {path}{separator}wait={wait} HTTP/1.1\r\nHost: {}\r\n\r\n", target.authority());
+}
+
 /// One whole answer; `None` while it isn't whole.
 fn read_answer(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<usize>, Ending> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -46,8 +59,8 @@ fn read_answer(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<
         None => return Err(Ending::Answer("it has neither Content-Length nor chunks")),
         Some(length) => {
             let length: usize = number(length).ok_or(Ending::Answer("its Content-Length is no number"))?;
-            if length > ANSWER_BYTES_MAX {
-                return Err(Ending::Answer("its body has more than 16 KiB"));
+            if length > BODY_BYTES_MAX {
+                return Err(Ending::Answer(BODY_TOO_LONG));
             }
             match body.get(..length) {
                 Some(body) => (body, length),
@@ -55,7 +68,12 @@ fn read_answer(bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<
             }
         }
     };
-    sink(Event::Answered(if (200..300).contains(&status) { Ok(()) } else { Err(format!("{status}: {}", words(text))) }));
+    if (200..300).contains(&status) {
+        sink(Event::Body(text));
+        sink(Event::Answered(Ok(())));
+    } else {
+        sink(Event::Answered(Err(format!("{status}: {}", words(text)))));
+    }
     Ok(Some(head_bytes + body_bytes))
 }
 
@@ -68,8 +86,8 @@ fn whole_chunks(body: &[u8]) -> Result<Option<usize>, Ending> {
             Err(_) => return Err(Ending::Answer("its chunks are wrong")),
             Ok(httparse::Status::Complete((head_bytes, length))) => {
                 used = used.saturating_add(head_bytes).saturating_add(length as usize).saturating_add(2);
-                if used > body.len() && used > ANSWER_BYTES_MAX {
-                    return Err(Ending::Answer("its body has more than 16 KiB"));
+                if used > body.len() && used > BODY_BYTES_MAX {
+                    return Err(Ending::Answer(BODY_TOO_LONG));
                 }
                 if used > body.len() {
                     return Ok(None);
@@ -102,11 +120,22 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_says_where_it_begins_and_how_long_it_waits() {
+        for (cursor, path) in [("", "/topics/load-2?wait=5"), ("k.7", "/topics/load-2?since=k.7&wait=5")] {
+            let mut out = Vec::new();
+            Client::poll(&target(), 2, cursor, 5, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n"));
+        }
+    }
+
+    #[test]
     fn answers_of_every_form_are_taken_one_after_the_other() {
         let stream = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{1}HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nlate\
             HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
         let ok = "Answered(Ok(()))";
-        check_cuts(&target(), Purpose::Publish, stream, &[ok, "Answered(Err(\"503: late\"))", ok, ok]);
+        let chunks = "body 3\r\nabc\r\n0\r\n\r\n";
+        let expected = ["body {1}", ok, "Answered(Err(\"503: late\"))", "body ", ok, chunks, ok];
+        check_cuts(&target(), Purpose::Publish, stream, &expected);
         assert!(read(&target(), Purpose::Publish, &[b"SSH-2.0\r\n\r\n"]).unwrap_err().contains("not HTTP"));
         assert!(read(&target(), Purpose::Publish, &[b"HTTP/1.1 200 OK\r\n\r\n"]).unwrap_err().contains("neither"));
     }

@@ -39,7 +39,13 @@ pub enum Event<'b> {
     Opened,
     /// A whole message, with whatever the server wraps around the payload.
     Message(&'b [u8]),
-    /// The answer to a publication; the server's words where it refused.
+    /// Where an event stream stands with what follows.
+    Position(&'b str),
+    /// Something is missing in an event stream, with the server's words of what.
+    Gap(&'b [u8]),
+    /// The body of a good answer by HTTP, which [`Event::Answered`] follows. One that came in chunks has their sizes in it.
+    Body(&'b [u8]),
+    /// The answer to a publication or a poll; the server's words where it refused.
     Answered(Result<(), String>),
     /// A subscription or its end is in force, of those that [`Client::subscribe`] and [`Client::unsubscribe`] asked for.
     Confirmed,
@@ -81,14 +87,15 @@ enum Protocol {
 }
 
 impl Client {
-    /// The client of a connection on which TCP stands now; what it says first is appended to `out`.
-    pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
+    /// The client of a connection on which TCP stands now; what it says first is appended to `out`. A WebSocket or an event stream
+    /// goes on behind `cursor`, unless that is empty.
+    pub fn greet(target: &Target, purpose: Purpose, cursor: &str, out: &mut Vec<u8>) -> Self {
         let protocol = match target.dialect {
-            Dialect::Raw => Protocol::WebSocket(websocket::Reader::greet(target, purpose, out)),
+            Dialect::Raw => Protocol::WebSocket(websocket::Reader::greet(target, purpose, cursor, out)),
             Dialect::Socketio => Protocol::SocketIo(socketio::Reader::greet(target, purpose, out)),
             Dialect::Redis => Protocol::Redis(redis::Reader::greet(target, purpose, out)),
             Dialect::Nats => Protocol::Nats(nats::Reader::greet(target, purpose, out)),
-            Dialect::Sse => Protocol::Sse(sse::Reader::greet(target, purpose, out)),
+            Dialect::Sse => Protocol::Sse(sse::Reader::greet(target, purpose, cursor, out)),
             Dialect::Post => Protocol::Http,
         };
         Self { protocol, tail: Vec::new() }
@@ -138,6 +145,11 @@ impl Client {
         }
     }
 
+    /// Appends a long-poll by HTTP; its answer follows, at the latest after `wait` seconds.
+    pub fn poll(target: &Target, topic: u32, cursor: &str, wait: u32, out: &mut Vec<u8>) {
+        http::poll(target, topic, cursor, wait, out);
+    }
+
     /// Appends what subscribes an open connection to a topic; [`Event::Confirmed`] follows.
     pub fn subscribe(target: &Target, topic: u32, out: &mut Vec<u8>) {
         match target.dialect {
@@ -184,9 +196,33 @@ fn header<'b>(answer: &httparse::Response<'_, 'b>, name: &str) -> Option<&'b [u8
     Some(header.value.trim_ascii())
 }
 
-/// A refusal by HTTP, with what its body says.
-fn refusal(status: u16, body: &[u8]) -> Ending {
-    Ending::Rejected { status, text: words(body) }
+/// A refusal by HTTP whose body is gathered, because it says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refusal {
+    status: u16,
+    body_at: usize,
+    /// How long its body is, if that is known.
+    body_bytes: Option<usize>,
+}
+
+impl Refusal {
+    /// Of an answer with a head of so many bytes.
+    fn of(answer: &httparse::Response<'_, '_>, head_bytes: usize) -> Self {
+        let body_bytes = header(answer, "content-length").and_then(number);
+        Self { status: answer.code.unwrap_or_default(), body_at: head_bytes, body_bytes }
+    }
+
+    /// The ending it is once `bytes`, head and body, are whole, or as long as is read.
+    fn check(&self, bytes: &[u8]) -> Result<(), Ending> {
+        let body = bytes.len().saturating_sub(self.body_at);
+        let is_whole = body >= self.body_bytes.unwrap_or(usize::MAX) || bytes.len() >= ANSWER_BYTES_MAX;
+        if is_whole { Err(self.ending(bytes)) } else { Ok(()) }
+    }
+
+    /// The ending it is with what there is of it.
+    fn ending(&self, bytes: &[u8]) -> Ending {
+        Ending::Rejected { status: self.status, text: words(bytes.get(self.body_at..).unwrap_or_default()) }
+    }
 }
 
 /// The server's own words, on one line.
@@ -218,13 +254,15 @@ mod testing {
 
     /// Events as words and all replies, or how it ended, when `stream` comes in pieces.
     pub fn read(target: &Target, purpose: Purpose, pieces: &[&[u8]]) -> Result<(Vec<String>, Vec<u8>), String> {
-        let mut client = Client::greet(target, purpose, &mut Vec::new());
+        let mut client = Client::greet(target, purpose, "", &mut Vec::new());
         let (mut seen, mut replies) = (Vec::new(), Vec::new());
         for piece in pieces {
             client
                 .handle_input(piece, &mut replies, |event| {
                     seen.push(match event {
                         Event::Message(payload) => format!("message {}", String::from_utf8_lossy(payload)),
+                        Event::Gap(words) => format!("gap {}", String::from_utf8_lossy(words)),
+                        Event::Body(body) => format!("body {}", String::from_utf8_lossy(body)),
                         event => format!("{event:?}"),
                     });
                 })

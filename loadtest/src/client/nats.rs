@@ -4,7 +4,7 @@ use crate::ending::Ending;
 use crate::target::Target;
 use crate::wire::PAYLOAD_BYTES_MAX;
 
-use super::{Event, Purpose, line, number};
+use super::{Event, Purpose, line, number, words};
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Reader {
     /// Takes whole messages and returns how many bytes they had.
     pub fn consume(&mut self, bytes: &[u8], replies: &mut Vec<u8>, sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
         let mut used = 0;
-        while let Some(message_bytes) = self.read_message(&bytes[used..], replies, sink).map_err(Ending::Protocol)? {
+        while let Some(message_bytes) = self.read_message(&bytes[used..], replies, sink)? {
             used += message_bytes;
         }
         Ok(used)
@@ -43,12 +43,13 @@ impl Reader {
         bytes: &[u8],
         replies: &mut Vec<u8>,
         sink: &mut impl FnMut(Event<'_>),
-    ) -> Result<Option<usize>, &'static str> {
+    ) -> Result<Option<usize>, Ending> {
         let Some((head, used)) = line(bytes) else { return Ok(None) };
         if head.starts_with(b"MSG ") {
-            let length: usize = head.rsplit(|&byte| byte == b' ').next().and_then(number).ok_or("a MSG without its length")?;
+            let length: usize =
+                head.rsplit(|&byte| byte == b' ').next().and_then(number).ok_or(Ending::Protocol("a MSG without its length"))?;
             if length > PAYLOAD_BYTES_MAX {
-                return Err("a MSG of more than 64 MiB");
+                return Err(Ending::Protocol("a MSG of more than 64 MiB"));
             }
             let Some(payload) = bytes.get(used..used + length) else { return Ok(None) };
             if bytes.len() < used + length + 2 {
@@ -68,8 +69,10 @@ impl Reader {
                 sink(Event::Pinged);
             }
             _ if head.starts_with(b"INFO ") || head == b"+OK" => {}
-            _ if head.starts_with(b"-ERR") => return Err("NATS answered with -ERR"),
-            _ => return Err("a line that NATS' protocol does not have"),
+            _ => match head.strip_prefix(b"-ERR") {
+                Some(why) => return Err(Ending::Denied(words(why))),
+                None => return Err(Ending::Protocol("a line that NATS' protocol does not have")),
+            },
         }
         Ok(Some(used))
     }
@@ -129,6 +132,7 @@ mod tests {
         publish(&target(), 0, b"hi", true, &mut out);
         assert_eq!(out, b"PUB load-0 2\r\nhi\r\nPING\r\n");
         check_cuts(&target(), Purpose::Publish, b"PONG\r\nPONG\r\n", &["Opened", "Answered(Ok(()))"]);
-        assert!(read(&target(), Purpose::Publish, &[b"-ERR 'Slow Consumer'\r\n"]).unwrap_err().contains("-ERR"));
+        let refused = read(&target(), Purpose::Publish, &[b"-ERR 'Slow Consumer'\r\n"]).unwrap_err();
+        assert_eq!(refused, "the server refused: 'Slow Consumer'");
     }
 }

@@ -39,27 +39,27 @@ impl Reader {
     /// Takes whole answers and returns how many bytes they had.
     pub fn consume(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<usize, Ending> {
         let mut used = 0;
-        while let Some(answer_bytes) = self.read_answer(&bytes[used..], sink).map_err(Ending::Protocol)? {
+        while let Some(answer_bytes) = self.read_answer(&bytes[used..], sink)? {
             used += answer_bytes;
         }
         Ok(used)
     }
 
-    fn read_answer(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<usize>, &'static str> {
-        let Some((item, mut used)) = read_item(bytes)? else { return Ok(None) };
+    fn read_answer(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<Option<usize>, Ending> {
+        let Some((item, mut used)) = read_item(bytes).map_err(Ending::Protocol)? else { return Ok(None) };
         let Item::Array(3) = item else {
             match item {
                 Item::Simple(b"PONG") => self.confirm(sink),
                 Item::Integer => sink(Event::Answered(Ok(()))),
                 Item::Error(text) if self.unconfirmed == 0 => sink(Event::Answered(Err(words(text)))),
-                Item::Error(_) => return Err("Redis refused the subscription"),
-                _ => return Err("an answer of Redis that no command asked for"),
+                Item::Error(text) => return Err(Ending::Denied(words(text))),
+                _ => return Err(Ending::Protocol("an answer of Redis that no command asked for")),
             }
             return Ok(Some(used));
         };
         let mut parts: [&[u8]; 3] = [b""; 3];
         for part in &mut parts {
-            let Some((item, part_bytes)) = read_item(&bytes[used..])? else { return Ok(None) };
+            let Some((item, part_bytes)) = read_item(&bytes[used..]).map_err(Ending::Protocol)? else { return Ok(None) };
             used += part_bytes;
             if let Item::Bulk(text) = item {
                 *part = text;
@@ -69,7 +69,7 @@ impl Reader {
             b"message" => sink(Event::Message(parts[2])),
             b"subscribe" if self.unconfirmed > 0 => self.confirm(sink),
             b"subscribe" | b"unsubscribe" => sink(Event::Confirmed),
-            _ => return Err("a push of Redis that is neither message nor about a subscription"),
+            _ => return Err(Ending::Protocol("a push of Redis that is neither message nor about a subscription")),
         }
         Ok(Some(used))
     }
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(out, b"*3\r\n$7\r\nPUBLISH\r\n$6\r\nload-1\r\n$2\r\nhi\r\n");
         let stream = b"+PONG\r\n:7\r\n-NOPERM no\r\n";
         check_cuts(&target(), Purpose::Publish, stream, &["Opened", "Answered(Ok(()))", "Answered(Err(\"NOPERM no\"))"]);
-        assert!(read(&target(), Purpose::Publish, &[b"-NOAUTH no\r\n"]).unwrap_err().contains("Redis refused"));
+        assert_eq!(read(&target(), Purpose::Publish, &[b"-NOAUTH no\r\n"]).unwrap_err(), "the server refused: NOAUTH no");
         assert!(read(&target(), Purpose::Publish, &[b"HTTP/1.1 400\r\n"]).unwrap_err().contains("not RESP2"));
     }
 }

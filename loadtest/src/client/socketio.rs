@@ -18,7 +18,7 @@ pub struct Reader(websocket::Reader);
 impl Reader {
     /// Asks for the upgrade.
     pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
-        Self(websocket::Reader::greet(target, purpose, out))
+        Self(websocket::Reader::greet(target, purpose, "", out))
     }
 
     /// Takes whole frames and returns how many bytes they had.
@@ -86,7 +86,7 @@ mod tests {
         let packets: [&[u8]; 4] = [b"0{\"sid\":\"a\"}", b"40{\"sid\":\"b\"}", b"2", b"42[\"message\",\"hi\"]"];
         for cut in 0..400 {
             let mut out = Vec::new();
-            let mut client = super::super::Client::greet(&target, Purpose::Visit, &mut out);
+            let mut client = super::super::Client::greet(&target, Purpose::Visit, "", &mut out);
             let request = String::from_utf8(out).unwrap();
             let key = request.split("Sec-WebSocket-Key: ").nth(1).unwrap().lines().next().unwrap();
             let stream = stream(key.as_bytes(), &packets);
@@ -107,7 +107,7 @@ mod tests {
     fn a_refused_namespace_ends_the_opening_with_the_servers_words() {
         let target = Target::resolve("ws://127.0.0.1/socket.io/", Some(crate::target::Dialect::Socketio), 1).unwrap();
         let mut out = Vec::new();
-        let mut client = super::super::Client::greet(&target, Purpose::Visit, &mut out);
+        let mut client = super::super::Client::greet(&target, Purpose::Visit, "", &mut out);
         let request = String::from_utf8(out).unwrap();
         let key = request.split("Sec-WebSocket-Key: ").nth(1).unwrap().lines().next().unwrap();
         let stream = stream(key.as_bytes(), &[b"0{\"sid\":\"a\"}", b"44{\"message\":\"not you\"}"]);

@@ -1,13 +1,13 @@
 //! An event stream's client (WHATWG HTML section 9.2): the body in chunks or until the end, events cut in any way.
 //!
-//! Events of the type `message` are messages; those of other types (pings, gaps) are the server's own affair: what is missing, the
-//! messages' numbers tell.
+//! Events of the type `message` are messages, those of the type `gap` tell that some are missing; those of other types (pings) are the
+//! server's own affair. An id says where the stream stands, for who comes back.
 
 use crate::ending::Ending;
 use crate::target::{Target, Topics};
 use crate::wire::PAYLOAD_BYTES_MAX;
 
-use super::{ANSWER_BYTES_MAX, Event, Purpose, header, read_head, refusal};
+use super::{Event, Purpose, Refusal, header, read_head};
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -22,11 +22,7 @@ pub struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Head,
-    /// Gathering what a refusal says.
-    Refused {
-        status: u16,
-        body_at: usize,
-    },
+    Refused(Refusal),
     /// Behind this many bytes the chunk ends, with its line end.
     Chunk(usize),
     /// The size of the next chunk is to come.
@@ -36,13 +32,13 @@ enum State {
 }
 
 impl Reader {
-    /// Asks for the stream.
-    pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
+    /// Asks for the stream, behind the cursor if there is one.
+    pub fn greet(target: &Target, purpose: Purpose, cursor: &str, out: &mut Vec<u8>) -> Self {
         let topics = match purpose {
             Purpose::Subscribe(topics) => topics,
             Purpose::Visit | Purpose::Join | Purpose::Publish => Topics { first: 0, count: 1 },
         };
-        let (path, authority) = (target.path(topics), target.authority());
+        let (path, authority) = (target.path_behind(topics, cursor), target.authority());
         for part in
             ["GET ", &path, " HTTP/1.1\r\nHost: ", authority, "\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n\r\n"]
         {
@@ -54,7 +50,7 @@ impl Reader {
     /// What the end of the stream means behind `tail`, the bytes that were not taken.
     pub fn handle_end(&self, tail: &[u8]) -> Ending {
         match self.state {
-            State::Refused { status, body_at } => refusal(status, tail.get(body_at..).unwrap_or_default()),
+            State::Refused(refusal) => refusal.ending(tail),
             _ => Ending::EndOfStream,
         }
     }
@@ -66,16 +62,14 @@ impl Reader {
             let rest = &bytes[used..];
             match self.state {
                 State::Head => match self.read_head(rest)? {
-                    0 => return Ok(used),
+                    0 if self.state == State::Head => return Ok(used),
+                    0 => {}
                     head_bytes => {
                         used += head_bytes;
                         sink(Event::Opened);
                     }
                 },
-                State::Refused { status, body_at } if rest.len() >= ANSWER_BYTES_MAX => {
-                    return Err(refusal(status, &rest[body_at..]));
-                }
-                State::Refused { .. } => return Ok(used),
+                State::Refused(refusal) => return refusal.check(rest).map(|()| used),
                 State::Plain => {
                     self.take(rest, sink)?;
                     return Ok(bytes.len());
@@ -116,9 +110,8 @@ impl Reader {
         let mut answer = httparse::Response::new(&mut headers);
         let Some(head_bytes) = read_head(&mut answer, bytes)? else { return Ok(0) };
         let header = |name| header(&answer, name);
-        let status = answer.code.unwrap_or_default();
-        if status != 200 {
-            self.state = State::Refused { status, body_at: head_bytes };
+        if answer.code != Some(200) {
+            self.state = State::Refused(Refusal::of(&answer, head_bytes));
             return Ok(0);
         }
         if !header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with(b"text/event-stream")) {
@@ -166,10 +159,10 @@ fn event_end(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// Hands an event on if it is a message.
+/// Hands on where the stream stands with an event, then the event if it is a message or a gap.
 fn read_event(event: &[u8], data: &mut Vec<u8>, sink: &mut impl FnMut(Event<'_>)) {
     data.clear();
-    let (mut has_data, mut is_message) = (false, true);
+    let (mut has_data, mut kind, mut id) = (false, &b"message"[..], None);
     for line in event.split(|byte| *byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let value = |field: &[u8]| line.strip_prefix(field).map(|value| value.strip_prefix(b" ").unwrap_or(value));
@@ -179,11 +172,18 @@ fn read_event(event: &[u8], data: &mut Vec<u8>, sink: &mut impl FnMut(Event<'_>)
             }
             data.extend_from_slice(value);
         } else if let Some(value) = value(b"event:") {
-            is_message = value == b"message";
+            kind = value;
+        } else if let Some(value) = value(b"id:") {
+            id = str::from_utf8(value).ok();
         }
     }
-    if has_data && is_message {
-        sink(Event::Message(data));
+    if let Some(id) = id {
+        sink(Event::Position(id));
+    }
+    match kind {
+        b"message" if has_data => sink(Event::Message(data)),
+        b"gap" => sink(Event::Gap(data)),
+        _ => {}
     }
 }
 
@@ -203,17 +203,29 @@ mod tests {
     #[test]
     fn a_stream_is_asked_for() {
         let mut out = Vec::new();
-        Client::greet(&target(), ALL, &mut out);
+        Client::greet(&target(), ALL, "", &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("GET /topics/load-0 HTTP/1.1\r\nHost: 127.0.0.1:80\r\nAccept: text/event-stream\r\n"), "{text}");
+        let mut resuming = Vec::new();
+        Client::greet(&target(), ALL, "k.7", &mut resuming);
+        assert!(String::from_utf8(resuming).unwrap().contains("GET /topics/load-0?since=k.7 HTTP/1.1\r\n"));
     }
 
     #[test]
     fn events_are_messages_however_they_are_cut() {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
         let body = "retry: 500\nid: k.0\n\nid: k.1\ndata: one\n\nevent: ping\ndata: {}\n\n: comment\ndata:two\r\ndata: lines\r\n\r\n\
-            event: message\ndata: \n\n";
-        let expected = ["Opened", "message one", "message two\nlines", "message "];
+            id: k.9\nevent: gap\ndata: {1}\n\nevent: message\ndata: \n\n";
+        let expected = [
+            "Opened",
+            "Position(\"k.0\")",
+            "Position(\"k.1\")",
+            "message one",
+            "message two\nlines",
+            "Position(\"k.9\")",
+            "gap {1}",
+            "message ",
+        ];
         check_cuts(&target(), ALL, format!("{head}\r\n{body}").as_bytes(), &expected);
         for length in [1, 7, body.len()] {
             let chunks: String = body.as_bytes().chunks(length).fold(String::new(), |chunks, part| {
@@ -225,11 +237,16 @@ mod tests {
 
     #[test]
     fn what_is_no_stream_is_told() {
-        let mut client = Client::greet(&target(), ALL, &mut Vec::new());
+        let mut client = Client::greet(&target(), ALL, "", &mut Vec::new());
         let refused = b"HTTP/1.1 403 Forbidden\r\n\r\nnot here";
         client.handle_input(refused, &mut Vec::new(), |_| {}).unwrap();
         let ending = client.handle_end().to_string();
         assert!(ending.contains("403") && ending.contains("not here"), "{ending}");
+        let whole = b"HTTP/1.1 404 Nothing\r\nContent-Length: 8\r\n\r\nnot here";
+        for cut in 0..whole.len() {
+            let ending = read(&target(), ALL, &[&whole[..cut], &whole[cut..]]).unwrap_err();
+            assert_eq!(ending, "the server refused with 404: not here", "without the end of the stream; cut at {cut}");
+        }
         let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n";
         assert!(read(&target(), ALL, &[page]).unwrap_err().contains("no event stream"));
         let over = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";

@@ -12,7 +12,7 @@ use crate::ending::Ending;
 use crate::target::{Target, Topics};
 use crate::wire::{self, ACCEPT_BYTES, Header, PAYLOAD_BYTES_MAX};
 
-use super::{ANSWER_BYTES_MAX, Event, Purpose, header, read_head, refusal};
+use super::{Event, Purpose, Refusal, header, read_head};
 
 /// The reading half of a connection.
 #[derive(Debug)]
@@ -27,21 +27,16 @@ pub struct Reader {
 enum State {
     /// Waiting for a 101 with this Sec-WebSocket-Accept.
     Handshake([u8; ACCEPT_BYTES]),
-    /// Gathering the body of a refusal: its status, where the body begins, how long it is if that is known.
-    Refused {
-        status: u16,
-        body_at: usize,
-        body_bytes: Option<usize>,
-    },
+    Refused(Refusal),
     Open,
 }
 
 impl Reader {
-    /// Asks for the upgrade (RFC 6455 section 4.1). There is no Origin: this is no browser.
-    pub fn greet(target: &Target, purpose: Purpose, out: &mut Vec<u8>) -> Self {
+    /// Asks for the upgrade (RFC 6455 section 4.1), behind the cursor if there is one. There is no Origin: this is no browser.
+    pub fn greet(target: &Target, purpose: Purpose, cursor: &str, out: &mut Vec<u8>) -> Self {
         let key = wire::new_key();
         let path = match purpose {
-            Purpose::Subscribe(topics) => target.path(topics),
+            Purpose::Subscribe(topics) => target.path_behind(topics, cursor),
             Purpose::Visit | Purpose::Join | Purpose::Publish => target.path(Topics { first: 0, count: 1 }),
         };
         for part in
@@ -62,7 +57,7 @@ impl Reader {
     /// What the end of the stream means behind `tail`, the bytes that were not taken.
     pub fn handle_end(&self, tail: &[u8]) -> Ending {
         match self.state {
-            State::Refused { status, body_at, .. } => refusal(status, tail.get(body_at..).unwrap_or_default()),
+            State::Refused(refusal) => refusal.ending(tail),
             _ => Ending::EndOfStream,
         }
     }
@@ -78,11 +73,7 @@ impl Reader {
         }
         match self.state {
             State::Handshake(_) => Ok(used),
-            State::Refused { status, body_at, body_bytes } => {
-                let body = &bytes[body_at..];
-                let is_whole = body.len() >= body_bytes.unwrap_or(usize::MAX) || bytes.len() >= ANSWER_BYTES_MAX;
-                if is_whole { Err(refusal(status, body)) } else { Ok(used) }
-            }
+            State::Refused(refusal) => refusal.check(bytes).map(|()| used),
             State::Open => {
                 while let Some(frame_bytes) = self.read_frame(&bytes[used..], replies, sink).map_err(Ending::Protocol)? {
                     used += frame_bytes;
@@ -100,8 +91,7 @@ impl Reader {
         let header = |name| header(&answer, name);
         let status = answer.code.unwrap_or_default();
         if status != 101 {
-            let length = header("content-length").and_then(|value| str::from_utf8(value).ok()?.parse().ok());
-            self.state = State::Refused { status, body_at: head_bytes, body_bytes: length };
+            self.state = State::Refused(Refusal::of(&answer, head_bytes));
             return Ok(0);
         }
         if !header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {

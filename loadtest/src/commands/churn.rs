@@ -80,7 +80,8 @@ impl Measure for Churn {
         let mut passing = Passing::new(crowd, joins, clock::length(self.stay.duration()), common.timeout_ns(), standing);
         let interrupted = engine.run(&mut passing)?;
         let mut report = passing.report(&engine.net, interrupted)?;
-        report.parameters = vec![("connections", self.connections.into()), ("size", self.size.bytes() as u64)];
+        report.parameters =
+            vec![("connections", self.connections.into()), self.paced.parameter(), ("size", self.size.bytes().into())];
         Ok(vec![report])
     }
 }

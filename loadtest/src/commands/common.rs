@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Args};
 use fantail::config::{ByteSize, TimeSpan};
+use serde_json::Number;
 
 use crate::clock::{self, Nanos};
 use crate::cpus::Cpus;
@@ -35,12 +36,21 @@ pub const CLOSED_LOOP: &str = "closed loop: latency is the server's service time
 /// Why a run of which nothing was published any more must not be quoted.
 pub const PUBLISHER_GONE: &str = "who published is gone: its connection ended, and nothing more was published";
 
+/// Fantail's close code for a reader that can't be given all it missed: not to be tried again with that cursor.
+pub const GAP_CODE: u16 = 4104;
+
 /// Tells how much of what was due an open loop left out: the slowest, so no rate and no latency of it may be quoted.
 pub fn tell_left_out(report: &mut Report, name: &'static str, count: u64) {
     report.fault(name, count);
     if count > 0 {
         report.busy.push(format!("{} {count}: what was due and left out is in no rate and no latency", name.replace('_', " ")));
     }
+}
+
+/// The rate that was asked for, as a parameter of a report.
+pub fn rate_parameter(rate: f64) -> (&'static str, Number) {
+    let whole = (rate.fract() == 0.0).then_some(Number::from(rate as u64));
+    ("rate", whole.or_else(|| Number::from_f64(rate)).unwrap_or(Number::from(0)))
 }
 
 /// The most that a closed loop may have under way, in bytes: what the server does not read waits in the tool.
@@ -62,7 +72,8 @@ pub fn check_inflight(connections: u32, inflight: u32, size: ByteSize) -> Result
 /// Flags of every command that measures.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// Where to connect: ws://HOST[:PORT]/PATH, redis://HOST/CHANNEL, nats://HOST/SUBJECT; {topic} stands for a topic's name
+    /// Where to connect: ws://HOST[:PORT]/PATH, http:// for the same, redis://HOST/CHANNEL, nats://HOST/SUBJECT; {topic} stands for a
+    /// topic's name
     pub url: String,
     /// How subscribers are spoken to; the URL's scheme says it where this doesn't
     #[arg(long, value_enum, value_name = "PROTOCOL")]
@@ -126,6 +137,12 @@ impl Common {
     /// A stage without a warm-up.
     pub fn stage_at_once(&self, what: &'static str, start: Nanos) -> Stage {
         Stage::between(self.pid, what, start, start + clock::length(self.duration.duration()))
+    }
+
+    /// The same in which nothing is looked at, and nothing shown.
+    pub fn stage_unseen(&self, start: Nanos) -> Stage {
+        let from = start + clock::length(self.warmup.duration());
+        Stage::unseen(from, from + clock::length(self.duration.duration()))
     }
 
     /// As long as a warm-up, of which nothing is reported.

@@ -24,7 +24,7 @@ use crate::stage::Stage;
 use crate::target::Target;
 use crate::traffic::Traffic;
 
-use super::common::{CLOSED_LOOP, Common, Measure, PUBLISHER_GONE, tell_left_out};
+use super::common::{CLOSED_LOOP, Common, Measure, PUBLISHER_GONE, rate_parameter, tell_left_out};
 use super::crowd::Crowd;
 use super::failures::Failures;
 use super::fanout::TOPIC;
@@ -80,7 +80,9 @@ struct Slots {
     concurrency: usize,
     schedule: Option<Schedule>,
     /// Connections begun.
-    opened: u64,
+    begun: u64,
+    /// Whether the 101 of any was right.
+    is_served: bool,
     /// Connections under way, closing ones included.
     under_way: usize,
     /// When something was last due though no slot was vacant.
@@ -139,7 +141,7 @@ impl Measure for Connect {
         let by_kernel = TcpCounters::read().zip(before).map(|(now, before)| now.since(before));
         slots.stage.finish(&engine.net, slots.done);
         // What was answered by silence is a finding about the server, and told in a report.
-        if slots.done == 0
+        if !slots.is_served
             && slots.failures.timed_out() == 0
             && let Some(first) = slots.failures.first()
         {
@@ -156,7 +158,13 @@ impl Connect {
             return Ok(Some(None));
         }
         let target = match &self.idle_url {
-            Some(url) => engine.net.add_target(Target::resolve(url, None, 1)?),
+            Some(url) => {
+                let target = Target::resolve(url, None, 1)?;
+                if !target.is_websocket() {
+                    return Err(Failure::Usage(format!("--idle-url {url}: this command speaks WebSocket only")));
+                }
+                engine.net.add_target(target)
+            }
             None => 0,
         };
         let mut traffic = Traffic::new(1, MESSAGE_BYTES, fastrand::u64(..), clock::now());
@@ -165,20 +173,21 @@ impl Connect {
         let start = clock::now();
         let pace = self.idle_rate.map_or(Pace::Never, |rate| Pace::Schedule(Schedule::new(start, rate)));
         let feed = Feed::new(pace, Through::First, 1);
-        Ok(Some(Some(Crowd::new(&self.common, "idle", start, traffic, feed).unseen())))
+        Ok(Some(Some(Crowd::unseen(&self.common, start, traffic, feed))))
     }
 
     /// `by_kernel` is what that counted over the whole run, as the tool did.
     fn report(&self, slots: Slots, by_kernel: Option<TcpCounters>, interrupted: bool) -> Result<Report, Failure> {
         let mut report = Report::new("connect", "connection", slots.stage.measured(), slots.stage.lag().clone());
-        report.parameters = vec![("concurrency", slots.concurrency as u64), ("idle", self.idle.into())];
-        let (opened, refused) = (slots.opened, slots.failures.refused());
+        report.parameters = vec![("concurrency", slots.concurrency.into()), ("idle", self.idle.into())];
+        report.parameters.extend(self.rate.map(rate_parameter));
+        let (begun, refused) = (slots.begun, slots.failures.refused());
         match by_kernel {
-            Some(counters) => report.doubts.extend(counters.doubt(opened, refused)),
+            Some(counters) => report.doubts.extend(counters.doubt(begun, refused)),
             None => report.notes.push("/proc/net cannot be read: what was opened is checked against nothing".to_owned()),
         }
         report.tell_kernel_of_whole_run(by_kernel);
-        report.tell("opened", opened);
+        report.tell("begun", begun);
         slots.failures.tell(&mut report);
         if self.rate.is_some() {
             report.tell("slots_full", slots.slots_full);
@@ -225,7 +234,8 @@ impl Slots {
             close: options.close,
             concurrency,
             schedule: options.rate.map(|rate| Schedule::new(start, rate)),
-            opened: 0,
+            begun: 0,
+            is_served: false,
             under_way: 0,
             was_full_at: 0,
             slots_full: 0,
@@ -273,7 +283,7 @@ impl Slots {
                 }
                 self.slots[id] = slot;
                 self.under_way += 1;
-                self.opened += 1;
+                self.begun += 1;
                 true
             }
             Err(ending) => {
@@ -323,7 +333,7 @@ impl Load for Slots {
             // A server that can't keep up would hold the run for as long as it likes.
             self.never_opened += schedule.take_all(now, self.stage.until);
         }
-        if self.is_over() || (self.done == 0 && self.failures.are_all_refused(REFUSALS_MAX)) {
+        if self.is_over() || (!self.is_served && self.failures.are_all_refused(REFUSALS_MAX)) {
             return Ok(Next::Done);
         }
         // With all slots taken, the next connection's time is when one becomes vacant.
@@ -349,6 +359,7 @@ impl Load for Slots {
         if net.purpose(id) != Purpose::Visit {
             return;
         }
+        self.is_served = true;
         if self.stage.is_measured(self.slots[id].due) {
             self.tcp.record(times.established - times.started);
             self.upgrade.record(times.opened - times.established);

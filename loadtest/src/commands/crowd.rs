@@ -35,8 +35,8 @@ impl Crowd {
     }
 
     /// Without a progress bar and without a look at the server's process: beside another that has both.
-    pub fn unseen(self) -> Self {
-        Self { stage: Stage::unseen(self.stage.from, self.stage.until), ..self }
+    pub fn unseen(common: &Common, start: Nanos, traffic: Traffic, feed: Feed) -> Self {
+        Self { traffic, feed, stage: common.stage_unseen(start), command: "", timeout: common.timeout_ns() }
     }
 
     /// One turn of publishing; whether the run is over.

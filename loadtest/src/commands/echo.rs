@@ -21,7 +21,7 @@ use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::stage::Stage;
 
-use super::common::{CLOSED_LOOP, Common, Measure, check_inflight, tell_left_out};
+use super::common::{CLOSED_LOOP, Common, Measure, check_inflight, rate_parameter, tell_left_out};
 use super::gather::gather;
 use super::party::parse_size;
 
@@ -57,7 +57,13 @@ struct Pairs {
     started: bool,
     sent: u64,
     returned: u64,
-    skipped: u64,
+    /// Came back behind one that was sent later on the same connection.
+    reordered: u64,
+    duplicated: u64,
+    /// Of each connection, the highest number that has come back.
+    highest: Vec<u64>,
+    /// Under way on connections that ended.
+    lost: u64,
     not_sent: u64,
     foreign: u64,
     /// Connections that ended: nothing more is sent on them.
@@ -94,7 +100,10 @@ impl Measure for Echo {
             started: false,
             sent: 0,
             returned: 0,
-            skipped: 0,
+            reordered: 0,
+            duplicated: 0,
+            highest: vec![0; connections],
+            lost: 0,
             not_sent: 0,
             foreign: 0,
             gone: vec![false; connections],
@@ -115,12 +124,14 @@ impl Echo {
         let pending = pairs.under_way.iter().map(|queue| queue.len() as u64).sum::<u64>();
         report.parameters = vec![
             ("connections", self.connections.into()),
-            ("inflight", self.inflight.into()),
-            ("size", self.size.bytes() as u64),
+            self.rate.map_or(("inflight", self.inflight.into()), rate_parameter),
+            ("size", self.size.bytes().into()),
         ];
         report.tell("sent", pairs.sent);
         report.tell("returned", pairs.returned);
-        report.fault("lost", pairs.skipped + if interrupted { 0 } else { pending });
+        report.fault("lost", pairs.lost + if interrupted { 0 } else { pending });
+        report.fault("duplicated", pairs.duplicated);
+        report.fault("reordered", pairs.reordered);
         report.fault("foreign", pairs.foreign);
         report.fault("connections_lost", pairs.lost_connections);
         report.notes.extend(pairs.first_ending.map(|first| format!("the first connection lost: {first}")));
@@ -196,18 +207,22 @@ impl Load for Pairs {
 
     fn message(&mut self, net: &mut Net, id: usize, payload: &[u8], at: Nanos) {
         let number = self.payload.stamp_of(payload, at).map(|stamp| stamp.near(self.sent).number);
-        let place = self.under_way[id].iter().position(|&(sent, _)| Some(sent) == number);
-        let Some(place) = place else {
+        let Some(number) = number.filter(|number| *number < self.sent) else {
             self.foreign += 1;
             return;
         };
-        // Echoes keep their order on a connection, so those before this one will not come.
-        self.skipped += place as u64;
-        for (_, due) in self.under_way[id].drain(..=place).skip(place) {
-            self.returned += 1;
-            if self.stage.is_measured(due) {
-                self.latency.record(at - due);
-            }
+        let place = self.under_way[id].iter().position(|&(sent, _)| sent == number);
+        let Some((_, due)) = place.and_then(|place| self.under_way[id].remove(place)) else {
+            self.duplicated += 1;
+            return;
+        };
+        self.returned += 1;
+        if number < self.highest[id] {
+            self.reordered += 1;
+        }
+        self.highest[id] = self.highest[id].max(number);
+        if self.stage.is_measured(due) {
+            self.latency.record(at - due);
         }
         while self.schedule.is_none() && at < self.stage.until && self.under_way[id].len() < self.inflight as usize {
             self.send(net, id, clock::now());
@@ -218,6 +233,6 @@ impl Load for Pairs {
         self.gone[id] = true;
         self.lost_connections += 1;
         self.first_ending.get_or_insert_with(|| ending.to_string());
-        self.skipped += self.under_way[id].drain(..).len() as u64;
+        self.lost += self.under_way[id].drain(..).len() as u64;
     }
 }

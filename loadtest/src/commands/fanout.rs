@@ -59,8 +59,12 @@ impl Measure for Fanout {
                 }
             }
             let mut report = spread.measure(size)?;
-            report.parameters =
-                vec![("connections", self.connections.into()), ("size", size.bytes() as u64), ("processes", spread.processes())];
+            report.parameters = vec![
+                ("connections", self.connections.into()),
+                self.paced.parameter(),
+                ("size", size.bytes().into()),
+                ("processes", spread.processes().into()),
+            ];
             reports.push(report);
         }
         Ok(reports)

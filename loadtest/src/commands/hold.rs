@@ -80,7 +80,7 @@ impl Measure for Hold {
         let slope = |many: u64, few: u64| (many as f64 - few as f64) / f64::from(self.connections - self.from);
         let share = measured.server.map(|server| 100.0 * (server.user + server.system) / measured.seconds);
         let mut report = Report::new("hold", "connection", measured, idle.stage.lag().clone());
-        report.parameters = vec![("from", few.into()), ("connections", many.into()), ("processes", shares.len() as u64)];
+        report.parameters = vec![("from", few.into()), ("connections", many.into()), ("processes", shares.len().into())];
         report.fault("connections_lost", idle.lost);
         report.tell("pings_answered", engine.net.pings);
         if !was_interrupted {

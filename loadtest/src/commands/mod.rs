@@ -1,5 +1,6 @@
 //! What the tool can do, and the way from words on a command line to a report.
 
+mod absence;
 mod churn;
 mod common;
 mod connect;
@@ -16,11 +17,14 @@ mod party;
 mod passing;
 mod publish;
 mod rest;
+mod resume;
+mod returning;
 mod rooms;
 mod scaling;
 mod slow;
 mod spread;
 mod storm;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -40,7 +44,7 @@ use common::Measure;
 #[command(
     version,
     term_width = 79,
-    after_help = "Exit status: 0 measured, 1 could not be run, 2 wrong flags, 3 INVALID, 130 interrupted."
+    after_help = "Exit status: 0 measured, 1 could not be run, 2 wrong flags, 3 INVALID, 4 a promise was broken (verify), 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -67,10 +71,14 @@ enum Command {
     Churn(Box<churn::Churn>),
     /// All drop and come back at once
     Storm(Box<storm::Storm>),
+    /// All are cut off, miss messages, and come back with their cursors
+    Resume(Box<resume::Resume>),
     /// Some subscribers stop reading
     Slow(Box<slow::Slow>),
     /// What more workers are worth, on a server that it starts
     Scaling(Box<scaling::Scaling>),
+    /// Whether what was accepted is delivered once and in order, or a gap announced
+    Verify(verify::Verify),
     /// A share of another run's subscribers
     #[command(hide = true)]
     Follow(follow::Follow),
@@ -89,6 +97,7 @@ pub fn run() -> Result<ExitCode, Failure> {
         Command::Compare(options) => return compare::run(options),
         Command::Report(options) => return page::run(options),
         Command::Floor(options) => return floor::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Verify(options) => return verify::run(options),
         Command::Follow(options) => return follow::run(options).map(|()| ExitCode::SUCCESS),
         Command::Connect(options) => &**options,
         Command::Echo(options) => &**options,
@@ -99,6 +108,7 @@ pub fn run() -> Result<ExitCode, Failure> {
         Command::Rooms(options) => &**options,
         Command::Churn(options) => &**options,
         Command::Storm(options) => &**options,
+        Command::Resume(options) => &**options,
         Command::Slow(options) => &**options,
         Command::Scaling(options) => &**options,
     };

@@ -55,8 +55,9 @@ impl Measure for Notify {
         report.parameters = vec![
             ("topics", self.topics.into()),
             ("connections", connections.into()),
-            ("size", self.size.bytes() as u64),
-            ("processes", spread.processes()),
+            self.paced.parameter(),
+            ("size", self.size.bytes().into()),
+            ("processes", spread.processes().into()),
         ];
         Ok(vec![report])
     }

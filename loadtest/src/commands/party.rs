@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 
 use clap::{Args, ValueEnum};
 use fantail::config::ByteSize;
+use serde_json::Number;
 
 use crate::client::Purpose;
 use crate::clock::{self, Nanos};
@@ -16,7 +17,7 @@ use crate::target::{Dialect, Target, Topics};
 use crate::traffic::Traffic;
 use crate::wire::PAYLOAD_BYTES_MAX;
 
-use super::common::Common;
+use super::common::{Common, rate_parameter};
 use super::gather::gather;
 
 /// Flags of every command that publishes.
@@ -76,6 +77,11 @@ impl Party {
 }
 
 impl Paced {
+    /// The pace that was asked for, as a parameter of a report.
+    pub fn parameter(&self) -> (&'static str, Number) {
+        self.window.map_or_else(|| rate_parameter(self.rate), |window| ("window", window.into()))
+    }
+
     /// What to publish from `start` on.
     pub fn feed(&self, through: Through, start: Nanos) -> Feed {
         let schedule = Pace::Schedule(Schedule::new(start, self.rate));
@@ -126,16 +132,23 @@ impl Publishing {
             (Dialect::Sse, How::Ws) => {
                 Err(Failure::Usage("an event stream can't publish: leave --publish out, or use --publish post".to_owned()))
             }
-            (_, How::Ws) => Ok(None),
-            (_, How::Post) => {
-                let target = match &self.post {
-                    Some(url) => Target::resolve(url, Some(Dialect::Post), own.topics())?,
-                    None => own.clone().for_post()?,
-                };
-                Ok(Some(engine.net.add_target(target)))
+            (_, How::Ws) if self.post.is_some() => {
+                Err(Failure::Usage("--post is where to POST: leave --publish ws out, or --post".to_owned()))
             }
+            (_, How::Ws) => Ok(None),
+            (_, How::Post) => add_post_target(engine, self.post.as_deref()).map(Some),
         }
     }
+}
+
+/// Adds where to publish by POST: where `--post` says, else at the address and path of the run's own URL.
+pub fn add_post_target(engine: &mut Engine, post: Option<&str>) -> Result<usize, Failure> {
+    let own = engine.net.target(0);
+    let target = match post {
+        Some(url) => Target::resolve(url, Some(Dialect::Post), own.topics())?,
+        None => own.clone().for_post()?,
+    };
+    Ok(engine.net.add_target(target))
 }
 
 /// A message's size: it needs room for its stamp, and has to come back whole.

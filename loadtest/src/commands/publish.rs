@@ -50,7 +50,6 @@ struct Publishers {
     /// An answer is a message that came back.
     by_delivery: bool,
     answered: u64,
-    never_answered: u64,
     first_refusal: Option<String>,
     latency: Histogram,
 }
@@ -103,7 +102,6 @@ impl Publish {
             started: false,
             by_delivery: matches!(party.through, Through::First),
             answered: 0,
-            never_answered: 0,
             first_refusal: None,
             latency: Histogram::new(),
         };
@@ -118,10 +116,10 @@ impl Publish {
             ("subscribers", subscribers.into()),
             ("publishers", self.publishing.publishers.into()),
             ("inflight", self.inflight.into()),
-            ("size", self.size.bytes() as u64),
+            ("size", self.size.bytes().into()),
         ];
         report.tell("answered", run.answered);
-        report.fault("unanswered", run.never_answered + if interrupted { 0 } else { run.unanswered() });
+        report.fault("unanswered", if interrupted { 0 } else { run.unanswered() });
         run.traffic.tell(&mut report, interrupted);
         report.notes.extend(run.first_refusal.map(|first| format!("the first publication refused: {first}")));
         report.notes.push(CLOSED_LOOP.to_owned());
@@ -145,12 +143,11 @@ impl Publishers {
         }
     }
 
-    /// The publication with this number is answered, or the oldest where the answer names none. Those before it won't be.
+    /// The publication with this number is answered, or the oldest where the answer names none.
     fn answer(&mut self, net: &mut Net, topic: u32, number: Option<u64>, result: Result<(), String>, at: Nanos) {
         let unanswered = &mut self.all[topic as usize].unanswered;
         let place = number.map_or(Some(0), |number| unanswered.iter().position(|&(sent, _)| sent == number));
-        let Some((number, due)) = place.and_then(|place| unanswered.drain(..=place).next_back()) else { return };
-        self.never_answered += place.unwrap_or_default() as u64;
+        let Some((number, due)) = place.and_then(|place| unanswered.remove(place)) else { return };
         match result {
             Ok(()) => {
                 self.answered += 1;

@@ -127,11 +127,11 @@ impl Rooms {
         let mut report = crowd.report(&engine.net, interrupted)?;
         report.parameters = vec![
             ("clients", self.clients.into()),
-            ("connections", party.subscribers.len() as u64),
+            ("connections", party.subscribers.len().into()),
             ("rooms", self.rooms.into()),
             ("rooms_per_client", self.rooms_per_client.into()),
             ("batch", self.batch.into()),
-            ("size", self.size.bytes() as u64),
+            ("size", self.size.bytes().into()),
         ];
         report.figures.push(Figure { name: "interval", value: interval as f64 / 1e6, unit: "ms" });
         Ok(report)

@@ -3,6 +3,7 @@
 //! Per second tells what the machine gives, which on few CPUs the load test shares; per CPU-second tells what the work costs, and so
 //! what several workers lose by speaking with each other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -12,7 +13,9 @@ use crate::clock;
 use crate::cpus::Cpus;
 use crate::failure::Failure;
 use crate::feed::{Feed, Pace};
+use crate::histogram::Histogram;
 use crate::interrupt::{self, Second};
+use crate::kernel;
 use crate::launch::{Launch, free_port};
 use crate::measured::Measured;
 use crate::report::{Report, Series};
@@ -60,6 +63,13 @@ impl Measure for Scaling {
     }
 
     fn run(&self) -> Result<Vec<Report>, Failure> {
+        if self.common().pid.is_some() {
+            return Err(Failure::Usage("--pid: the server that is measured is the one that scaling starts".to_owned()));
+        }
+        // What it starts has the descriptors that this process may have.
+        kernel::make_room_up_to(usize::MAX)?;
+        // From the first start on, Ctrl-C stops the server.
+        let interrupted = interrupt::watch(Second::Waits)?;
         if self.connections < self.topics {
             return Err(Failure::Usage("--connections must not be less than --topics: each topic needs a subscriber".to_owned()));
         }
@@ -68,10 +78,8 @@ impl Measure for Scaling {
         }
         let mut steps = Vec::new();
         for &workers in &self.workers {
-            let step = self.measure(workers)?;
-            let interrupted = step.interrupted;
-            steps.push((workers, step));
-            if interrupted {
+            steps.push((workers, self.measure(workers, &interrupted)?));
+            if interrupted.load(Ordering::Relaxed) {
                 break;
             }
         }
@@ -80,7 +88,7 @@ impl Measure for Scaling {
 }
 
 impl Scaling {
-    fn measure(&self, workers: u32) -> Result<Report, Failure> {
+    fn measure(&self, workers: u32, interrupted: &AtomicBool) -> Result<Report, Failure> {
         let port = free_port()?;
         let fill = |text: &String| text.replace("{workers}", &workers.to_string()).replace("{port}", &port.to_string());
         let launch = Launch { words: self.command.iter().map(fill).collect(), env: Vec::new(), cpus: self.server_cpus.clone() };
@@ -88,7 +96,7 @@ impl Scaling {
         let publishing = self.publishing.on_server(fill, server.pid());
         let common = &publishing.common;
         let address = Target::resolve(&common.url, common.sub, self.topics)?.address;
-        if !server.wait_for(address, START_TIME, &*interrupt::watch(Second::Waits)?)? {
+        if !server.wait_for(address, START_TIME, interrupted)? {
             return Ok(Report::cut_short("scaling", "delivery"));
         }
         let mut engine = publishing.prepare(self.connections as usize, self.topics)?;
@@ -106,13 +114,22 @@ impl Scaling {
 
     /// All steps in one report: sums of what was counted, a series of each figure.
     fn report(&self, steps: &[(u32, Report)]) -> Report {
-        let measured = steps.iter().fold(Measured::default(), |sum, (_, step)| sum.and(step.measured()));
-        let mut report = Report::new("scaling", "delivery", measured, steps[0].1.lag().clone());
+        // A rate or a cost over several steps would be of none of them; of the tool the worst is told.
+        let worst = |share: fn(&Measured) -> f64| steps.iter().map(|(_, step)| share(step.measured())).fold(0.0, f64::max);
+        let measured = Measured {
+            seconds: steps.iter().map(|(_, step)| step.measured().seconds).sum(),
+            own_cpu_share: worst(|measured| measured.own_cpu_share),
+            own_wait_share: worst(|measured| measured.own_wait_share),
+            ..Measured::default()
+        };
+        let lag = steps.iter().map(|(_, step)| step.lag()).max_by_key(|lag| lag.quantile(0.99));
+        let mut report = Report::new("scaling", "delivery", measured, lag.cloned().unwrap_or_else(Histogram::new));
+        // Counts are sums over the steps: by another name than each step's own `connections`, which are those of one of them.
         report.parameters = vec![
-            ("connections", self.connections.into()),
+            ("subscribers", self.connections.into()),
             ("topics", self.topics.into()),
             ("window", self.window.into()),
-            ("size", self.size.bytes() as u64),
+            ("size", self.size.bytes().into()),
         ];
         for (workers, step) in steps {
             let named = |reason: &String| format!("with {workers}: {reason}");

@@ -110,8 +110,12 @@ impl Slow {
         slow.iter().for_each(|&id| mixed.crowd.traffic.leave(id, published));
         let counts = mixed.crowd.traffic.counts;
         let mut report = mixed.crowd.report(net, interrupted)?;
-        report.parameters =
-            vec![("connections", self.connections.into()), ("slow", self.slow.into()), ("size", self.size.bytes() as u64)];
+        report.parameters = vec![
+            ("connections", self.connections.into()),
+            ("slow", self.slow.into()),
+            self.paced.parameter(),
+            ("size", self.size.bytes().into()),
+        ];
         report.tell("slow_delivered", counts.passing_delivered);
         report.fault("slow_lost_in_silence", counts.passing_lost);
         report.tell("slow_ended_by_server", mixed.ended);

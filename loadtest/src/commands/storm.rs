@@ -1,6 +1,6 @@
 //! `storm`: all drop and come back at once, as after a failed switch or a restarted proxy: how long until all are in again.
 //!
-//! Every connection counts from the moment of the drop, whatever it met on its way back: refusals, full queues, its own pauses.
+//! Every connection counts from when it was due to come back, whatever it met on its way: refusals, full queues, its own pauses.
 
 use clap::Args;
 use fantail::config::TimeSpan;
@@ -44,8 +44,10 @@ struct Returning {
     dropped_at: Nanos,
     returns: Schedule,
     retry: Nanos,
-    /// When those try again that failed, the last first.
-    again_at: Vec<Nanos>,
+    /// When those try again that failed, and when each was due at first; the last first.
+    again_at: Vec<(Nanos, Nanos)>,
+    /// By the number of a connection, when it was due.
+    dues: Vec<Nanos>,
     dropped: Option<Vec<usize>>,
     all_back_at: Option<Nanos>,
     returned: u64,
@@ -76,6 +78,7 @@ impl Measure for Storm {
             returns: Schedule::new(now, wanted as f64 * SECOND as f64 / spread as f64),
             retry: clock::length(self.retry.duration()).max(1),
             again_at: Vec::new(),
+            dues: Vec::new(),
             dropped: ids,
             all_back_at: None,
             returned: 0,
@@ -113,17 +116,21 @@ impl Storm {
 }
 
 impl Returning {
-    fn open(&mut self, net: &mut Net, now: Nanos) {
-        if let Err(ending) = net.open(now, 0, Purpose::Subscribe(TOPIC)) {
-            self.fail(&ending, now);
+    fn open(&mut self, net: &mut Net, now: Nanos, due: Nanos) {
+        match net.open(now, 0, Purpose::Subscribe(TOPIC)) {
+            Ok(id) => {
+                self.dues.resize(self.dues.len().max(id + 1), 0);
+                self.dues[id] = due;
+            }
+            Err(ending) => self.fail(&ending, now, due),
         }
     }
 
-    fn fail(&mut self, ending: &Ending, now: Nanos) {
+    fn fail(&mut self, ending: &Ending, now: Nanos, due: Nanos) {
         self.failures.count(ending);
         let at = now + self.retry / 2 + fastrand::u64(..=self.retry / 2);
-        let place = self.again_at.partition_point(|&other| other > at);
-        self.again_at.insert(place, at);
+        let place = self.again_at.partition_point(|&(other, _)| other > at);
+        self.again_at.insert(place, (at, due));
     }
 }
 
@@ -140,21 +147,22 @@ impl Load for Returning {
             return Ok(Next::Done);
         }
         let all = self.wanted as u64;
-        while self.returns.taken() < all && self.returns.take(now, Nanos::MAX).is_some() {
-            self.open(net, now);
+        while self.returns.taken() < all
+            && let Some(due) = self.returns.take(now, Nanos::MAX)
+        {
+            self.open(net, now, due);
         }
-        while self.again_at.last().is_some_and(|&at| at <= now) {
-            self.again_at.pop();
+        while let Some((_, due)) = self.again_at.pop_if(|(at, _)| *at <= now) {
             self.retried += 1;
-            self.open(net, now);
+            self.open(net, now, due);
         }
         let first = if self.returns.taken() < all { self.returns.next_at() } else { Nanos::MAX };
-        Ok(Next::At(first.min(self.again_at.last().copied().unwrap_or(Nanos::MAX)).min(self.stage.next_edge(now))))
+        Ok(Next::At(first.min(self.again_at.last().map_or(Nanos::MAX, |&(at, _)| at)).min(self.stage.next_edge(now))))
     }
 
-    fn opened(&mut self, _net: &mut Net, _id: usize, times: Times) {
+    fn opened(&mut self, _net: &mut Net, id: usize, times: Times) {
         self.returned += 1;
-        self.back.record(times.opened - self.dropped_at);
+        self.back.record(times.opened - self.dues[id]);
         if self.returned - self.lost_again == self.wanted as u64 {
             self.all_back_at = Some(times.opened);
         }
@@ -162,6 +170,6 @@ impl Load for Returning {
 
     fn closed(&mut self, net: &mut Net, id: usize, ending: Ending, at: Nanos) {
         self.lost_again += u64::from(net.was_open(id));
-        self.fail(&ending, at);
+        self.fail(&ending, at, self.dues[id]);
     }
 }

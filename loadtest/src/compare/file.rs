@@ -172,7 +172,7 @@ const fn yes() -> bool {
 }
 
 fn authority(url: &str) -> Option<&str> {
-    url.split_once("://")?.1.split('/').next()
+    url.split_once("://")?.1.split(['/', '?']).next()
 }
 
 fn wrong(path: &Path, what: String) -> Failure {

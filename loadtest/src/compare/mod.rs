@@ -144,7 +144,9 @@ fn announce(file: &Comparison, results: &Results) {
     let (minutes, seconds) = (time / 60, time % 60);
     let (servers, tests) = (file.servers.len(), results.tests.len());
     let (rounds, runs) = (results.rounds, steps.len());
-    output::remark(&format!("{servers} servers, {tests} tests, {rounds} rounds: {runs} runs, some {minutes} min {seconds} s"));
+    let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (servers, tests, rounds) = (of(servers, "server"), of(tests, "test"), of(rounds as usize, "round"));
+    output::remark(&format!("{servers}, {tests}, {rounds}: {}, some {minutes} min {seconds} s", of(runs, "run")));
 }
 
 fn save(options: &Compare, results: &Results) -> Result<(), Failure> {

@@ -26,6 +26,8 @@ pub struct Rounds<'a> {
     estimated: Duration,
     /// Time that was reckoned for what is done.
     reckoned: Duration,
+    /// When the step under way began, and the time that was reckoned for it.
+    step: (Instant, Duration),
     /// Where a server's figures go.
     results: &'a mut Results,
 }
@@ -43,9 +45,10 @@ impl<'a> Rounds<'a> {
             file,
             interrupted,
             fleet,
-            progress: Progress::new("comparing", 0),
+            progress: Progress::hidden(),
             estimated: Duration::ZERO,
             reckoned: Duration::ZERO,
+            step: (Instant::now(), Duration::ZERO),
             results,
         }
     }
@@ -74,6 +77,7 @@ impl<'a> Rounds<'a> {
                 was_fresh = true;
                 self.fleet.stop_all();
             }
+            self.step = (Instant::now(), step.estimate());
             if self.is_interrupted() || !self.step(*step, at + 1)? {
                 self.results.interrupted = true;
                 break;
@@ -161,10 +165,10 @@ impl<'a> Rounds<'a> {
     }
 
     fn measure(&mut self, words: &[String]) -> Result<Outcome, Failure> {
-        let started = Instant::now();
-        let (progress, reckoned, estimated) = (&mut self.progress, self.reckoned, self.estimated);
+        let (progress, reckoned, estimated, (started, most)) = (&mut self.progress, self.reckoned, self.estimated, self.step);
         child::run(words, self.interrupted, || {
-            let done = reckoned + started.elapsed();
+            // Not beyond what is reckoned for the step, or the bar would go back with the next.
+            let done = reckoned + started.elapsed().min(most);
             let left = progress::left(clock::length(estimated.saturating_sub(done)));
             progress.show(clock::now(), clock::length(done), || format!("{}, {left}", words[..2].join(" ")));
         })

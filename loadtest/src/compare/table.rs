@@ -26,9 +26,20 @@ const MEASURES: [&str; 11] = [
 /// What is to be said of a server whose rate still changed.
 pub const NOT_SETTLED: &str = "its rate had not settled within 2 % when it had been warmed up";
 
-/// One table per test.
+/// The servers with their versions, and one table per test.
 pub fn render(results: &Results) -> String {
     let mut text = String::new();
+    for server in results.servers.iter().filter(|server| server.missing.is_none()) {
+        let parts = [
+            server.version.clone(),
+            server.year.map(|year| format!("({year})")),
+            server.old.as_ref().map(|why| format!("old: {why}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if !parts.is_empty() {
+            let _ = writeln!(text, "{} {}", server.name, parts.join(" "));
+        }
+    }
     for test in &results.tests {
         let cells: Vec<&Cell> = results.summary.iter().filter(|cell| cell.test == test.name).collect();
         let Some(first) = cells.first() else { continue };
@@ -146,11 +157,14 @@ mod tests {
     fn a_table_has_medians_ratios_and_what_was_left_out() {
         let mut results = results();
         results.servers[2].missing = Some("idled is not installed".to_owned());
+        let other = &mut results.servers[1];
+        (other.version, other.year, other.old) = (Some("1.2".to_owned()), Some(2021), Some("9.0 is current".to_owned()));
         for run in results.runs.iter_mut().filter(|run| run.server == "base") {
             run.run.as_mut().unwrap()["busy_tool"] = serde_json::json!(["the load test itself used 90 % of a CPU"]);
         }
         results.summary = summarize(&results);
-        let expected = "
+        let expected = "other 1.2 (2021) old: 9.0 is current
+
 echo: Echo
   server  CPU µs/op  ops/s  CPU µs/op to base
   base         2.00  ! 100                  1

@@ -72,6 +72,9 @@ fn page(input: &Input) -> String {
             body += &test_section::section(results, test, &mut figures);
         }
     }
+    if input.comparisons.is_empty() {
+        body += &format!("<header>\n<h1>{}</h1>\n</header>\n", html::escape(&title(input)));
+    }
     let mut figures = Figures::new("x".to_owned());
     body += &trends::sections(input, &mut figures);
     body += &single::sections(&input.singles, &mut figures);

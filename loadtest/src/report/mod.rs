@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use crate::clock::Nanos;
 use crate::histogram::{Histogram, QUANTILES};
 use crate::kernel::TcpCounters;
 use crate::machine::{self, Commit, Machine};
+use crate::measure::digits;
 use crate::measured::Measured;
 
 mod validity;
@@ -30,7 +31,7 @@ pub struct Report {
     /// How late the tool was with what was due, in an open loop, and the name of the latency that counts from then.
     pub lateness: Option<(&'static str, Histogram)>,
     /// What the run was asked for.
-    pub parameters: Vec<(&'static str, u64)>,
+    pub parameters: Vec<(&'static str, Number)>,
     /// Why none of the figures must be quoted, beside what holds for all commands.
     pub doubts: Vec<String>,
     /// Why rates and latencies must not be quoted, beside the tool's load and lag in this report: what the tool itself did wrong.
@@ -212,7 +213,7 @@ impl Report {
             "doubts": self.all_doubts(),
             "faults": self.counts.iter().filter(|count| count.is_fault).map(|count| count.name).collect::<Vec<_>>(),
             "interrupted": self.interrupted,
-            "parameters": self.parameters.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),
+            "parameters": self.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect::<serde_json::Map<_, _>>(),
             "operation": self.operation,
             "seconds": measured.seconds,
             "operations": measured.operations,
@@ -288,7 +289,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {:<22} {softirq:.2} µs a {}, of the whole machine", "softirq", self.operation)?;
         }
         for figure in &self.figures {
-            writeln!(f, "  {:<22} {:.1} {}", figure.name.replace('_', " "), figure.value, figure.unit)?;
+            writeln!(f, "  {:<22} {} {}", figure.name.replace('_', " "), digits(figure.value), figure.unit)?;
         }
         for Series { name, unit, points } in &self.series {
             write!(f, "  {:<22}", name.replace('_', " "))?;
@@ -326,7 +327,8 @@ impl Report {
         writeln!(f)?;
         for (name, latency) in &self.latencies {
             write!(f, "  {:<22}", name.replace('_', " "))?;
-            QUANTILES.iter().try_for_each(|&(_, share)| write!(f, " {:>10}", time(latency.quantile(share))))?;
+            let shown = |share| latency.known_quantile(share).map_or_else(|| "-".to_owned(), time);
+            QUANTILES.iter().try_for_each(|&(_, share)| write!(f, " {:>10}", shown(share)))?;
             writeln!(f)?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Redis and NATS, the real ones: the same commands, the same account.
+//! Redis, NATS and Socket.IO, the real ones: the same commands, the same account.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -35,6 +35,18 @@ impl Broker {
             thread::sleep(Duration::from_millis(20));
         }
         panic!("{program} does not listen");
+    }
+
+    /// The comparison's own server around the package of npm, which `scripts/test.sh` installs.
+    fn socket_io() -> Option<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/node");
+        if !folder.join("node_modules/socket.io/package.json").exists() {
+            assert!(std::env::var("FANTAIL_TEST_TOOLS").as_deref() != Ok("all"), "socket.io is not installed");
+            eprintln!("skipped: socket.io is not installed");
+            return None;
+        }
+        let script = folder.join("socket.io.js").to_str()?.to_owned();
+        Self::start("node", |port| vec![script.clone(), port.to_string()])
     }
 
     fn redis() -> Option<Self> {
@@ -90,6 +102,18 @@ fn redis_speaks_resp() {
     if let Some(broker) = Broker::redis() {
         check_all("redis", &broker);
     }
+}
+
+#[test]
+fn socket_io_hands_on_to_everybody_what_one_says() {
+    let Some(broker) = Broker::socket_io() else { return };
+    let url = format!("ws://127.0.0.1:{}/socket.io/?EIO=4&transport=websocket&topic={{topic}}", broker.port);
+    let json = measure(&[&["fanout", &url, "--sub", "socketio", "--connections", "20"], &SHORT[..]].concat());
+    for fault in ["lost", "duplicated", "reordered", "foreign", "connections_lost"] {
+        assert_eq!(count(&json, fault), 0, "{fault}: {json:#}");
+    }
+    assert!(count(&json, "published") > 10, "{json:#}");
+    assert_eq!(count(&json, "delivered"), count(&json, "published") * 20, "{json:#}");
 }
 
 #[test]

@@ -55,6 +55,12 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
         (vec!["scaling", &gone, "--", "true"], 1, "no {workers}"),
         (vec!["scaling", &both, "--", "false", "{workers}"], 1, "it ended"),
         (vec!["connect", &gone, "--idle-rate", "5"], 2, "--idle"),
+        (vec!["connect", &gone, "--idle", "1", "--idle-url", "redis://127.0.0.1/a"], 1, "--idle-url redis://127.0.0.1/a"),
+        (vec!["fanout", &gone, "--publish", "ws", "--post", &gone], 1, "--post is where to POST"),
+        (vec!["scaling", &both, "--pid", "1", "--", "false", "{workers}"], 1, "--pid: the server that is measured"),
+        (vec!["resume", &gone], 1, "connection 1 of 1: connection refused"),
+        (vec!["resume", &gone, "--missed", "0"], 2, "--missed"),
+        (vec!["resume", &several], 1, "say with --post URL where to publish on one"),
     ] {
         let (code, line) = failure(&arguments);
         assert_eq!(code, Some(status), "{arguments:?}: {line}");
@@ -64,6 +70,8 @@ fn what_cannot_be_run_says_why_and_what_to_do() {
 
 #[test]
 fn help_offers_no_protocol_that_the_command_refuses() {
+    let help = String::from_utf8(run(&["resume", "--help"]).stdout).unwrap();
+    assert!(help.contains("sse: event streams") && !help.contains("redis") && help.contains("{cursor}"), "{help}");
     for (command, offered) in [("connect", false), ("echo", false), ("fanout", true)] {
         let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
         assert!(help.contains("ws://HOST[:PORT]/PATH"), "{help}");
@@ -103,11 +111,29 @@ fn ctrl_c_prints_what_was_measured_so_far() {
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    let status = Command::new("kill").args(["-INT", &tool.id().to_string()]).status().unwrap();
-    assert!(status.success());
+    // Twice: a parent may hand on what the terminal has sent to its whole group.
+    for _ in 0..2 {
+        let status = Command::new("kill").args(["-INT", &tool.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let output = tool.wait_with_output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert!(table.contains("interrupted") && table.contains("deliveries"), "{table}");
     assert!(output.stderr.is_empty(), "no progress bar in a pipe");
+}
+
+#[test]
+fn a_terminal_shows_a_bar_with_rate_and_time_left() {
+    let server = Process::floor();
+    let line = format!("{TOOL} fanout ws://{}/topics/a --connections 5 --duration 2s --warmup 500ms", server.address);
+    // `script` has a terminal of its own for what it starts.
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    for part in ["fanout ", "warm-up, ", "/s, 2s left", "/s, 1s left", " %  "] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let table = shown.rsplit("\u{1b}[2K").next().unwrap();
+    assert!(table.contains("fanout, 2.0 s measured") && !table.contains("left"), "the bar is gone at the end: {shown}");
 }

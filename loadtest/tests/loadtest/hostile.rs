@@ -59,7 +59,7 @@ fn connections_that_are_never_answered_are_counted_in_both_loops_and_make_no_val
     for (flags, hung) in [(["--concurrency", "4"], 4), (["--rate", "20"], 10)] {
         let common = ["--duration", "500ms", "--warmup", "0s", "--timeout", "1s"];
         let json = measure(&[&["connect", &url], &flags[..], &common].concat());
-        assert_eq!((count(&json, "opened"), count(&json, "timed_out")), (hung, hung), "{json:#}");
+        assert_eq!((count(&json, "begun"), count(&json, "timed_out")), (hung, hung), "{json:#}");
         assert!(json["doubts"].to_string().contains("no connection was completed in the measured part"), "{json:#}");
     }
 }
@@ -90,7 +90,7 @@ fn what_a_full_listener_drops_is_in_the_kernels_counts() {
     let json = measure(&[&["connect", &url], &flags[..]].concat());
     let counted = |name: &str| json["tcp"][name].as_u64().unwrap();
     assert!(counted("listen_overflows") >= 6 && counted("syn_retransmits") >= 6, "{json:#}");
-    assert!(count(&json, "timed_out") >= 8 && counted("active_opens") >= count(&json, "opened"), "{json:#}");
+    assert!(count(&json, "timed_out") >= 8 && counted("active_opens") >= count(&json, "begun"), "{json:#}");
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn an_open_loop_of_connections_ends_though_most_were_never_opened() {
     let flags = ["--rate", "100000", "--concurrency", "2", "--duration", "1s", "--warmup", "0s", "--timeout", "500ms"];
     let json = measure(&[&["connect", &url], &flags[..]].concat());
     assert!(started.elapsed() < Duration::from_secs(20));
-    assert_eq!(count(&json, "opened") + count(&json, "never_opened"), 100_000, "{json:#}");
-    assert!((10..40).contains(&count(&json, "opened")), "{json:#}");
+    assert_eq!(count(&json, "begun") + count(&json, "never_opened"), 100_000, "{json:#}");
+    assert!((10..40).contains(&count(&json, "begun")), "{json:#}");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_close_that_is_answered_without_a_code_is_an_answer() {
         let flags = ["--rate", "20", "--duration", "500ms", "--warmup", "0s", "--close", close];
         let json = measure(&[&["connect", &url], &flags[..]].concat());
         let failures = ["reset", "timed_out", "other_failures"].map(|name| count(&json, name));
-        assert_eq!((count(&json, "opened"), failures), (10, [0; 3]), "{json:#}");
+        assert_eq!((count(&json, "begun"), failures), (10, [0; 3]), "{json:#}");
     }
 }
 

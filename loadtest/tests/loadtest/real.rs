@@ -20,9 +20,9 @@ fn connect_opens_and_closes_in_every_way() {
             let p50 = |name: &str| json["latencies"][name]["quantiles"]["p50"].as_u64().unwrap();
             assert!(p50("whole") >= p50("tcp").max(p50("upgrade")), "the whole has both as parts: {json:#}");
             // Those of other tests are among them.
-            assert!(json["tcp"]["active_opens"].as_u64().unwrap() >= count(json, "opened"), "{json:#}");
+            assert!(json["tcp"]["active_opens"].as_u64().unwrap() >= count(json, "begun"), "{json:#}");
             assert_eq!(json["tcp"]["span"], "whole run", "as what the tool counted");
-            assert!(count(json, "opened") > operations, "the warm-up has some, too: {json:#}");
+            assert!(count(json, "begun") > operations, "the warm-up has some, too: {json:#}");
             assert!(json["server_cpu_seconds"]["system"].as_f64().unwrap() > 0.0, "{json:#}");
             assert!(json["softirq"]["us_per_operation"].as_f64().unwrap() > 0.0, "{json:#}");
         });
@@ -46,7 +46,7 @@ fn connect_goes_on_beside_others_who_get_messages() {
     let flags = ["--idle", "20", "--idle-rate", "50", "--concurrency", "2"];
     against_each("connect", "/topics/busy", &flags, |json| {
         let operations = json["operations"].as_u64().unwrap();
-        assert!(operations > 10 && count(json, "opened") >= operations, "{json:#}");
+        assert!(operations > 10 && count(json, "begun") >= operations, "{json:#}");
         assert!(json["latencies"]["whole"]["count"].as_u64().unwrap().abs_diff(operations) <= 4, "{json:#}");
         assert_eq!((count(json, "idle_lost"), count(json, "idle_connections_lost")), (0, 0), "{json:#}");
         assert_eq!(count(json, "idle_delivered"), 20 * 60, "1.2 seconds at 50 a second to 20, however late: {json:#}");
@@ -117,6 +117,10 @@ fn hold_tells_a_slope_and_keeps_its_connections() {
         assert!((0.0..100_000.0).contains(&slope), "{json:#}");
         let kernel = json["figures"]["kernel_per_connection"]["value"].as_f64().unwrap();
         assert!((1_000.0..100_000.0).contains(&kernel), "two sockets are some kilobytes: {json:#}");
+        let pss = json["figures"]["pss_per_connection"]["value"].as_f64().unwrap();
+        assert!(pss.abs() <= slope + 50.0, "what is shared is divided, never more: {json:#}");
+        let idle_cpu = json["figures"]["idle_cpu"]["value"].as_f64().unwrap();
+        assert!((0.0..100.0).contains(&idle_cpu), "{json:#}");
     });
 }
 
@@ -133,8 +137,9 @@ fn a_refusal_is_told_in_the_servers_words() {
     let server = Process::fantail();
     let url = format!("ws://{}/nowhere", server.address);
     // Nobody waits an hour for what a hundred refusals have told.
-    for flags in [["echo", "--connections", "3"], ["connect", "--duration", "1h"]] {
-        let output = crate::support::run(&[&flags[..], &[&url]].concat());
+    for flags in [&["echo", "--connections", "3"][..], &["connect", "--duration", "1h"], &["fanout", "--sub", "sse"]] {
+        let url = if flags[0] == "fanout" { url.replace("ws:", "http:") } else { url.clone() };
+        let output = crate::support::run(&[flags, &[&url]].concat());
         assert_eq!(output.status.code(), Some(1));
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(error.contains("refused with 404") && error.contains("urn:fantail:problem"), "{error}");

@@ -137,13 +137,13 @@ pub fn against_each(command: &str, path: &str, flags: &[&str], check: impl Fn(&V
     }
 }
 
-/// Percentiles rise, and there are as many latencies as there were operations to time.
+/// Percentiles rise, as far as there are enough latencies for them, and there are as many as there were operations to time.
 pub fn check_latency(json: &Value, name: &str, at_least: u64) {
     let latency = &json["latencies"][name];
     assert!(latency["count"].as_u64().unwrap() >= at_least, "{json:#}");
     let quantiles: Vec<u64> =
-        ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|name| latency["quantiles"][name].as_u64().unwrap()).into();
-    assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{quantiles:?}");
+        ["p50", "p90", "p99", "p99.9", "p99.99", "max"].iter().filter_map(|name| latency["quantiles"][name].as_u64()).collect();
+    assert!(quantiles.len() >= 2 && quantiles[0] > 0 && quantiles.is_sorted(), "{latency}");
 }
 
 /// Starts a server that does `with` each connection, on a thread of its own, by its number; returns its URL.

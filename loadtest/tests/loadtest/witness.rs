@@ -61,7 +61,7 @@ fn connections_end_in_the_way_that_was_asked_for() {
         let (address, told) = serve(ending);
         let flags = ["--rate", "50", "--duration", "500ms", "--warmup", "0s", "--close", close];
         let json = measure(&[&["connect", &format!("ws://{address}/")], &flags[..]].concat());
-        assert_eq!((count(&json, "opened"), &json["latencies"]["whole"]["count"]), (25, &25.into()), "{json:#}");
+        assert_eq!((count(&json, "begun"), &json["latencies"]["whole"]["count"]), (25, &25.into()), "{json:#}");
         for _ in 0..25 {
             assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(expected), "--close {close}");
         }

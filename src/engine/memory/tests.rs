@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::class::{Class, History, Presence, SlowConsumer};
+use crate::engine::Terms;
 use crate::frame::{Form, Forms, Kind, Payload, Since};
 use crate::limits::TICK_MS;
 
@@ -22,23 +23,35 @@ fn engine(topics_max: usize) -> MemoryEngine<u32> {
 fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
     let history = History { size, bytes: u64::MAX, ttl: Duration::from_millis(u64::from(age.0) * TICK_MS) };
     let class = Class { history, slow_consumer: SlowConsumer::Disconnect, presence: Presence::Off };
-    MemoryEngine::new(topics_max, Arc::new(Classes::new(Vec::new(), class)), u64::MAX, 1)
+    let limits = Limits { topics_max, history_bytes_max: u64::MAX, keys_max: 2, keys_ttl: Duration::from_millis(50 * TICK_MS) };
+    MemoryEngine::new(limits, Arc::new(Classes::new(Vec::new(), class)), 1)
 }
 
 fn append(engine: &mut MemoryEngine<u32>, request: u32, name: &str, now: Tick) -> Result<Position, AppendError> {
+    append_with(engine, request, name, now, Terms::default())
+}
+
+fn append_with(
+    engine: &mut MemoryEngine<u32>,
+    request: u32,
+    name: &str,
+    now: Tick,
+    terms: Terms,
+) -> Result<Position, AppendError> {
     let payload = Payload::new(Kind::Text, b"hello").unwrap();
     let numbered_ns = u64::from(now.0) * TICK_MS * 1_000_000;
     let forms = Forms::NONE.with(Form::WsEnvelope);
-    engine.append(Append { request, topic: topic(name), payload, at_ms: 5, numbered_ns, forms });
+    let submission = Submission { topic: topic(name), payload, terms: Some(Box::new(terms)) };
+    engine.append(Append { request, submission, at_ms: 5, numbered_ns, forms });
     let Some(EngineEvent::Appended { request: answered, result }) = engine.poll() else { panic!("no answer") };
     assert_eq!(answered, request);
-    if let Ok(position) = result {
+    if let Ok(Appended { position, is_repeated: false }) = result {
         let Some(EngineEvent::Published { publication }) = engine.poll() else { panic!("not published") };
         assert_eq!((publication.topic.as_str(), publication.position), (name, position));
         assert!(publication.form(Form::WsEnvelope).is_some());
     }
     assert!(engine.poll().is_none());
-    result
+    result.map(|appended| appended.position)
 }
 
 #[test]
@@ -133,7 +146,7 @@ fn over_the_common_bound_the_oldest_goes_whichever_topic_it_is_of() {
     };
     append(&mut engine, "a");
     let one = engine.history_bytes();
-    engine.history_bytes_max = 6 * one;
+    engine.limits.history_bytes_max = 6 * one;
     for _ in 0..5 {
         append(&mut engine, "b");
     }
@@ -159,7 +172,7 @@ fn the_index_has_one_entry_for_each_topic_of_which_something_is_kept() {
         engine.expire(Tick(now.0 + 9000));
         assert_eq!((engine.kept.oldest.len(), engine.history_bytes(), engine.topics()), (0, 0, 0));
     }
-    engine.history_bytes_max = 0;
+    engine.limits.history_bytes_max = 0;
     append(&mut engine, 0, "b", Tick(90_000)).unwrap();
     assert_eq!((engine.kept.oldest.len(), engine.history_bytes()), (0, 0));
 }
@@ -190,6 +203,98 @@ fn much_that_is_too_old_goes_a_piece_at_a_time() {
 }
 
 #[test]
+fn a_publishers_time_holds_within_the_classs() {
+    let mut engine = keeping(9, 9, Tick(100));
+    let terms = |ticks: u64| Terms { ttl: Some(Duration::from_millis(ticks * TICK_MS)), key: None };
+    for ticks in [0, 10, 50, 1000] {
+        append_with(&mut engine, 0, "chat", Tick(0), terms(ticks)).unwrap();
+    }
+    append(&mut engine, 0, "chat", Tick(0)).unwrap();
+    assert_eq!(kept(&mut engine, "chat", Tick(9)), [2, 3, 4, 5]);
+    assert_eq!(kept(&mut engine, "chat", Tick(10)), [3, 4, 5], "over at once, whenever it is cleared away");
+    let mut dues = Vec::new();
+    while engine.history_bytes() > 0 {
+        let due = engine.poll_timeout().unwrap();
+        dues.push((due, kept(&mut engine, "chat", Tick(due.0 - 1)).len()));
+        engine.expire(due);
+    }
+    assert_eq!(dues, [(Tick(11), 3), (Tick(51), 2), (Tick(101), 2)]);
+    assert_eq!(engine.extent("chat").map(|extent| (extent.first, extent.last)), Some((6, 5)));
+}
+
+#[test]
+fn what_comes_again_under_its_key_is_not_published_again() {
+    let mut engine = keeping(1, 9, Tick(10));
+    let keyed = |key: &str| Terms { key: Some(key.parse().unwrap()), ttl: None };
+    let first = append_with(&mut engine, 0, "a", Tick(0), keyed("k")).unwrap();
+    let full = Err(AppendError::TooManyTopics { topics_max: 1 });
+    assert_eq!(append_with(&mut engine, 1, "b", Tick(0), keyed("k")), full);
+    assert_eq!(append_with(&mut engine, 2, "a", Tick(1), keyed("k")), Ok(first));
+    assert_eq!(engine.extent("a").unwrap().last, 1);
+    // The history is over sooner.
+    engine.expire(Tick(40));
+    assert_eq!(append_with(&mut engine, 3, "a", Tick(50), keyed("k")), Ok(first));
+    assert_eq!(engine.poll_timeout(), Some(Tick(51)));
+    engine.expire(Tick(51));
+    assert_eq!(append_with(&mut engine, 4, "a", Tick(51), keyed("k")).unwrap().offset, 2);
+    engine.expire(Tick(9000));
+    engine.expire(Tick(9000));
+    assert_eq!((engine.topics(), engine.poll_timeout()), (0, None));
+    assert_eq!(
+        append_with(&mut engine, 5, "b", Tick(9000), keyed("k")).unwrap().offset,
+        1,
+        "what was refused was not remembered"
+    );
+}
+
+#[test]
+fn a_deleted_topic_begins_another_life_and_gives_its_history_back() {
+    let mut engine = keeping(9, 10_000, Tick(5000));
+    let delete = |engine: &mut MemoryEngine<u32>, name| {
+        engine.delete(7, topic(name));
+        let Some(EngineEvent::Deleted { request: 7, epoch }) = engine.poll() else { panic!("not deleted") };
+        assert!(engine.poll().is_none());
+        epoch
+    };
+    assert_eq!((delete(&mut engine, "chat"), engine.topics()), (None, 0), "what does not live is not made to");
+    engine.set_interest(&topic("chat"), true, Tick(0)).unwrap();
+    for _ in 0..3000 {
+        append(&mut engine, 0, "chat", Tick(0)).unwrap();
+    }
+    let known = append(&mut engine, 0, "chat", Tick(0)).unwrap();
+    let epoch = delete(&mut engine, "chat").unwrap();
+    assert_ne!(epoch, known.epoch);
+    assert_eq!(engine.extent("chat"), Some(Extent { epoch, first: 1, last: 0 }));
+    assert_eq!((engine.history_bytes(), engine.kept.oldest.len()), (0, 0));
+    assert_eq!(append(&mut engine, 0, "chat", Tick(1)), Ok(Position { epoch, offset: 1 }));
+    engine.read(Read { request: 7, topic: topic("chat"), since: Since::After(known), bytes_max: usize::MAX, now_ns: 0 });
+    let Some(EngineEvent::Read { result: Ok(page), .. }) = engine.poll() else { panic!("no page") };
+    let gap = page.gap.unwrap();
+    assert_eq!((gap.from, gap.to, gap.reason.name()), (known, Position { epoch, offset: 0 }, "epoch"));
+    assert_eq!(page.gap_behind(known).map(|gap| gap.reason.name()), Some("epoch"));
+    assert_eq!(page.publications.len(), 1);
+    let mut calls = 0;
+    while engine.poll_timeout() == Some(Tick(0)) {
+        engine.expire(Tick(1));
+        calls += 1;
+    }
+    assert_eq!((calls, engine.discarded.len(), kept(&mut engine, "chat", Tick(1))), (3, 0, vec![1]));
+}
+
+#[test]
+fn a_key_is_not_used_for_something_else() {
+    let mut engine = keeping(1, 9, Tick(10));
+    let terms = Terms { key: Some("k".parse().unwrap()), ttl: None };
+    append_with(&mut engine, 0, "a", Tick(0), terms.clone()).unwrap();
+    let payload = Payload::new(Kind::Text, b"another").unwrap();
+    let submission = Submission { topic: topic("a"), payload, terms: Some(Box::new(terms)) };
+    engine.append(Append { request: 1, submission, at_ms: 5, numbered_ns: 0, forms: Forms::NONE });
+    let Some(EngineEvent::Appended { request: 1, result: Err(error) }) = engine.poll() else { panic!("no refusal") };
+    assert_eq!((error, error.status(), engine.extent("a").unwrap().last), (AppendError::KeyReused, 422, 1));
+    assert!(engine.poll().is_none());
+}
+
+#[test]
 fn names_are_kept_once() {
     let mut engine = engine(9);
     let mut names = Vec::new();
@@ -203,6 +308,7 @@ fn names_are_kept_once() {
 #[derive(Clone, Debug)]
 enum Op {
     Append(usize),
+    Delete(usize),
     SetInterest(usize, bool),
     Pass(u32),
 }
@@ -210,6 +316,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         (0..3usize).prop_map(Op::Append),
+        (0..3usize).prop_map(Op::Delete),
         (0..3usize, any::<bool>()).prop_map(|(topic, is_wanted)| Op::SetInterest(topic, is_wanted)),
         (0..3000u32).prop_map(Op::Pass),
     ]
@@ -243,6 +350,15 @@ proptest! {
                     table.insert(topic, Plain { last: plain.last + 1, alive_at: now, ..plain });
                     let position = append(&mut engine, 0, names[topic], now).unwrap();
                     prop_assert_eq!(position.offset, plain.last + 1);
+                }
+                Op::Delete(index) => {
+                    engine.delete(0, topic(names[index]));
+                    let Some(EngineEvent::Deleted { epoch, .. }) = engine.poll() else { panic!("not deleted") };
+                    prop_assert_eq!(epoch.is_some(), table.contains_key(&index));
+                    if let Some(plain) = table.get_mut(&index) {
+                        plain.last = 0;
+                        lives[index] += 1;
+                    }
                 }
                 Op::SetInterest(index, is_wanted) => {
                     engine.set_interest(&topic(names[index]), is_wanted, now).unwrap();

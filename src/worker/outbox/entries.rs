@@ -1,8 +1,13 @@
 //! The entries of all outboxes of a worker: one array, threaded into lists, so that queueing allocates nothing.
 
-use crate::frame::OpCode;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use crate::frame::{Gap, OpCode};
 use crate::hub::TopicId;
 use crate::io::Block;
+use crate::limits::GiveBack;
 
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
@@ -12,6 +17,10 @@ pub(super) const NONE: u32 = u32::MAX;
 pub enum Class {
     /// Publications of this topic, one or a run: may be dropped by policy, count as messages.
     Publications(TopicId, u16),
+    /// Publications that no policy drops: replayed, or of a topic that the connection has left. They count as messages.
+    Kept(u16),
+    /// Tells that publications of this topic were dropped here.
+    Gap(TopicId),
     /// The head of an answer that turns the connection into a WebSocket: no frame goes before it.
     Head,
     /// Bytes of this connection alone: answers, echoes, the close frame. Never dropped.
@@ -24,8 +33,8 @@ impl Class {
     /// The topic that the entry keeps the number of.
     pub(super) fn topic(self) -> Option<TopicId> {
         match self {
-            Self::Publications(topic, _) => Some(topic),
-            Self::Head | Self::Owned | Self::Control(_) => None,
+            Self::Publications(topic, _) | Self::Gap(topic) => Some(topic),
+            Self::Kept(_) | Self::Head | Self::Owned | Self::Control(_) => None,
         }
     }
 
@@ -36,7 +45,10 @@ impl Class {
 
     /// How many publications.
     pub(super) fn messages(self) -> u64 {
-        if let Self::Publications(_, count) = self { u64::from(count) } else { 0 }
+        match self {
+            Self::Publications(_, count) | Self::Kept(count) => u64::from(count),
+            Self::Gap(_) | Self::Head | Self::Owned | Self::Control(_) => 0,
+        }
     }
 }
 
@@ -47,6 +59,8 @@ pub struct Entries {
     free: u32,
     used: usize,
     pub(super) queued_bytes: u64,
+    /// What the entries of class [`Class::Gap`] tell: few and short-lived, because they come of drops.
+    pub(super) gaps: HashMap<u32, Gap, RandomState>,
 }
 
 /// Whole frames of one block, and what comes behind them.
@@ -62,7 +76,7 @@ impl Entries {
     /// No entries.
     #[must_use]
     pub fn new() -> Self {
-        Self { list: Vec::new(), free: NONE, used: 0, queued_bytes: 0 }
+        Self { list: Vec::new(), free: NONE, used: 0, queued_bytes: 0, gaps: HashMap::default() }
     }
 
     /// Bytes queued in all outboxes; a shared frame counts for each subscriber.
@@ -88,6 +102,12 @@ impl Entries {
         self.list.iter().filter_map(|entry| entry.class.topic())
     }
 
+    /// How many gaps wait to be told.
+    #[cfg(test)]
+    pub fn gaps(&self) -> usize {
+        self.gaps.len()
+    }
+
     /// Takes an entry in and returns its index.
     pub(super) fn insert(&mut self, entry: Entry) -> u32 {
         self.used += 1;
@@ -105,7 +125,12 @@ impl Entries {
 
     /// Frees an entry's place; its bytes were uncounted by the caller.
     pub(super) fn remove(&mut self, index: u32) {
-        self.list[index as usize].next = self.free;
+        let entry = &mut self.list[index as usize];
+        entry.next = self.free;
+        if let Class::Gap(_) = entry.class {
+            self.gaps.remove(&index);
+            self.gaps.give_back();
+        }
         self.free = index;
         self.used -= 1;
         if self.used == 0 && self.list.capacity() > Self::IDLE_ENTRIES_MAX {

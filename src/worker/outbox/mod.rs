@@ -11,8 +11,9 @@
 //!   flight: stays
 //! ```
 //!
-//! It never decides who is slow: it says [`Full`], and the worker applies the policy.
+//! It never decides who is slow: it says [`Full`], and the worker applies the policy. What is dropped then leaves a gap in its place.
 
+mod drops;
 mod entries;
 #[cfg(test)]
 mod tests;
@@ -105,6 +106,16 @@ impl Outbox {
         Ok(())
     }
 
+    /// Queues publications that no policy drops and no bound refuses: whoever replays them sees to it that few wait.
+    pub fn push_kept(&mut self, entries: &mut Entries, frames: Frames) {
+        self.push(entries, frames.block, frames.length as usize, Class::Kept(frames.publications));
+    }
+
+    /// Queues bytes that other connections are sent, too. The caller has counted the reference.
+    pub fn push_shared(&mut self, entries: &mut Entries, block: Block, length: usize) {
+        self.push(entries, block, length, Class::Owned);
+    }
+
     /// Appends bytes of this connection: `write` gets the last block if it is still open, or a fresh one.
     pub fn append_owned(
         &mut self,
@@ -153,7 +164,7 @@ impl Outbox {
                 Class::Head => {}
                 Class::Control(waiting) if waiting == opcode => return self.collect(entries, store, at, opcode, frame),
                 Class::Control(_) => {}
-                Class::Publications(..) | Class::Owned => break,
+                Class::Publications(..) | Class::Kept(_) | Class::Gap(_) | Class::Owned => break,
             }
             (before, at, place) = (at, entry.next, place.saturating_add(1));
         }
@@ -225,28 +236,6 @@ impl Outbox {
         finished
     }
 
-    /// Drops the oldest publication that may be dropped, of a topic that is `droppable`.
-    pub fn drop_oldest(
-        &mut self,
-        entries: &mut Entries,
-        store: &mut Store,
-        pool: &mut BufferPool,
-        droppable: impl Fn(TopicId) -> bool,
-    ) -> Option<Finished> {
-        self.drop_first(entries, store, pool, |class| matches!(class, Class::Publications(topic, _) if droppable(topic)))
-    }
-
-    /// Drops the oldest publication of `topic` that may be dropped.
-    pub fn drop_topic(
-        &mut self,
-        entries: &mut Entries,
-        store: &mut Store,
-        pool: &mut BufferPool,
-        topic: TopicId,
-    ) -> Option<Finished> {
-        self.drop_first(entries, store, pool, |class| class.is_of(topic))
-    }
-
     /// Empties the queue. What is in flight keeps its bytes by the driver's own reference.
     pub fn clear(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, mut each: impl FnMut(Finished)) {
         entries.queued_bytes -= u64::from(self.bytes);
@@ -258,7 +247,7 @@ impl Outbox {
         *self = Self::new();
     }
 
-    fn push(&mut self, entries: &mut Entries, block: Block, length: usize, class: Class) {
+    fn push(&mut self, entries: &mut Entries, block: Block, length: usize, class: Class) -> u32 {
         let index = entries.insert(Entry { block, length: length as u32, next: NONE, class });
         match self.tail {
             NONE => self.head = index,
@@ -266,6 +255,7 @@ impl Outbox {
         }
         self.tail = index;
         self.bytes += length as u32;
+        index
     }
 
     /// The last block, if more may be appended: owned, not in flight, not yet large.
@@ -289,36 +279,6 @@ impl Outbox {
         self.bytes = self.bytes - entry.length + length;
         entries.queued_bytes = entries.queued_bytes - u64::from(entry.length) + u64::from(length);
         entry.length = length;
-    }
-
-    fn drop_first(
-        &mut self,
-        entries: &mut Entries,
-        store: &mut Store,
-        pool: &mut BufferPool,
-        wanted: impl Fn(Class) -> bool,
-    ) -> Option<Finished> {
-        let (mut before, mut at, mut place) = (NONE, self.head, 0);
-        loop {
-            let entry = entries.list.get(at as usize)?;
-            if place >= self.pinned && entry.class.messages() > 0 && wanted(entry.class) {
-                break;
-            }
-            (before, at, place) = (at, entry.next, place.saturating_add(1));
-        }
-        let Entry { block, length, next, class } = entries.list[at as usize];
-        match before {
-            NONE => self.head = next,
-            before => entries.list[before as usize].next = next,
-        }
-        if next == NONE {
-            self.tail = before;
-        }
-        self.bytes -= length;
-        entries.queued_bytes -= u64::from(length);
-        entries.remove(at);
-        let served = served(store.release(block, pool));
-        Some(Finished { messages: class.messages(), served })
     }
 
     fn remove_head(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, finished: &mut Finished) {

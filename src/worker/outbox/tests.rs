@@ -1,7 +1,9 @@
 //! The outbox by itself.
 
+use std::sync::Arc;
+
 use super::*;
-use crate::frame::{Form, Topic};
+use crate::frame::{Epoch, Form, Forms, Gap, Kind, Payload, Position, Publication, Topic};
 use crate::hub::Hub;
 
 struct Bench {
@@ -23,6 +25,30 @@ impl Bench {
         let block = self.store.own(text.as_bytes().to_vec());
         let frames = Frames { block, length: text.len() as u32, publications: 1 };
         self.outbox.push_publications(&mut self.entries, frames, self.topics[topic], bytes_max)
+    }
+
+    /// Publishes for real, so that the frame knows its number.
+    fn number(&mut self, topic: usize, offset: u64) {
+        let name = ["a", "b"][topic];
+        let text = format!("{name}{offset} ");
+        let position = Position { epoch: Epoch::from_random(1), offset };
+        let payload = Payload::new(Kind::Text, text.as_bytes()).unwrap();
+        let publication = Publication::new(Topic::new(name).unwrap(), position, 0, 0, payload, Forms::NONE);
+        let block = self.store.share(&Arc::new(publication), Form::WsRaw);
+        let length = text.len() as u32 + 2;
+        let frames = Frames { block, length, publications: 1 };
+        self.outbox.push_publications(&mut self.entries, frames, self.topics[topic], usize::MAX).unwrap();
+    }
+
+    fn drop_oldest(&mut self) -> Option<u64> {
+        let Self { entries, store, pool, outbox, .. } = self;
+        outbox.drop_oldest(entries, store, pool, |_| true, told).map(|finished| finished.messages)
+    }
+
+    fn tell_dropped(&mut self, topic: usize, offset: u64) {
+        let Self { entries, store, pool, outbox, topics } = self;
+        let position = Position { epoch: Epoch::from_random(1), offset };
+        outbox.tell_dropped(entries, store, pool, topics[topic], position, told);
     }
 
     fn control(&mut self, opcode: OpCode, text: &str) {
@@ -48,8 +74,19 @@ impl Bench {
             .collect();
         assert_eq!((offered, self.entries.queued_bytes()), (text.len(), text.len() as u64));
         assert_eq!(self.outbox.bytes(), offered);
-        String::from_utf8(text).unwrap()
+        // Frames of publications have a header of two bytes.
+        let headless = text.iter().enumerate().filter(|(at, _)| text[*at] != 0x81 && (*at == 0 || text[*at - 1] != 0x81));
+        String::from_utf8(headless.map(|(_, byte)| *byte).collect()).unwrap()
     }
+}
+
+/// A form that can't tell of a gap.
+fn silent(_: TopicId, _: &Gap, _: &mut Vec<u8>) {}
+
+/// A form that can; topics have the numbers of their places in the bench.
+fn told(topic: TopicId, gap: &Gap, out: &mut Vec<u8>) {
+    let name = ["a", "b"][usize::from(format!("{topic:?}") == "TopicId(1)")];
+    out.extend_from_slice(format!("<{name} {}-{}> ", gap.from.offset, gap.to.offset).as_bytes());
 }
 
 #[test]
@@ -118,13 +155,74 @@ fn what_is_pinned_is_not_dropped() {
     }
     bench.take(1);
     let Bench { entries, store, pool, outbox, topics } = &mut bench;
-    assert_eq!(outbox.drop_oldest(entries, store, pool, |_| true).unwrap().messages, 1);
-    assert_eq!(outbox.drop_topic(entries, store, pool, topics[1]), None);
-    assert!(outbox.drop_topic(entries, store, pool, topics[0]).is_some());
-    assert_eq!(outbox.drop_oldest(entries, store, pool, |_| true), None);
+    assert_eq!(outbox.drop_oldest(entries, store, pool, |_| true, silent).unwrap().messages, 1);
+    assert_eq!(outbox.drop_topic(entries, store, pool, topics[1], silent), None);
+    assert!(outbox.drop_topic(entries, store, pool, topics[0], silent).is_some());
+    assert_eq!(outbox.drop_oldest(entries, store, pool, |_| true, silent), None);
     assert_eq!(bench.text(), "a");
     bench.append("z");
     assert_eq!(bench.text(), "az");
+}
+
+#[test]
+fn what_is_dropped_leaves_a_gap_in_its_place_that_grows() {
+    let mut bench = Bench::new();
+    bench.publish(1, "first ", 1000).unwrap();
+    bench.take(1);
+    for (topic, offset) in [(0, 6), (1, 2), (0, 7), (0, 8), (1, 3)] {
+        bench.number(topic, offset);
+    }
+    assert_eq!(bench.drop_oldest(), Some(1));
+    assert_eq!(bench.text(), "irst <a 5-6> b2 a7 a8 b3 ");
+    assert_eq!((bench.drop_oldest(), bench.drop_oldest()), (Some(1), Some(1)));
+    assert_eq!(bench.text(), "irst <a 5-7> <b 1-2> a8 b3 ");
+    // What is on its way stays as it is, and so another gap begins.
+    bench.outbox.pin(3);
+    assert_eq!((bench.drop_oldest(), bench.drop_oldest()), (Some(1), Some(1)));
+    assert_eq!(bench.text(), "irst <a 5-7> <b 1-2> <a 7-8> <b 2-3> ");
+    assert_eq!(bench.drop_oldest(), None);
+    bench.tell_dropped(0, 9);
+    assert_eq!(bench.text(), "irst <a 5-7> <b 1-2> <a 7-9> <b 2-3> ");
+    bench.number(0, 10);
+    bench.tell_dropped(0, 11);
+    assert_eq!(bench.text(), "irst <a 5-7> <b 1-2> <a 7-9> <b 2-3> a10 <a 10-11> ");
+    let whole = bench.outbox.bytes();
+    assert_eq!(bench.take(whole), 2);
+    assert!(bench.entries.gaps.is_empty() && bench.store.blocks() == 0);
+}
+
+#[test]
+fn the_newest_of_a_topic_stands_behind_the_gap_of_the_older_ones() {
+    let mut bench = Bench::new();
+    for (topic, offset) in [(0, 1), (1, 1), (0, 2)] {
+        bench.number(topic, offset);
+        let Bench { entries, store, pool, outbox, topics, .. } = &mut bench;
+        if (topic, offset) == (0, 2) {
+            assert_eq!(outbox.drop_topic(entries, store, pool, topics[0], told).unwrap().messages, 1);
+            assert_eq!(outbox.drop_topic(entries, store, pool, topics[0], told).unwrap().messages, 1);
+            bench.number(0, 3);
+        }
+    }
+    assert_eq!(bench.text(), "<a 0-2> b1 a3 ");
+}
+
+#[test]
+fn of_a_topic_that_was_left_nothing_is_dropped() {
+    let mut bench = Bench::new();
+    for offset in 1..4 {
+        bench.number(0, offset);
+    }
+    bench.drop_oldest();
+    let Bench { entries, outbox, topics, .. } = &mut bench;
+    outbox.forget_topic(entries, topics[0]);
+    assert_eq!((bench.drop_oldest(), bench.entries.gaps.len()), (None, 0));
+    // Its number is another topic's now.
+    bench.number(0, 9);
+    bench.drop_oldest();
+    assert_eq!(bench.text(), "<a 0-1> a2 a3 <a 8-9> ");
+    let Bench { entries, store, pool, outbox, .. } = &mut bench;
+    assert_eq!(std::iter::from_fn(|| outbox.drop_any(entries, store, pool)).count(), 2);
+    assert_eq!(bench.text(), "<a 0-1> <a 8-9> ");
 }
 
 #[test]

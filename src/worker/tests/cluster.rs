@@ -152,12 +152,27 @@ pub(super) fn upgrade(target: &str) -> Vec<u8> {
 
 /// A POST.
 pub(super) fn post(target: &str, body: &str) -> Vec<u8> {
-    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    post_with(target, "", body)
 }
 
-/// A masked frame of at most 125 bytes; the mask is zero, so the payload stands as it is.
+/// A POST with further header lines, each with its end.
+pub(super) fn post_with(target: &str, lines: &str, body: &str) -> Vec<u8> {
+    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// The head of a handshake that offers `fantail.v1`.
+pub(super) fn upgrade_to_session(target: &str) -> Vec<u8> {
+    let head = String::from_utf8(upgrade(target)).unwrap();
+    head.replacen("\r\n\r\n", "\r\nSec-WebSocket-Protocol: fantail.v1\r\n\r\n", 1).into_bytes()
+}
+
+/// A masked frame of less than 64 KiB; the mask is zero, so the payload stands as it is.
 pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+    let mut frame = match u16::try_from(payload.len()).expect("a short payload") {
+        length if length < 126 => vec![first, 0x80 | length as u8],
+        length => [&[first, 0x80 | 126][..], &length.to_be_bytes()].concat(),
+    };
+    frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(payload);
     frame
 }

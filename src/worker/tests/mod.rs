@@ -8,8 +8,13 @@ pub(super) fn fail_on_request(input: &[u8]) {
 const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
+mod deletion;
 mod patterns;
+mod posting;
 mod recovery;
+mod replays;
 mod rows;
 mod scenarios;
+mod session;
 mod simulation;
+mod slow;

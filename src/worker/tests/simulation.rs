@@ -1,8 +1,9 @@
-//! Random histories by seed: peers come, publish, stall, read and go, in any order of turns; afterwards the books must balance.
+//! Random histories by seed: peers come, publish, stall, read and go, in any order of turns; afterwards the books must balance. Some
+//! publish the same under one key, some several in one request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::cluster::{Cluster, WINDOW, frame, post, take_frames, take_head, upgrade};
+use super::cluster::{Cluster, WINDOW, frame, post_with, take_frames, take_head, upgrade};
 use crate::Config;
 use crate::io::scripted::Mode;
 use crate::metrics::{DropReason, Label, Transport};
@@ -26,8 +27,8 @@ struct Follower {
 /// A connection that posts.
 #[derive(Default)]
 struct Poster {
-    /// Topic and text of what it has sent and not seen answered.
-    waiting: Vec<(u64, String)>,
+    /// Topic and text of what it has sent and not seen answered, request by request.
+    waiting: Vec<Vec<(u64, String)>>,
     bytes: Vec<u8>,
 }
 
@@ -54,7 +55,8 @@ impl History {
             match self.random.u8(0..10) {
                 0 | 1 => self.follower_comes(),
                 2 => self.poster_comes(),
-                3..=5 => self.post(),
+                3 | 4 => self.post(),
+                5 => self.post_batch(),
                 6 => self.message(),
                 7 => self.follower_goes(),
                 _ => {}
@@ -93,11 +95,29 @@ impl History {
     }
 
     fn post(&mut self) {
+        let (topic, text) = (self.random.u64(0..TOPICS), format!("p{}", self.fresh()));
+        let key = format!("Idempotency-Key: {text}\r\n");
+        // One in four is sent again, by somebody else, before it is answered.
+        let times = if self.random.u8(0..4) == 0 { 2 } else { 1 };
+        for _ in 0..times {
+            self.send(post_with(&format!("/topics/t{topic}"), &key, &text), vec![(topic, text.clone())]);
+        }
+    }
+
+    fn post_batch(&mut self) {
+        let count = self.random.usize(0..40);
+        let texts: Vec<(u64, String)> = (0..count).map(|_| (self.random.u64(0..TOPICS), format!("p{}", self.fresh()))).collect();
+        let elements: Vec<_> = texts.iter().map(|(topic, text)| format!(r#"{{"topic":"t{topic}","text":"{text}"}}"#)).collect();
+        let body = format!("[{}]", elements.join(","));
+        self.send(post_with("/topics", "Content-Type: application/json\r\n", &body), texts);
+    }
+
+    /// Has some poster send a request that publishes these.
+    fn send(&mut self, request: Vec<u8>, texts: Vec<(u64, String)>) {
         let ids: Vec<u64> = self.posters.keys().copied().collect();
         let Some(id) = self.random.choice(&ids).copied() else { return };
-        let (topic, text) = (self.random.u64(0..TOPICS), format!("p{}", self.fresh()));
-        self.cluster.write(id, &post(&format!("/topics/t{topic}"), &text));
-        self.posters.get_mut(&id).unwrap().waiting.push((topic, text));
+        self.cluster.write(id, &request);
+        self.posters.get_mut(&id).unwrap().waiting.push(texts);
     }
 
     fn message(&mut self) {
@@ -124,10 +144,15 @@ impl History {
         for (id, poster) in &mut self.posters {
             poster.bytes.extend(self.cluster.read(*id));
             while let Some(answer) = take_answer(&mut poster.bytes) {
-                let (topic, text) = poster.waiting.remove(0);
-                let offset = answer["offset"].as_u64().expect("a publication is answered with its offset");
-                let other = self.answered.entry(topic).or_default().insert(offset, text);
-                assert_eq!(other, None, "an offset is given once");
+                let texts = poster.waiting.remove(0);
+                let results = if let serde_json::Value::Array(results) = answer { results } else { vec![answer] };
+                assert_eq!(results.len(), texts.len(), "each has its result");
+                for ((topic, text), result) in texts.into_iter().zip(results) {
+                    assert_eq!(result["topic"], format!("t{topic}"));
+                    let offset = result["offset"].as_u64().expect("a publication is answered with its offset");
+                    let other = self.answered.entry(topic).or_default().insert(offset, text.clone());
+                    assert!(other.is_none_or(|other| other == text), "an offset is given once");
+                }
             }
         }
         for (id, follower) in &mut self.followers {
@@ -169,6 +194,7 @@ impl History {
         let place: BTreeMap<&String, usize> = longest.got.iter().enumerate().map(|(at, text)| (text, at)).collect();
         assert_eq!(place.len(), longest.got.len(), "nothing comes twice");
         let posted: Vec<&String> = self.answered.get(&topic).into_iter().flat_map(BTreeMap::values).collect();
+        assert_eq!(posted.iter().collect::<BTreeSet<_>>().len(), posted.len(), "a key has one offset");
         for follower in followers {
             let places: Vec<usize> = follower.got.iter().filter_map(|text| place.get(text).copied()).collect();
             assert!(places.is_sorted(), "one order for everybody: {places:?}");
@@ -197,17 +223,24 @@ impl History {
     }
 }
 
-/// Takes one whole answer off `bytes`: its JSON body.
+/// Takes one whole answer off `bytes`, which must be 200: its JSON body.
 pub(super) fn take_answer(bytes: &mut Vec<u8>) -> Option<serde_json::Value> {
+    let (status, body) = take_any_answer(bytes)?;
+    assert_eq!(status, 200, "{body}");
+    Some(body)
+}
+
+/// Takes one whole answer off `bytes`: its status and its JSON body.
+pub(super) fn take_any_answer(bytes: &mut Vec<u8>) -> Option<(u16, serde_json::Value)> {
     let text = std::str::from_utf8(bytes).ok()?;
     let head_end = text.find("\r\n\r\n")? + 4;
-    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    let status = text.get(9..12)?.parse().ok()?;
     let length: usize = text[..head_end].split("Content-Length: ").nth(1)?.lines().next()?.parse().ok()?;
     if bytes.len() < head_end + length {
         return None;
     }
     let body = bytes.drain(..head_end + length).skip(head_end).collect::<Vec<u8>>();
-    serde_json::from_slice(&body).ok()
+    Some((status, serde_json::from_slice(&body).ok()?))
 }
 
 pub(super) fn seeds() -> std::ops::Range<u64> {

@@ -1,0 +1,107 @@
+//! What tells a reader that something is missing.
+
+use serde::Serialize;
+
+use super::{Cursor, Form, FrameHeader, OpCode, Position, StreamEvent, Topic, chunk};
+use crate::words::words;
+
+/// Publications that a reader has missed for good, or may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last position that the reader knew.
+    pub from: Position,
+    /// The position behind which nothing is missing.
+    pub to: Position,
+    /// Why.
+    pub reason: GapReason,
+}
+
+words! {
+    /// Why something is missing (docs/wire.md, "Resuming" and "Slow consumers").
+    GapReason, "trimmed, slow, epoch or future", {
+        /// It was kept once, and had to go.
+        Trimmed = "trimmed",
+        /// The reader took too slowly, and it was dropped.
+        Slow = "slow",
+        /// The reader knew another life of the topic: nobody knows what it missed.
+        Epoch = "epoch",
+        /// The reader knew more of this life than there is.
+        Future = "future",
+    }
+}
+
+impl Gap {
+    /// One publication that was dropped.
+    #[must_use]
+    pub fn dropped(position: Position) -> Self {
+        let from = Position { offset: position.offset.saturating_sub(1), ..position };
+        Self { from, to: position, reason: GapReason::Slow }
+    }
+
+    /// The `gap` object: `{"type":"gap","topic","from","to","reason"}`.
+    #[must_use]
+    pub fn object(&self, topic: &Topic) -> Vec<u8> {
+        let object = GapObject {
+            kind: "gap",
+            topic: topic.as_str(),
+            from: Cursor(self.from).to_string(),
+            to: Cursor(self.to).to_string(),
+            reason: self.reason.name(),
+        };
+        serde_json::to_vec(&object).expect("texts always make JSON")
+    }
+
+    /// Appends what tells a subscriber of it; nothing in [`Form::WsRaw`], where payloads stand alone. As an event it moves the reader to its
+    /// end: who is lost behind it is not told of it again.
+    pub fn write(&self, topic: &Topic, form: Form, out: &mut Vec<u8>) {
+        match form {
+            Form::WsRaw => {}
+            Form::WsEnvelope => {
+                let object = self.object(topic);
+                out.extend_from_slice(FrameHeader::new(OpCode::Text, object.len()).as_bytes());
+                out.extend_from_slice(&object);
+            }
+            Form::Events | Form::EventsEnvelope => {
+                let (id, object) = (Cursor(self.to).to_string(), self.object(topic));
+                let event = StreamEvent { retry_ms: None, id: Some(&id), event: Some("gap"), data: Some(&object) };
+                out.extend_from_slice(&event.chunk());
+            }
+            Form::Lines => out.extend_from_slice(&chunk(&[&self.object(topic), b"\n"])),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct GapObject<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    topic: &'a str,
+    from: String,
+    to: String,
+    reason: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Epoch;
+
+    #[test]
+    fn a_gap_is_told_in_every_form_but_the_one_of_payloads_alone() {
+        let position = Position { epoch: "k3Vq".parse::<Epoch>().unwrap(), offset: 7 };
+        let gap = Gap::dropped(position);
+        let object = r#"{"type":"gap","topic":"chat","from":"k3Vq.6","to":"k3Vq.7","reason":"slow"}"#;
+        let event = format!("id: k3Vq.7\nevent: gap\ndata: {object}\n\n");
+        for (form, expected) in [
+            (Form::WsRaw, String::new()),
+            (Form::WsEnvelope, format!("\u{81}{}{object}", object.len() as u8 as char)),
+            (Form::Events, format!("{:x}\r\n{event}\r\n", event.len())),
+            (Form::EventsEnvelope, format!("{:x}\r\n{event}\r\n", event.len())),
+            (Form::Lines, format!("{:x}\r\n{object}\n\r\n", object.len() + 1)),
+        ] {
+            let mut out = Vec::new();
+            gap.write(&Topic::new("chat").unwrap(), form, &mut out);
+            assert_eq!(out.iter().map(|byte| *byte as char).collect::<String>(), expected, "{form:?}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a request on a `fantail.v1` socket means: the same questions that are asked of a URL, asked of a message.
+
+use serde::Serialize;
+
+use super::options::{Options, Retry};
+use super::refusals;
+use crate::auth::Grant;
+use crate::frame::{Payload, Since, Topic, TopicError};
+use crate::http1::Response;
+use crate::v1::{Open, What};
+
+/// What the worker has to do for a request.
+#[derive(Debug)]
+pub enum Command {
+    /// Have the socket get this topic's publications.
+    Subscribe {
+        /// The topic.
+        topic: Topic,
+        /// From where on.
+        since: Since,
+    },
+    /// Have it get them no longer.
+    Unsubscribe {
+        /// The topic.
+        topic: Topic,
+    },
+    /// Publish.
+    Publish {
+        /// Where to.
+        topic: Topic,
+        /// What.
+        payload: Payload,
+    },
+    /// Answer.
+    Ping,
+}
+
+/// Decides what a request means, for a socket that may do what `grant` says. A server that drains begins nothing new.
+///
+/// # Errors
+/// The refusal, whose body is the problem that goes into an `error` object.
+pub fn command(what: What<'_>, grant: Grant, is_draining: bool) -> Result<Command, Response> {
+    match what {
+        What::Subscribe { .. } | What::Publish { .. } if is_draining => Err(refusals::draining()),
+        What::Subscribe { .. } if !grant.subscribe => Err(refusals::forbidden("subscribe")),
+        What::Publish { .. } if !grant.publish => Err(refusals::forbidden("publish")),
+        What::Subscribe { topic, since } => Ok(Command::Subscribe { topic: one_topic(&topic)?, since }),
+        What::Unsubscribe { topic } => Ok(Command::Unsubscribe { topic: one_topic(&topic)? }),
+        What::Publish { topic, payload } => {
+            let topic = Topic::new(&topic).map_err(|error| refusals::topic_error(&topic, error))?;
+            Ok(Command::Publish { topic, payload })
+        }
+        What::Ping => Ok(Command::Ping),
+        What::Auth => {
+            Err(refusals::request_not_yet("credentials", "Leave it out; what a socket may do is --allow-anonymous's word."))
+        }
+        What::Presence => Err(refusals::request_not_yet("presence", "Leave it out; GET /topics/NAME tells how many subscribe.")),
+    }
+}
+
+/// The topic that a request names; a pattern is refused as such.
+fn one_topic(name: &str) -> Result<Topic, Response> {
+    Topic::new(name).map_err(|error| match error {
+        TopicError::Wildcard => refusals::pattern_not_yet(name),
+        error => refusals::topic_error(name, error),
+    })
+}
+
+/// What `open` tells: the same names as in `/.well-known/fantail`.
+#[derive(Serialize)]
+struct Told<'o> {
+    ping_ms: u64,
+    pong_timeout_ms: u64,
+    message_timeout_ms: u64,
+    max_message_bytes: usize,
+    max_subscriptions: usize,
+    max_unconfirmed: u8,
+    retry: &'o Retry,
+}
+
+/// The first message to the client of this name. `unconfirmed_max` of its requests may wait for a home worker at a time.
+pub fn open(client: &str, options: &Options, unconfirmed_max: u8) -> impl Serialize {
+    let Options { timeouts, limits, retry, subscriptions_max, .. } = options;
+    let told = Told {
+        ping_ms: timeouts.ping_ms,
+        pong_timeout_ms: timeouts.pong_timeout_ms,
+        message_timeout_ms: timeouts.message_timeout_ms,
+        max_message_bytes: limits.max_message_bytes,
+        max_subscriptions: *subscriptions_max,
+        max_unconfirmed: unconfirmed_max,
+        retry,
+    };
+    Open::new(client, told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Kind;
+    use crate::routes::testing::problem_type;
+
+    const ALL: Grant = Grant { subscribe: true, patterns: true, publish: true };
+
+    fn subscribe(topic: &str) -> What<'_> {
+        What::Subscribe { topic: topic.into(), since: Since::Earliest }
+    }
+
+    fn publish(topic: &str) -> What<'_> {
+        What::Publish { topic: topic.into(), payload: Payload::new(Kind::Text, b"x").unwrap() }
+    }
+
+    fn refused(what: What<'_>, grant: Grant, is_draining: bool) -> (u16, String) {
+        let refusal = command(what, grant, is_draining).unwrap_err();
+        (refusal.status, problem_type(&refusal))
+    }
+
+    #[test]
+    fn the_first_message_tells_what_a_client_may_rely_on() {
+        let told = serde_json::to_string(&open("0-13", &Options::default(), 16)).unwrap();
+        assert_eq!(
+            told,
+            concat!(
+                r#"{"type":"open","client":"0-13","ping_ms":25000,"pong_timeout_ms":10000,"message_timeout_ms":30000,"#,
+                r#""max_message_bytes":65536,"max_subscriptions":128,"max_unconfirmed":16,"#,
+                r#""retry":{"min_ms":500,"max_ms":20000,"jitter":"full"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn what_may_be_done_is_done() {
+        let command = |what| command(what, ALL, false).unwrap();
+        assert!(
+            matches!(command(subscribe("a/b")), Command::Subscribe { topic, since: Since::Earliest } if topic.as_str() == "a/b")
+        );
+        assert!(
+            matches!(command(What::Unsubscribe { topic: "a".into() }), Command::Unsubscribe { topic } if topic.as_str() == "a")
+        );
+        assert!(matches!(command(publish("a%2Fb")), Command::Publish { topic, .. } if topic.as_str() == "a%2Fb"));
+        assert!(matches!(command(What::Ping), Command::Ping));
+    }
+
+    #[test]
+    fn what_may_not_is_refused() {
+        let may = |subscribe, publish| Grant { subscribe, patterns: subscribe, publish };
+        for (what, grant, is_draining, expected) in [
+            (subscribe("a"), ALL, true, (503, "draining")),
+            (publish("a"), ALL, true, (503, "draining")),
+            (subscribe("a"), may(false, true), false, (403, "forbidden")),
+            (publish("a"), may(true, false), false, (403, "forbidden")),
+            (subscribe("a//b"), ALL, false, (400, "bad-topic")),
+            (subscribe("a/*"), ALL, false, (400, "not-in-this-version")),
+            (What::Unsubscribe { topic: "**".into() }, ALL, false, (400, "not-in-this-version")),
+            (publish("a/*"), ALL, false, (400, "bad-topic")),
+            (publish("meta/x"), ALL, false, (403, "reserved-topic")),
+            (What::Auth, ALL, false, (400, "not-in-this-version")),
+            (What::Presence, ALL, false, (400, "not-in-this-version")),
+        ] {
+            let told = format!("{what:?}");
+            assert_eq!(refused(what, grant, is_draining), (expected.0, expected.1.into()), "{told}");
+        }
+        assert!(command(What::Unsubscribe { topic: "a".into() }, may(false, false), true).is_ok());
+        assert!(command(What::Ping, may(false, false), true).is_ok());
+    }
+}

@@ -1,0 +1,128 @@
+//! The row in which all readers of a worker wait for pages of history.
+//!
+//! Few pages are under way at a time, and none while what waits in all outboxes is near its limit: so a crowd that comes back takes its
+//! turns, and what it reads back is neither made nor copied before there is room for it.
+
+use crate::engine::{AppendError, Page};
+use crate::io::{Driver, Store, Token};
+use crate::limits::GiveBack;
+use crate::metrics::Source;
+
+use super::Core;
+use super::letters::{Asker, Request};
+use super::replay::{Replay, Stage};
+use super::shared::Phase;
+
+/// Bytes of payloads in a page: enough that asking costs little beside sending, small beside any outbox.
+/// Tests have small ones, so that there are many.
+const PAGE_BYTES_MAX: usize = if cfg!(test) { 512 } else { 32 * 1024 };
+
+/// Places in the row of readers who have gone, beyond as many as there are readers.
+const STALE_READERS_MAX: usize = 64;
+
+/// Pages of one worker under way: to make and to copy them takes a few milliseconds at most.
+const PAGES_ASKED_MAX: usize = 16;
+
+/// Who reads: a connection, and which of its readings it is. A poll's row and pages must not reach the next poll of its connection, nor
+/// those of a topic that was left another topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reader {
+    token: Token,
+    number: u16,
+}
+
+impl<D: Driver> Core<D> {
+    /// A name for what the connection reads from now on: what was asked for under the name before reaches nobody.
+    pub(super) fn new_reader(&mut self, slot: u32) -> Reader {
+        self.last_reader = self.last_reader.wrapping_add(1);
+        Reader { token: self.connections[slot as usize].token, number: self.last_reader }
+    }
+
+    /// Puts a reader into the row for pages, unless it stands there or has asked for one.
+    pub(super) fn wait_for_page(&mut self, slot: u32) {
+        if let Some(replay) = self.replays.get_mut(&slot)
+            && !std::mem::replace(&mut replay.is_waiting, true)
+        {
+            self.readers.push_back(replay.reader);
+        }
+    }
+
+    /// Whether the first reader in the row could be served now.
+    pub(super) fn may_ask_page(&mut self) -> bool {
+        let Some(reader) = self.readers.front() else { return false };
+        let Some(replay) = self.reading(*reader) else { return true };
+        let Some(next) = replay.next() else { return true };
+        let home = self.home_of(replay.topics[next].topic.as_str());
+        self.has_room_for_page() && self.has_credit(home)
+    }
+
+    /// What a reader reads, if it is there.
+    fn reading(&self, reader: Reader) -> Option<&Replay> {
+        self.replays.get(&reader.token.slot).filter(|replay| replay.reader == reader)
+    }
+
+    /// Whether one more page may be under way. Where much waits for others, readers wait until those have taken it, or are cut.
+    fn has_room_for_page(&self) -> bool {
+        let waiting = self.entries.queued_bytes() + (self.pages_asked * PAGE_BYTES_MAX) as u64;
+        self.pages_asked < PAGES_ASKED_MAX && waiting < self.options.worker_outbox_bytes_max / 2
+    }
+
+    /// Asks for the pages that may be asked for. A stopping server asks for none: what is not replayed by its end is replayed by the
+    /// next one, or told as gone.
+    pub(super) fn ask_pages(&mut self) {
+        if self.shared.phase() >= Phase::Draining {
+            return self.readers.clear();
+        }
+        while self.readers.front().is_some_and(|reader| self.reading(*reader).is_none()) {
+            self.readers.pop_front();
+        }
+        // Those who have gone may stand in the row, but not fill it.
+        if self.readers.len() > 2 * self.replays.len() + STALE_READERS_MAX {
+            let Self { readers, replays, .. } = self;
+            readers.retain(|reader| replays.get(&reader.token.slot).is_some_and(|replay| replay.reader == *reader));
+        }
+        for _ in 0..self.readers.len() {
+            if !self.has_room_for_page() {
+                break;
+            }
+            let Some(reader) = self.readers.pop_front() else { break };
+            self.ask_page(reader);
+        }
+        self.readers.give_back();
+    }
+
+    /// Asks for a look, or for a page if there is room for it in the outbox; if not, room brings the reader back.
+    fn ask_page(&mut self, reader: Reader) {
+        let Reader { token, number } = reader;
+        if self.reading(reader).is_none() {
+            return;
+        }
+        let has_room = self.connections[token.slot as usize].outbox.bytes() <= self.options.outbox_bytes_max / 2;
+        let Some(replay) = self.replays.get_mut(&token.slot) else { return };
+        let next = replay.next().map(|at| (at, &replay.topics[at]));
+        let Some((at, reading)) = next.filter(|(_, reading)| reading.stage == Stage::Look || has_room) else {
+            replay.is_waiting = false;
+            return;
+        };
+        let (topic, since) = (reading.topic.clone(), reading.since);
+        let page_bytes_max = PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2);
+        let bytes_max = if reading.stage == Stage::Look { 0 } else { page_bytes_max };
+        replay.at = at;
+        let asker = Asker { worker: self.index, token, number, place: 0, source: Source::WebSocket };
+        let home = self.home_of(topic.as_str());
+        if self.has_credit(home) && self.request(home, Request::Read { asker, topic, since, bytes_max }).is_ok() {
+            self.pages_asked += 1;
+        } else {
+            self.readers.push_back(reader);
+        }
+    }
+
+    /// A page has come, or the word that there is none: it goes to who asked for it, if that one still reads.
+    pub(super) fn paged(&mut self, store: &mut Store, asker: Asker, result: Result<Box<Page>, AppendError>) {
+        self.pages_asked -= 1;
+        let reader = Reader { token: asker.token, number: asker.number };
+        let Some(replay) = self.replays.get_mut(&reader.token.slot).filter(|replay| replay.reader == reader) else { return };
+        replay.is_waiting = false;
+        self.take_page(store, reader.token.slot, result);
+    }
+}

@@ -1,0 +1,163 @@
+// The client module, /fantail.js: every transport cut off and back without a message lost, in Chromium and in Node.
+import assert from "node:assert/strict";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+import { createServer, connect as dial } from "node:net";
+import { connect } from "../../src/routes/page/fantail.js";
+import { between, eventually, launch, serve, visit } from "./support.js";
+
+let browser, server;
+before(async () => { browser = await launch(); });
+after(async () => { await browser?.close(); });
+beforeEach(async () => { server = await serve(0, "--ping-interval", "1s", "--pong-timeout", "1s"); });
+afterEach(async () => { await server?.stop(); });
+
+const numbers = (from, end) => Array.from({ length: end - from }, (_, at) => String(from + at));
+
+/** Publishes the numbers from `from` below `end`. */
+async function publish(topic, from, end) {
+  for (const text of numbers(from, end)) assert.equal((await server.publish(topic, text, "text/plain")).status, 200);
+}
+
+/** A connection in this process, with all that it tells. */
+function inNode(url, options) {
+  const told = { messages: [], gaps: [], ends: [] };
+  const link = connect(url, {
+    ...options, onMessage: (message) => told.messages.push(message), onGap: (gap) => told.gaps.push(gap), onEnd: (end) => told.ends.push(end),
+  });
+  return {
+    told: () => ({ ...told, state: link.state, transport: link.transport, cursors: link.cursors }),
+    publish: (topic, payload) => link.publish(topic, payload),
+    unsubscribe: (topic) => link.unsubscribe(topic),
+    close: () => link.close(),
+  };
+}
+
+/** The same in a page of Chromium, which came from `url` itself. */
+async function inChromium(url, options) {
+  const page = await visit(browser, `${url}chat.html`);
+  await page.evaluate(async ([url, options]) => {
+    const { connect } = await import("/fantail.js");
+    const told = { messages: [], gaps: [], ends: [] };
+    const link = connect(url, {
+      ...options, onMessage: (message) => told.messages.push(message), onGap: (gap) => told.gaps.push(gap),
+      onEnd: (end) => told.ends.push(end),
+    });
+    Object.assign(window, { told, link });
+  }, [url, options]);
+  return {
+    told: () => page.evaluate(() => ({ ...told, state: link.state, transport: link.transport, cursors: link.cursors })),
+    publish: (topic, payload) => page.evaluate(([topic, payload]) => link.publish(topic, payload), [topic, payload]),
+    unsubscribe: (topic) => page.evaluate((topic) => link.unsubscribe(topic), topic),
+    close: () => page.context().close(),
+  };
+}
+
+const texts = ({ messages }, topic) => messages.filter((message) => message.topic === topic).map(({ text }) => text);
+const opens = (link, what = "it is open") => eventually(what, async () => (await link.told()).state === "open");
+
+for (const [where, enter, transports] of [["Chromium", inChromium, ["websocket", "sse", "poll"]], ["Node", inNode, ["sse", "poll"]]]) {
+  for (const transport of transports) {
+    test(`${where} by ${transport}: two topics, cut off and back, without loss, disorder or a message twice`, async () => {
+      const network = await between(server);
+      const link = await enter(network.url, { topics: ["a/b", "c"], transports: [transport] });
+      await opens(link);
+      await publish("a/b", 0, 3);
+      await publish("c", 0, 3);
+      await eventually("both came", async () => (await link.told()).messages.length === 6);
+      network.down();
+      await publish("a/b", 3, 6);
+      await eventually("the end was told", async () => (await link.told()).ends.length > 0);
+      const [end] = (await link.told()).ends;
+      assert.equal(end.orderly, false);
+      assert.ok(end.retryInMs >= 0 && end.retryInMs <= 20_000, `${end.retryInMs} ms`);
+      await network.up();
+      await eventually("it is up to date", async () => texts(await link.told(), "a/b").length === 6);
+      await publish("c", 3, 5);
+      await eventually("and goes on", async () => texts(await link.told(), "c").length === 5);
+      const told = await link.told();
+      assert.deepEqual([texts(told, "a/b"), texts(told, "c"), told.gaps], [numbers(0, 6), numbers(0, 5), []]);
+      assert.equal(told.cursors.c, told.messages.findLast(({ topic }) => topic === "c").cursor);
+      await link.close();
+      network.down();
+    });
+
+    test(`${where} by ${transport}: another life of the topic is a gap, and publishing is answered`, async () => {
+      const link = await enter(server.url, { topics: "chat", transports: [transport] });
+      await opens(link);
+      const { cursor } = await link.publish("chat", "before");
+      await eventually("it came back", async () => (await link.told()).messages.length === 1);
+      assert.equal((await link.told()).messages[0].cursor, cursor);
+      const { port } = server;
+      await server.stop();
+      server = await serve(port, "--ping-interval", "1s", "--pong-timeout", "1s");
+      await eventually("the gap was told", async () => (await link.told()).gaps.length === 1);
+      const [gap] = (await link.told()).gaps;
+      assert.deepEqual([gap.topic, gap.from], ["chat", cursor]);
+      await link.publish("chat", { n: 1 });
+      await eventually("it goes on", async () => (await link.told()).messages.at(-1)?.data?.n === 1);
+      await link.unsubscribe("chat");
+      await link.close();
+    });
+  }
+}
+
+test("what the server says of an end is told: a stop with its delay, and who may not come in is told so once", async () => {
+  const link = await inChromium(server.url, { topics: "chat", transports: ["websocket"] });
+  await opens(link);
+  await server.stop("SIGTERM");
+  await eventually("the stop was told", async () => (await link.told()).ends.length > 0);
+  const [stop] = (await link.told()).ends;
+  assert.deepEqual([stop.cause, stop.orderly, stop.code], ["drain", true, 1001]);
+  assert.ok(stop.retryAfterMs >= 0 && stop.retryInMs === stop.retryAfterMs, JSON.stringify(stop));
+  await link.close();
+  server = await serve(0, "--allow-anonymous", "publish");
+  const refused = inNode(server.url, { topics: "chat" });
+  await eventually("it has ended", async () => refused.told().state === "ended");
+  const { ends } = refused.told();
+  assert.deepEqual([ends.length, ends[0].problem.status, ends[0].retryInMs], [1, 403, undefined]);
+});
+
+test("a server that falls silent is noticed", async () => {
+  const link = await inChromium(server.url, { topics: "chat", transports: ["websocket"] });
+  await opens(link);
+  server.freeze();
+  await eventually("silence was noticed", async () => (await link.told()).ends.some(({ cause }) => cause === "silence"));
+  assert.equal((await link.told()).ends[0].orderly, false);
+  server.thaw();
+  await opens(link, "it is open again");
+  await link.close();
+});
+
+/** A network on which something stands that `allows` a request by its head, or answers it with `answer`. */
+async function guarded(allows, answer) {
+  const guard = createServer((near) => {
+    const far = dial(server.port, "127.0.0.1");
+    // Every request is looked at: a browser sends several on one connection.
+    near.on("error", () => {}).on("close", () => far.destroy()).on("data", (bytes) => {
+      if (allows(bytes.toString("latin1"))) far.write(bytes); else near.end(answer);
+    });
+    far.on("error", () => {}).on("close", () => near.end()).on("data", (bytes) => { if (near.writable) near.write(bytes); });
+  });
+  await new Promise((done) => { guard.listen(0, "127.0.0.1", done); });
+  return { url: `http://127.0.0.1:${guard.address().port}/`, close: () => guard.close() };
+}
+
+for (const [what, allows, expected] of [
+  ["WebSockets", (head) => !/^upgrade:/im.test(head), "sse"],
+  ["WebSockets and event streams", (head) => !/^upgrade:|as=sse/im.test(head), "poll"],
+]) {
+  test(`where a proxy lets no ${what} through it goes on by ${expected}`, async () => {
+    const network = await guarded(allows, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+    const link = await inChromium(network.url, { topics: "chat" });
+    await eventually("it is open", async () => {
+      const { state, transport } = await link.told();
+      return state === "open" && transport === expected;
+    });
+    await publish("chat", 0, 2);
+    await eventually("both came", async () => (await link.told()).messages.length === 2);
+    const { ends } = await link.told();
+    assert.ok(ends.length > 0 && ends.every(({ cause }) => cause === "blocked"), JSON.stringify(ends));
+    await link.close();
+    network.close();
+  });
+}
