@@ -148,7 +148,9 @@ class Connection {
     this.#timer = setTimeout(() => this.#blocked("nothing was opened in time"), OPEN_TIMEOUT_MS);
   }
 
+  /** Streams and polls tell it once for each topic: the first counts. */
   #opened({ ping_ms, pong_timeout_ms, retry } = {}) {
+    if (this.#state === "open") return;
     clearTimeout(this.#timer);
     if (ping_ms > 0) this.#told = { ping_ms, pong_timeout_ms, retry: { ...TOLD.retry, ...retry } };
     this.#openedAt = this.#heardAt = Date.now();
