@@ -126,7 +126,7 @@ stage_memory() {
 stage_browser() {
   cargo build --locked --release
   local binary=$PWD/target/release/fantail
-  (cd tests/browser && npm install --no-audit --no-fund && FANTAIL_BIN=$binary node --test)
+  (cd tests/browser && npm install --no-audit --no-fund && FANTAIL_BIN=$binary timeout 600 node --test)
 }
 
 report() {
