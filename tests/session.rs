@@ -217,7 +217,6 @@ fn bad_requests_are_told_the_rule_and_harm_nothing() {
         (json!({"id": 1, "type": "subscribe", "topic": "a\u{0}"}), "bad-topic"),
         (json!({"id": 1, "type": "subscribe", "topic": long}), "bad-topic"),
         (json!({"id": 1, "type": "subscribe", "topic": "meta/x"}), "reserved-topic"),
-        (json!({"id": 1, "type": "subscribe", "topic": "a/*"}), "not-in-this-version"),
         (json!({"id": "é", "type": "publish", "topic": "a/*", "text": "x"}), "bad-topic"),
         (json!({"id": 1, "type": "publish", "topic": "a"}), "bad-member"),
         (json!({"id": 1, "type": "publish", "topic": "a", "text": "x", "base64": ""}), "bad-member"),
@@ -388,4 +387,58 @@ fn who_reads_too_slowly_is_told_what_it_missed() {
             assert_eq!(session.ask(&json!({"type": "ping"})), json!({"type": "ok"}));
         }
     }
+}
+
+#[test]
+fn patterns_are_subscribed_by_message_and_by_url() {
+    let server = Server::start(&["--workers", "2", "--max-patterns", "8"]);
+    publish(&server, "news/a", 0..3);
+    publish(&server, "news/deep/b", 0..2);
+    let mut session = Session::open(&server, "/topics?topic=sport/*");
+    assert_eq!(session.next(), json!({"type": "ok", "topic": "sport/*"}));
+    let ask = |name: &str, since: Option<&str>| json!({"id": name, "type": "subscribe", "topic": name, "since": since});
+    assert_eq!(session.ask(&ask("news/**", Some("earliest"))), json!({"id": "news/**", "type": "ok", "topic": "news/**"}));
+    let mut texts = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        let message = session.next();
+        texts[usize::from(message["topic"] != "news/a")].push(message["text"].as_str().expect("a text").to_owned());
+    }
+    assert_eq!(texts, [vec!["0", "1", "2"], vec!["0", "1"]]);
+    session.expect_problem(&ask("news/a", Some("earliest")), "covered");
+    session.subscribe("news/a", None);
+    for topic in ["news/a", "sport/x"] {
+        publish(&server, topic, 7..8);
+        assert_eq!(session.next()["topic"], topic);
+    }
+    session.expect_problem(&ask("news/*/x", None), "bad-pattern");
+    session.expect_problem(&ask("x/*", Some("k3Vq.7")), "cursor-of-one-topic");
+    let left = json!({"id": 1, "type": "unsubscribe", "topic": "news/**"});
+    assert_eq!(session.ask(&left), json!({"id": 1, "type": "ok", "topic": "news/**"}));
+    publish(&server, "news/deep/b", 8..9);
+    publish(&server, "news/a", 8..9);
+    assert_eq!(session.next()["topic"], "news/a", "by its name");
+    for number in 0..3 {
+        let ok = session.ask(&ask(&format!("p{number}/*"), None));
+        assert_eq!(ok["type"], "ok", "{ok}");
+    }
+    session.expect_problem(&ask("p3/*", None), "too-many-patterns");
+    drop(session);
+    server.expect_metric("fantail_patterns", &[], 0.0);
+    server.assert_well();
+}
+
+#[test]
+fn who_comes_from_elsewhere_names_topics_alone() {
+    let server = Server::start(&[]);
+    let proxied = format!("{OFFER}X-Forwarded-For: 192.0.2.1\r\n");
+    let mut socket = Socket::upgrade(server.connect(), &handshake("/topics/a", &proxied));
+    assert_eq!(socket.json()["type"], "open");
+    let mut session = Session(socket);
+    assert_eq!(session.next()["topic"], "a");
+    let request = json!({"id": 1, "type": "subscribe", "topic": "a/*"});
+    session.expect_problem(&request, "forbidden");
+    let refused = ask(server.address, handshake("/topics/a/*", &proxied));
+    assert_eq!(refused.problem(403)["type"], "urn:fantail:problem:forbidden");
+    drop(session);
+    server.assert_well();
 }

@@ -24,6 +24,8 @@
 //! A pattern has a list as a topic has. What is published on a topic goes through the topic's own list, then through that of each
 //! pattern that matches; who stands in several of them gets it from the first.
 //!
+//! Who reads the history behind a pattern first stands in its list, too; [`reading`] says which topics it waits for.
+//!
 //! 1. A connection subscribes; the interest is dirty until [`Hub::poll_interest`] has given it to be told: a topic's to its home worker, a
 //!    pattern's to all of them, because a topic that nobody has named yet may have any home.
 //! 2. The home workers acknowledge; [`Hub::poll_confirmed`] names the connections that waited for it.
@@ -42,6 +44,7 @@ mod interest;
 mod model;
 #[cfg(test)]
 mod overlap;
+mod reading;
 mod subscriptions;
 mod topics;
 mod trie;
@@ -49,12 +52,14 @@ mod trie;
 pub use fanout::{Carried, Slice};
 pub use home::Interests;
 pub use interest::Interest;
+pub use reading::{Frontier, Origin};
 pub use topics::{Hold, Subject, Subscriber, TopicId};
 
 use crate::frame::{Form, Pattern, Topic};
 use fanout::Fanouts;
 use grace::Grace;
 use interest::{Changes, Confirmations};
+use reading::Readings;
 use subscriptions::{Entry, Slots};
 use topics::Topics;
 
@@ -83,6 +88,7 @@ pub struct Hub<P> {
     topics: Topics,
     fanouts: Fanouts<P>,
     grace: Grace,
+    readings: Readings,
     changes: Changes,
     confirmations: Confirmations,
     next_hold: Hold,
@@ -104,6 +110,7 @@ impl<P> Hub<P> {
             topics: Topics::default(),
             fanouts: Fanouts::default(),
             grace: Grace::default(),
+            readings: Readings::default(),
             changes: Changes::default(),
             confirmations: Confirmations::default(),
             next_hold: Hold::FIRST,
@@ -127,15 +134,20 @@ impl<P> Hub<P> {
     /// in force before that has come to its end.
     pub fn subscribe_pattern(&mut self, slot: u32, pattern: &Pattern, form: Form) -> TopicId {
         let id = self.topics.find_or_add_pattern(pattern, self.homes);
+        self.join_pattern(id, Subscriber::live(slot, form));
+        id
+    }
+
+    fn join_pattern(&mut self, id: TopicId, subscriber: Subscriber) -> bool {
         if self.grace.is_quiet() {
-            self.join(id, Subscriber::live(slot, form));
-            return id;
+            return self.join(id, subscriber);
         }
         let hold = self.fresh_hold();
-        if self.join(id, Subscriber { held: Some(hold), ..Subscriber::live(slot, form) }) {
-            self.grace.wait((slot, id, hold));
+        let is_new = self.join(id, Subscriber { held: Some(hold), ..subscriber });
+        if is_new {
+            self.grace.wait((subscriber.slot, id, hold));
         }
-        id
+        is_new
     }
 
     /// The same as [`Hub::subscribe`] for who reads history first: what is published passes it by until [`Hub::release`]. `None` if `slot` subscribes to
@@ -156,8 +168,9 @@ impl<P> Hub<P> {
         if self.slots.position(subscriber.slot, id).is_some() {
             return false;
         }
+        let overlaps = subscriber.overlaps || self.readings.reads(subscriber.slot);
         let list = &mut self.topics[id];
-        let position = list.push(subscriber);
+        let position = list.push(Subscriber { overlaps, ..subscriber });
         list.interest.join(subscriber.form);
         self.changes.mark(id, &mut list.interest);
         self.slots.add(subscriber.slot, Entry { topic: id, position });
@@ -172,7 +185,7 @@ impl<P> Hub<P> {
         let entries = self.slots.of(slot);
         if entries.len() > 1 && entries.iter().any(|entry| self.topics.is_pattern(entry.topic)) {
             for entry in entries {
-                self.topics[entry.topic].mark_overlapping(entry.position);
+                self.topics[entry.topic].mark_overlapping(entry.position, true);
             }
         }
     }
@@ -192,6 +205,7 @@ impl<P> Hub<P> {
     pub fn unsubscribe(&mut self, slot: u32, id: TopicId) -> bool {
         let Some(entry) = self.slots.remove(slot, id) else { return false };
         self.leave(entry);
+        self.end_reading(slot, id);
         self.confirmations.reconsider(slot);
         true
     }
@@ -199,6 +213,7 @@ impl<P> Hub<P> {
     /// Ends every subscription of `slot`, and its wait for confirmation: to be called before the slot is used again.
     pub fn unsubscribe_all(&mut self, slot: u32) {
         self.confirmations.forget(slot);
+        self.readings.forget(slot);
         while let Some(entry) = self.slots.pop(slot) {
             self.leave(entry);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Appended, Extent, Page, Submission};
+use crate::engine::{AppendError, Appended, Extent, Page, Scan, Sheaf, Submission};
 use crate::frame::{Epoch, Forms, Pattern, Publication, Since, Topic};
 use crate::io::Token;
 use crate::metrics::Source;
@@ -70,6 +70,8 @@ pub enum Request<S> {
         /// Bytes of the page; 0 for a look at what can be recovered.
         bytes_max: usize,
     },
+    /// What is kept of your topics that a pattern matches?
+    Scan(Box<Scan<Asker>>),
     /// Take this connection.
     Adopt {
         /// The socket.
@@ -141,6 +143,8 @@ pub enum Delivery {
         /// A piece of the history; or the topic has no room.
         result: Result<Box<Page>, AppendError>,
     },
+    /// The answer to [`Request::Scan`]: who asked, and a piece of the history.
+    Scanned(Asker, Box<Sheaf>),
     /// The answer to [`Request::Adopt`].
     Adopted,
 }

@@ -58,6 +58,7 @@ mod posting;
 mod readers;
 mod replay;
 mod run;
+mod scanning;
 mod session;
 mod shared;
 mod stream;
@@ -164,7 +165,7 @@ struct Core<D: Driver> {
     ping: Option<Block>,
     gate: Gate,
     interests: Interests,
-    engine: MemoryEngine<(Asker, Topic)>,
+    engine: MemoryEngine<(Asker, Topic), Asker>,
     mailbox: Mailbox<Request<D::Socket>, Delivery>,
     /// Requests to this worker by itself: the lane to oneself.
     own_requests: VecDeque<Request<D::Socket>>,

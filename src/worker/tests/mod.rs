@@ -9,12 +9,15 @@ const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
 mod deletion;
+mod joins;
 mod patterns;
 mod posting;
 mod recovery;
 mod replays;
 mod rows;
+mod scans;
 mod scenarios;
 mod session;
 mod simulation;
 mod slow;
+mod stories;
