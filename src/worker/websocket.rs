@@ -282,7 +282,8 @@ impl<D: Driver> Core<D> {
 
     /// The connection's name in the log and in `Fantail-Connection`.
     pub(super) fn connection_name(&self, slot: u32) -> String {
-        format!("{:x}-{:x}", self.index, self.connections[slot as usize].id)
+        let id = self.connections[slot as usize].id;
+        [itoa::Buffer::new().format(self.index), "-", itoa::Buffer::new().format(id)].concat()
     }
 
     pub(super) fn write_upgrade(&self, slot: u32, accepted: &ws::Accepted<Subprotocol>, out: &mut Vec<u8>) {
