@@ -10,7 +10,7 @@ use support::server::Server;
 use support::socket::{BINARY, CLOSE, Forged, Socket, TEXT, close_payload, frame, handshake};
 use support::stream::EventStream;
 use support::wire::Connection;
-use support::{PATIENCE, eventually};
+use support::{PATIENCE, eventually, scaled};
 
 /// What servers here are told where a test says nothing else: a short grace, so that losses are told soon.
 const FLAGS: [(&str, &str); 3] =
@@ -273,18 +273,19 @@ fn a_crowd_that_comes_back_makes_no_event() {
     let mut stream = EventStream::open(server.address, "/topics/crowd?presence", "");
     stream.start();
     let mut watcher = Watcher(stream);
-    let connect = || (0..200).map(|number| member(&server, "/topics/crowd", &format!("{number:05}"))).collect::<Vec<_>>();
+    let size = scaled(200, 5_000);
+    let connect = || (0..size).map(|number| member(&server, "/topics/crowd", &format!("{number:05}"))).collect::<Vec<_>>();
     let crowd = connect();
     let mut last = watcher.object();
-    while last["count"] != 201 {
+    while last["count"] != size + 1 {
         assert_eq!((&last["event"], last.get("members")), (&json!("count"), None), "{last}");
         last = watcher.object();
     }
     crowd.into_iter().for_each(|socket| socket.wire.reset());
     let crowd = connect();
     watcher.expect_nothing(Duration::from_millis(400));
-    assert_eq!(get(server.address, "/topics/crowd?presence").json(), json!({"topic": "crowd", "count": 201}));
-    assert_eq!(server.metrics().sum("fantail_presence_members", &[]), 201.0);
+    assert_eq!(get(server.address, "/topics/crowd?presence").json(), json!({"topic": "crowd", "count": size + 1}));
+    assert_eq!(server.metrics().sum("fantail_presence_members", &[]), f64::from(size + 1));
     drop(crowd);
 }
 

@@ -63,6 +63,7 @@ impl Config {
             grace: ticks(self.presence_grace),
             interval: ticks(self.presence_interval),
             listed_max: self.max_presence_members as usize,
+            graced_max: PRESENCE_GRACED_MAX,
         }
     }
 
@@ -127,6 +128,9 @@ impl Config {
         }
     }
 }
+
+/// Members of a worker's topics in grace at a time: more than connections of it can be lost in one grace, but for attackers.
+const PRESENCE_GRACED_MAX: usize = 100_000;
 
 fn bytes(size: ByteSize) -> usize {
     size.bytes()

@@ -19,9 +19,6 @@ use crate::metrics::Cause;
 /// Changes that are told one by one; where more have come together, the list is told anew.
 const CHANGES_MAX: usize = 100;
 
-/// Members of a worker's topics in grace at a time; beyond it the grace that is nearest to its end is over at once.
-const GRACED_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
-
 /// What presence is told by the command line; times in ticks.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -31,6 +28,8 @@ pub struct Options {
     pub interval: u32,
     /// Members of a topic that are listed; the others are only counted.
     pub listed_max: usize,
+    /// Members of a worker's topics in grace at a time; beyond it the grace that is nearest to its end is over at once.
+    pub graced_max: usize,
 }
 
 /// The number of a room. It is given to another one after the room was empty.
@@ -314,7 +313,7 @@ impl Table {
             self.graced.remove(&(before, room, member));
         }
         self.graced.insert((due, room, member));
-        if self.graced.len() > GRACED_MAX {
+        if self.graced.len() > self.options.graced_max {
             self.end_first_grace(now);
         }
     }
@@ -462,7 +461,7 @@ impl Table {
         assert_eq!(self.due.len(), self.rooms.iter().filter(|(_, room)| room.due.is_some()).count());
         let graced = self.members.iter().filter_map(|((member, room), entry)| Some((entry.grace?.0, *room, *member)));
         assert_eq!(graced.collect::<BTreeSet<_>>(), self.graced);
-        assert!(self.graced.len() <= GRACED_MAX);
+        assert!(self.graced.len() <= self.options.graced_max);
         assert!(self.members.values().all(|entry| entry.connections > 0 || entry.grace.is_some()));
     }
 }
