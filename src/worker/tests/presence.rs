@@ -338,6 +338,57 @@ fn who_is_told_of_more_topics_at_once_than_find_a_place_gets_their_states() {
 }
 
 #[test]
+fn a_worker_that_takes_nothing_keeps_presence_back_and_no_publication() {
+    each(&config("rooms/*;presence=list"), 2, |cluster| {
+        let at_home = |name: &str| cluster.shared.home_of(name) == 0;
+        let rooms: Vec<String> = (0..).map(|number| format!("rooms/{number}")).filter(|room| at_home(room)).take(12).collect();
+        let flow = (0..).map(|number| format!("flow-{number}")).find(|topic| at_home(topic)).unwrap();
+        let named: Vec<String> = rooms.iter().map(|room| format!("topic={room}")).collect();
+        let target = |number| format!("/topics?{}&envelope&client-key={}", named.join("&"), key(number));
+        cluster.connect(1, 1, WINDOW);
+        cluster.write(1, &upgrade(&format!("{}&topic={flow}", target(1))));
+        cluster.settle();
+        cluster.connect(1, 3, WINDOW);
+        cluster.write(3, &upgrade(&(target(3) + "&presence")));
+        cluster.pass(LONG);
+        for id in [1, 3] {
+            told(cluster, id);
+        }
+        cluster.frozen = Some(1);
+        cluster.connect(0, 2, WINDOW);
+        cluster.write(2, &upgrade(&target(2)));
+        cluster.pass(LONG);
+        assert_eq!(take_head(&mut cluster.read(2)), Some(101));
+        cluster.connect(0, 4, WINDOW);
+        cluster.write(4, &post_with(&format!("/topics/{flow}"), "", "hello"));
+        cluster.pass(Duration::from_millis(200));
+        assert!(String::from_utf8_lossy(&cluster.read(4)).starts_with("HTTP/1.1 200 "), "there is room for it");
+        cluster.frozen = None;
+        cluster.pass(LONG);
+        assert_eq!(told(cluster, 1).iter().map(|object| &object["text"]).collect::<Vec<_>>(), ["hello"]);
+        let joined: BTreeSet<String> =
+            told(cluster, 3).iter().map(|object| object["topic"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(joined, rooms.into_iter().collect());
+    });
+}
+
+#[test]
+fn a_fault_of_the_server_is_told_as_such() {
+    each(&config("chat;presence=list"), 2, |cluster| {
+        watch(cluster, 0, 9, 9);
+        enter(cluster, 1, 1, 1);
+        cluster.pass(LONG);
+        told(cluster, 9);
+        // Reads are cut anywhere, so it is said often enough.
+        cluster.write(1, &frame(0x81, "fail-on-request ".repeat(100).as_bytes()));
+        cluster.pass(Duration::from_millis(300));
+        assert!(told(cluster, 9).is_empty(), "it may come back");
+        cluster.pass(LONG);
+        assert_eq!(told(cluster, 9), [leave(&member(1), "internal", false)]);
+    });
+}
+
+#[test]
 fn a_stopping_server_tells_of_nobody() {
     each(&config("chat;presence=list"), 2, |cluster| {
         watch(cluster, 0, 9, 9);
