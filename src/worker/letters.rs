@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::engine::{AppendError, Appended, Extent, Page, Scan, Sheaf, Submission};
 use crate::frame::{Epoch, Forms, Pattern, Publication, Since, Topic};
+use crate::hub::presence::{State, Told};
 use crate::io::Token;
 use crate::metrics::Source;
 
 use super::accept::Origin;
+use super::presence::Letter;
 
 /// What one worker asks of another.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub enum Request<S> {
     },
     /// What is kept of your topics that a pattern matches?
     Scan(Box<Scan<Asker>>),
+    /// These are my members and watchers; who is there?
+    Presence(Box<Letter>),
     /// Take this connection.
     Adopt {
         /// The socket.
@@ -145,6 +149,10 @@ pub enum Delivery {
     },
     /// The answer to [`Request::Scan`]: who asked, and a piece of the history.
     Scanned(Asker, Box<Sheaf>),
+    /// The answer to [`Request::Presence`]: it is noted, and this is who is there in the topics that it asks of.
+    PresenceNoted(Vec<(Topic, Arc<State>)>),
+    /// Who has come and gone, for its watchers.
+    PresenceTold(Arc<Told>),
     /// The answer to [`Request::Adopt`].
     Adopted,
 }
