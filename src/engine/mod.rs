@@ -162,8 +162,8 @@ pub struct Scan<S> {
     pub place: Place,
     /// When the reader began: what was numbered then or later, and is not kept any more, is told as a gap.
     pub begun_ns: u64,
-    /// Bytes of the sheaf; it holds at least one publication if there is any among the topics it looks at, unless this is 0: then it
-    /// looks at none, and tells the time alone.
+    /// Bytes of the sheaf; it holds at least one publication or gap if there is any among the topics it looks at, unless this is 0: then
+    /// it looks at none, and tells the time alone.
     pub bytes_max: usize,
     /// The driver's monotonic clock, in nanoseconds.
     pub now_ns: u64,

@@ -10,7 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
-use super::{Frontier, Hold, Hub, Origin, Subject, TopicId};
+mod readers;
+
+use readers::Reading;
+
+use super::{Hold, Hub, Origin, Subject, TopicId};
 use crate::frame::{Form, Forms, Pattern, Topic};
 
 const SLOTS: u32 = 5;
@@ -112,13 +116,6 @@ struct Subscription {
     is_ripe: bool,
     /// It reads history; once it was released, the last publication that passes it by.
     held: Option<(Hold, Option<u64>)>,
-}
-
-/// What is read behind a pattern.
-struct Reading {
-    /// Names that the slot had before.
-    except: Vec<usize>,
-    place: Frontier,
 }
 
 /// What home workers know of one name.
@@ -237,49 +234,6 @@ impl World {
     fn has_wider(&self, slot: u32, name: usize) -> bool {
         let own = self.subscriptions.keys().filter(|key| key.0 == slot && key.1 != name);
         own.filter(|key| key.1 >= TOPICS).any(|key| pattern(key.1).covers(&pattern(name)))
-    }
-
-    fn read(&mut self, slot: u32, name: usize) {
-        if self.subscriptions.contains_key(&(slot, name)) || self.has_wider(slot, name) {
-            return;
-        }
-        let own = self.subscriptions.keys().filter(|key| key.0 == slot).map(|key| key.1);
-        let except: Vec<usize> = own.filter(|own| pattern(*own).meets(&pattern(name))).collect();
-        let patterns = except.iter().map(|name| pattern(*name)).collect();
-        assert!(self.hub.subscribe_reading(slot, &pattern(name), Form::WsEnvelope, patterns).is_some());
-        self.readings.insert((slot, name), Reading { except, place: Frontier::START });
-        self.joined(slot, name, Form::WsEnvelope, None);
-    }
-
-    fn advance(&mut self, slot: u32, name: usize, to: usize, is_whole: bool) {
-        let Some(id) = self.id(slot, name) else { return };
-        let Some(reading) = self.readings.get_mut(&(slot, name)) else { return };
-        let to = Frontier { home: home(to), topic: Some(topic(to)), is_whole };
-        let key = |place: &Frontier| (place.home, place.topic.clone(), place.is_whole);
-        let is_behind = key(&to) > key(&reading.place);
-        if is_behind && self.hub.may_advance_reading(slot, id) {
-            reading.place = to.clone();
-            self.hub.advance_reading(slot, id, to);
-        }
-    }
-
-    fn finish(&mut self, slot: u32, name: usize) {
-        if let (Some(id), true) = (self.id(slot, name), self.readings.contains_key(&(slot, name)))
-            && self.hub.may_advance_reading(slot, id)
-        {
-            self.readings.remove(&(slot, name));
-            self.hub.end_reading(slot, id);
-        }
-    }
-
-    /// Whether a reader of the slot has not come to a topic yet.
-    fn awaits(&self, slot: u32, topic: usize) -> bool {
-        self.readings.iter().filter(|(key, _)| key.0 == slot).any(|((_, name), reading)| {
-            let Frontier { home: at, topic: read, is_whole } = &reading.place;
-            let has_read =
-                read.as_ref().is_some_and(|read| NAMES[topic] < read.as_str() || (*is_whole && NAMES[topic] == read.as_str()));
-            reading.reads(*name, topic) && (home(topic) > *at || (home(topic) == *at && !has_read))
-        })
     }
 
     fn joined(&mut self, slot: u32, name: usize, form: Form, hold: Option<Hold>) {
@@ -500,13 +454,6 @@ fn topic(name: usize) -> Topic {
 /// The home worker of a topic.
 fn home(topic: usize) -> usize {
     topic % HOMES
-}
-
-impl Reading {
-    /// Whether the topic is read behind the pattern of this name.
-    fn reads(&self, name: usize, topic: usize) -> bool {
-        pattern(name).matches(NAMES[topic]) && !self.except.iter().any(|except| pattern(*except).matches(NAMES[topic]))
-    }
 }
 
 /// Topics are patterns, too, which match themselves alone.

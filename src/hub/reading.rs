@@ -175,10 +175,23 @@ impl Readings {
         self.take_ended()
     }
 
-    /// What of a topic has arrived by now reaches the slot no more, whichever subscription would bring it.
-    pub fn pass_by_arrived(&mut self, slot: u32, id: TopicId, name: Pattern) {
+    /// What of a topic has arrived by now reaches the slot no more, whichever subscription would bring it. Returns the slots of which some
+    /// reading has ended by that.
+    pub fn pass_by_arrived(&mut self, slot: u32, id: TopicId, name: Pattern) -> Vec<u32> {
         self.add(slot, id, name, Arc::new([]));
-        self.finish(slot, id);
+        self.finish(slot, id)
+    }
+
+    /// The slot has left some list. What has arrived by now may have reached it there, so it counts as a reader, though it waits for nothing,
+    /// until that has ended: see [`Hub::end_readings`]. Returns the slots of which some reading has ended by that.
+    pub fn linger(&mut self, slot: u32) -> Vec<u32> {
+        let Some(readings) = self.of.get_mut(&slot) else { return Vec::new() };
+        let Some(Reading { id, name, except, .. }) = readings.first() else { return Vec::new() };
+        self.moves += 1;
+        let (id, name, except, moved) = (*id, name.clone(), Arc::clone(except), self.moves);
+        readings.push(Reading { id, name, except, before: Frontier::END, now: Frontier::END, moved });
+        self.ending.push_back((moved, slot));
+        self.take_ended()
     }
 
     /// The slot subscribes to nothing any more.
@@ -252,11 +265,19 @@ impl<P> Hub<P> {
     /// must not come again by a pattern.
     pub fn pass_by_arrived(&mut self, slot: u32, id: TopicId, topic: &Topic) {
         if !self.topics.patterns.is_empty() {
-            self.readings.pass_by_arrived(slot, id, Pattern::from(topic));
+            let ended = self.readings.pass_by_arrived(slot, id, Pattern::from(topic));
+            self.end_readings(ended);
         }
     }
 
-    /// Who has read to the end, and stands in no other list, is looked at no more for each publication.
+    /// `slot` has left a list.
+    pub(super) fn linger(&mut self, slot: u32) {
+        let ended = self.readings.linger(slot);
+        self.end_readings(ended);
+    }
+
+    /// Who has read to the end, and stands in no other list, is looked at no more for each publication. Nothing is under way then that has
+    /// reached him by a list that he has left since.
     pub(super) fn end_readings(&mut self, ended: Vec<u32>) {
         for slot in ended {
             if let [entry] = self.slots.of(slot)
@@ -342,5 +363,29 @@ mod tests {
         assert!(readings.awaits(7, &topic("a/n"), KEPT, readings.stamp()));
         readings.forget(7);
         assert!(readings.is_empty() && readings.ending.is_empty() && readings.under_way.is_empty());
+    }
+
+    #[test]
+    fn who_leaves_a_topic_while_its_reading_ends_gets_nothing_twice() {
+        let mut hub = Hub::new(1);
+        let left = hub.subscribe(0, &topic("a"), Form::WsEnvelope);
+        for (slot, name) in [(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "b")] {
+            hub.subscribe(slot, &topic(name), Form::WsEnvelope);
+        }
+        let pattern = Pattern::parse("*").unwrap();
+        let id = hub.subscribe_reading(0, &pattern, Form::WsEnvelope, Arc::new([Pattern::from(&topic("a"))])).unwrap();
+        hub.publish_or_join(&topic("b"), KEPT, 'e', |_, _| None).unwrap();
+        hub.end_reading(0, id);
+        hub.publish_or_join(&topic("a"), KEPT, 'p', |_, _| None).unwrap();
+        let (mut got, mut subscribers) = (String::new(), Vec::new());
+        while let Some(mut slice) = hub.next_slice(1, &mut subscribers) {
+            if subscribers.iter().any(|subscriber| subscriber.slot == 0) {
+                got.push(*slice.publication.get_mut());
+                hub.unsubscribe(0, left);
+            }
+        }
+        assert_eq!(got, "p", "by its name, and not by the pattern once more");
+        assert!(hub.readings.is_empty());
+        assert!(!hub.topics[id].subscribers()[0].overlaps, "it is looked at no more");
     }
 }

@@ -20,6 +20,9 @@ const PAGE_BYTES_MAX: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 /// Places in the row of readers who have gone, beyond as many as there are readers.
 const STALE_READERS_MAX: usize = 64;
 
+/// Readers in the row that are looked at in a turn: those who can't be served yet go to its end.
+const READERS_LOOKED_AT_MAX: usize = 256;
+
 /// Pages of one worker under way: to make and to copy them takes a few milliseconds at most.
 const PAGES_ASKED_MAX: usize = 16;
 
@@ -99,7 +102,7 @@ impl<D: Driver> Core<D> {
             let Self { readers, replays, .. } = self;
             readers.retain(|reader| replays.get(&reader.token.slot).is_some_and(|replay| replay.reader == *reader));
         }
-        for _ in 0..self.readers.len() {
+        for _ in 0..self.readers.len().min(READERS_LOOKED_AT_MAX) {
             if !self.has_room_for_page() {
                 break;
             }

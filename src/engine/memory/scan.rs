@@ -46,14 +46,15 @@ impl<R, S> MemoryEngine<R, S> {
             {
                 let since = position.map_or(*since, Since::After);
                 let page = life.history.page(life.epoch, life.last, since, bytes_left, *now_ns);
-                let bytes = bytes_of(&page);
-                if bytes > bytes_left && !sheaf.publications.is_empty() {
+                let unread = || position.is_none().then(|| life.history.gap_since(*begun_ns, life.epoch)).flatten();
+                let gap = page.gap.or_else(unread);
+                let bytes = bytes_of(&page) + if gap.is_some() { ENVELOPE_BYTES } else { 0 };
+                if bytes > bytes_left && !(sheaf.publications.is_empty() && sheaf.gaps.is_empty()) {
                     sheaf.place.begun = position.map(|position| (topic.clone(), position));
                     return sheaf;
                 }
                 bytes_left = bytes_left.saturating_sub(bytes);
-                let unread = || position.is_none().then(|| life.history.gap_since(*begun_ns, life.epoch)).flatten();
-                if let Some(gap) = page.gap.or_else(unread) {
+                if let Some(gap) = gap {
                     sheaf.gaps.push((sheaf.publications.len(), topic.clone(), gap));
                 }
                 sheaf.publications.extend(page.publications);
