@@ -1,5 +1,6 @@
 //! The subprotocol `fantail.v1` on a real server: requests, answers, and what they promise, on several workers.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -442,5 +443,61 @@ fn who_comes_from_elsewhere_names_topics_alone() {
     let refused = ask(server.address, handshake("/topics/a/*", &proxied));
     assert_eq!(refused.problem(403)["type"], "urn:fantail:problem:forbidden");
     drop(session);
+    server.assert_well();
+}
+
+/// Who reads nothing while publishers pour: a part of each topic comes late, a part has gone by then, and a part found no room. What of a
+/// topic does not come is told, and everything else comes once and in order.
+#[test]
+fn what_is_behind_patterns_comes_once_or_is_told() {
+    const TOPICS: usize = 30;
+    const ROUNDS: u64 = 40;
+    let flags = ["--workers", "2", "--history-size", "4", "--slow-consumer", "drop-oldest", "--outbox-size", "128KiB"];
+    let server = Server::start(&[&flags[..], &["--write-timeout", "30s"]].concat());
+    let mut publisher = server.connect();
+    let text = "x".repeat(1500);
+    let mut publish = |rounds: u64| {
+        for topic in (0..rounds).flat_map(|_| (0..TOPICS).flat_map(|topic| [format!("t/a/{topic}"), format!("t/b/{topic}")])) {
+            assert_eq!(publisher.post(&format!("/topics/{topic}"), &text).status, 200);
+        }
+    };
+    publish(4);
+    let names: [&[&str]; 4] = [&["t/a/*", "**"], &["t/a/7", "t/b/*", "t/**"], &["t/**"], &["t/**"]];
+    let sessions = names.map(|names| {
+        let mut session = Session::on(Connection::open_narrow(server.address), "/topics");
+        for name in names {
+            session.send(&json!({"type": "subscribe", "topic": name, "since": "earliest"}));
+        }
+        session
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    publish(ROUNDS - 4);
+    let offset =
+        |cursor: &Value| -> u64 { cursor.as_str().and_then(|text| text.rsplit('.').next()?.parse().ok()).expect("a cursor") };
+    for (mut session, names) in sessions.into_iter().zip(names) {
+        let mut at: HashMap<String, u64> = HashMap::new();
+        let mut told = HashSet::new();
+        while at.len() < 2 * TOPICS || at.values().any(|at| *at < ROUNDS) {
+            let object = session.next();
+            let topic = object["topic"].as_str().expect("a topic").to_owned();
+            match object["type"].as_str() {
+                Some("message") => {
+                    let at = at.entry(topic).or_default();
+                    assert_eq!(offset(&object["cursor"]), *at + 1, "{names:?}: {} behind {at}", object["topic"]);
+                    *at += 1;
+                }
+                Some("gap") => {
+                    let at = at.entry(topic).or_default();
+                    assert_eq!(offset(&object["from"]), *at, "{names:?}: {object}");
+                    *at = offset(&object["to"]);
+                    told.insert(object["reason"].as_str().expect("a reason").to_owned());
+                }
+                _ => assert_eq!(object["type"], "ok", "{object}"),
+            }
+        }
+        assert_eq!(told, ["trimmed", "slow"].map(str::to_owned).into(), "{names:?}");
+        assert_eq!(session.ask(&json!({"type": "ping"})), json!({"type": "ok"}), "nothing comes twice");
+    }
+    drop(publisher);
     server.assert_well();
 }

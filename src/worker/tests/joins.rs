@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, WINDOW, post};
+use super::presence;
 use super::scenarios::each;
 use super::session::{ask, ask_for, objects, open, problem, publish, subscribe};
 use crate::Config;
@@ -195,4 +196,22 @@ fn who_leaves_amid_a_replay_is_told_what_its_other_subscriptions_miss() {
         });
         assert!(amid.get() > 20, "{others:?} {left}: {}", amid.get());
     }
+}
+
+#[test]
+fn who_is_there_by_a_pattern_alone_is_no_member() {
+    each(&presence::config("**;presence=list"), 2, |cluster| {
+        let members = |cluster: &mut Cluster| {
+            cluster.pass(presence::LONG);
+            cluster.count(|metrics| metrics.presence_members.get())
+        };
+        open(cluster, 0, 1, "/topics?topic=a/*");
+        ask_for(cluster, 1, &since_earliest(1, "b/**"), &json!({"type": "ok"}));
+        assert_eq!(members(cluster), 0);
+        ask_for(cluster, 1, &subscribe(2, "a/x"), &json!({"type": "ok"}));
+        ask_for(cluster, 1, &unsubscribe(3, "a/*"), &json!({"type": "ok"}));
+        assert_eq!(members(cluster), 1, "by its name");
+        ask_for(cluster, 1, &unsubscribe(4, "a/x"), &json!({"type": "ok"}));
+        assert_eq!(members(cluster), 0);
+    });
 }

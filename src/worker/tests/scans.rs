@@ -269,3 +269,47 @@ fn a_reader_that_goes_leaves_nothing() {
         }
     });
 }
+
+#[test]
+fn a_home_that_takes_nothing_holds_up_its_own_topics_alone() {
+    each(&narrow(), 2, |cluster| {
+        fill(cluster, 12, 8);
+        let topics: BTreeSet<String> = (0..12).map(|topic| format!("t/{topic}")).collect();
+        let (first, second): (BTreeSet<_>, BTreeSet<_>) =
+            topics.into_iter().partition(|topic| cluster.shared.home_of(topic) == 0);
+        cluster.connect(0, 1, 300);
+        cluster.write(1, &upgrade("/topics/t/*?envelope&since=earliest"));
+        cluster.settle();
+        cluster.frozen = Some(1);
+        let mut bytes = Vec::new();
+        let objects = drain(cluster, 1, &mut bytes);
+        assert_eq!(by_topic(&objects).into_keys().collect::<Vec<_>>(), first.iter().collect::<Vec<_>>());
+        for topic in &first {
+            publish(cluster, topic, "live");
+        }
+        let objects = drain(cluster, 1, &mut bytes);
+        assert_eq!(objects.len(), first.len(), "they go on while the others wait");
+        cluster.frozen = None;
+        let objects = drain(cluster, 1, &mut bytes);
+        let texts = by_topic(&objects);
+        assert_eq!(texts.keys().collect::<Vec<_>>(), second.iter().collect::<Vec<_>>());
+        assert!(texts.values().all(|texts| texts.len() == 8));
+    });
+}
+
+#[test]
+fn what_is_deleted_before_the_reader_comes_to_it_is_told() {
+    each(&Config { allow_delete: true, ..narrow() }, 1, |cluster| {
+        fill(cluster, 8, 8);
+        publish(cluster, "t/z", "first");
+        cluster.connect(0, 1, 300);
+        cluster.write(1, &upgrade("/topics/t/*?envelope&since=earliest&on-gap=continue"));
+        cluster.settle();
+        cluster.write(0, b"DELETE /topics/t/z HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        publish(cluster, "t/z", "anew");
+        let objects = drain(cluster, 1, &mut Vec::new());
+        let of_z = objects.iter().filter(|object| object["topic"] == "t/z");
+        let told: Vec<_> = of_z.map(|object| object["text"].as_str().or(object["reason"].as_str()).unwrap()).collect();
+        assert_eq!(told, ["epoch", "anew"], "it was promised what was there when its 101 left");
+    });
+}
