@@ -136,6 +136,10 @@ test("a topic that a pattern brings already begins now, and says so", async () =
   await publish("news/a", 0, 2);
   const link = await inChromium(server.url, { topics: "news/**", transports: ["websocket"] });
   await opens(link);
+  await eventually("the pattern is in force", async () => {
+    await publish("news/marker", 0, 1);
+    return texts(await link.told(), "news/marker").length > 0;
+  });
   await link.subscribe("news/a", "earliest");
   await eventually("the gap was told", async () => (await link.told()).gaps.length === 1);
   assert.deepEqual((await link.told()).gaps[0], { type: "gap", topic: "news/a", from: null, to: null, reason: "pattern" });
