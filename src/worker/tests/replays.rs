@@ -194,6 +194,34 @@ fn a_stopping_server_does_not_wait_for_who_is_reading() {
 }
 
 #[test]
+fn who_comes_as_the_server_stops_is_answered_before_its_end() {
+    let window = crate::config::TimeSpan(std::time::Duration::ZERO);
+    let config = Config { drain_window: window, close_timeout: crate::config::TimeSpan::seconds(1), ..Config::default() };
+    let mut refused = 0;
+    for steps in 0..60 {
+        let mut cluster = Cluster::new(2, Mode::Readiness, steps, &config);
+        let home = cluster.shared.home_of("a");
+        cluster.connect(home, 0, WINDOW);
+        cluster.write(0, &post("/topics/a", "kept"));
+        cluster.settle();
+        cluster.connect(1 - home, 1, WINDOW);
+        cluster.write(1, &upgrade("/topics/a?since=earliest"));
+        cluster.step(steps as usize);
+        cluster.shared.advance(crate::worker::Phase::Draining);
+        cluster.shared.ring_all();
+        let mut bytes = Vec::new();
+        for _ in 0..10 {
+            cluster.pass(std::time::Duration::from_millis(90));
+            bytes.extend(cluster.read(1));
+        }
+        let status = take_head(&mut bytes);
+        assert!(matches!(status, Some(101 | 503)), "{steps}: {status:?}");
+        refused += usize::from(status == Some(503));
+    }
+    assert!(refused > 0, "some came too late");
+}
+
+#[test]
 fn a_page_that_comes_late_answers_no_other_poll() {
     for steps in 0..40 {
         let mut cluster = Cluster::new(2, Mode::Readiness, 1, &Config::default());
