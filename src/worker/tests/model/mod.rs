@@ -216,6 +216,7 @@ impl Story {
         let index = self.random.usize(0..self.readers.len());
         let reader = &mut self.readers[index];
         let Some(peer) = reader.peer else { return };
+        reader.is_live = false;
         self.totals.steps += 1;
         if reader.how == How::Session && self.random.bool() {
             let place = self.random.usize(0..reader.tracks.len());
@@ -320,11 +321,15 @@ impl Story {
     /// The server stops in order while some are publishing: what it accepts reaches everybody who was there.
     fn stop(&mut self) {
         for reader in self.readers.iter_mut().filter(|reader| reader.how != How::Polls) {
-            reader.is_live(self.sent);
+            reader.begin_live(self.sent);
         }
         let stops_at = self.random.usize(0..20);
         for step in 0..20 {
             self.publish();
+            if step < stops_at {
+                // Some are away, or on their way back.
+                if self.random.bool() { self.go() } else { self.come() }
+            }
             if step == stops_at {
                 self.is_stopping = true;
                 self.cluster.shared.advance(Phase::Leaving);
@@ -342,7 +347,7 @@ impl Story {
             self.passed += MOMENT;
             self.read_all();
         }
-        for reader in self.readers.iter().filter(|reader| reader.how != How::Polls) {
+        for reader in self.readers.iter().filter(|reader| reader.is_live) {
             assert!(reader.is_drained || reader.is_cut, "{:?} is not told why it ends", reader.how);
         }
         self.totals.stops += 1;
@@ -353,8 +358,8 @@ impl Story {
             for track in &reader.tracks {
                 let (deleted, accepted) = (&self.deleted[track.topic], self.accepted[track.topic].clone());
                 let truth = Truth::new(deleted, accepted, self.history_size, POLICIES[track.topic] != "disconnect");
-                // A poll that is under way when the server stops is answered with nothing.
-                let must_have_all = !self.is_stopping || (reader.how != How::Polls && !reader.is_cut);
+                // Of a server that stops those get everything who were there; a poll that is under way is answered with nothing.
+                let must_have_all = !self.is_stopping || (reader.is_live && !reader.is_cut);
                 let judged = std::panic::catch_unwind(|| truth.follow(&track.story, must_have_all));
                 let Ok(seen) = judged else {
                     let lines: Vec<String> =

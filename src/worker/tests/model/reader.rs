@@ -46,6 +46,8 @@ pub(super) struct Reader {
     /// The server said that it stops; or that it ends this connection for another reason.
     pub is_drained: bool,
     pub is_cut: bool,
+    /// It had got everything, and has not gone or left a topic since.
+    pub is_live: bool,
     bytes: Vec<u8>,
     has_head: bool,
     /// What is missing does not end its connection.
@@ -73,6 +75,7 @@ impl Reader {
             peer,
             is_drained: false,
             is_cut: false,
+            is_live: false,
             bytes,
             has_head: false,
             goes_on: true,
@@ -87,7 +90,7 @@ impl Reader {
     pub fn come(&mut self, peer: u64, goes_on: bool, now: u64) -> Vec<u8> {
         let is_told = matches!(self.how, How::Events | How::Lines | How::Session);
         (self.peer, self.has_head, self.goes_on, self.now) = (Some(peer), false, goes_on || is_told, now);
-        (self.is_drained, self.is_cut) = (false, false);
+        (self.is_drained, self.is_cut, self.is_live) = (false, false, false);
         self.bytes.clear();
         self.says.clear();
         let (topic, cursor) = (self.tracks[0].topic, self.tracks[0].cursor.clone());
@@ -124,7 +127,8 @@ impl Reader {
     }
 
     /// Of what is sent from this number on it must get everything.
-    pub fn is_live(&mut self, number: u64) {
+    pub fn begin_live(&mut self, number: u64) {
+        self.is_live = true;
         (0..self.tracks.len()).for_each(|place| self.note(place, What::IsLive(number)));
     }
 
