@@ -5,6 +5,7 @@
 use crate::engine::{AppendError, IdempotencyKey, KeyError};
 use crate::frame::{PatternError, PayloadError, TopicError};
 use crate::http1::{Problem, Response, quoted};
+use crate::hub::presence::MEMBER_NAME_BYTES_MAX;
 
 /// What a client waits before it tries again after a passing refusal, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -248,6 +249,48 @@ pub(super) fn one_topic_only() -> Response {
 pub(super) fn envelope_needed() -> Response {
     let detail = "Payloads alone could not tell several topics, or those of a pattern, apart.";
     refuse("envelope-needed", 400, "Several topics need the envelope", detail, "Add \"envelope\" to the query.")
+}
+
+/// 400: who is there cannot be told among payloads alone.
+pub(super) fn presence_needs_envelope() -> Response {
+    let detail = "Payloads alone could not be told from who comes and goes.";
+    refuse("envelope-needed", 400, "Presence needs the envelope", detail, "Add \"envelope\" to the query.")
+}
+
+/// 400: nobody is told who is there in this topic.
+#[must_use]
+pub fn presence_off(topic: &str) -> Response {
+    let detail = format!("The class of {} has no presence.", quoted(topic));
+    let fix = "Leave it out, or start the server with presence=count or presence=list in a --topic-class.";
+    refuse("presence-off", 400, "The topic has no presence", &detail, fix)
+}
+
+/// 400: presence where it cannot be told.
+pub(super) fn presence_not_here(what: &str) -> Response {
+    let detail = format!("{what} cannot be told who is there.");
+    let fix = "Leave it out, or use a WebSocket, an event stream or ?as=ndjson of the topic by its name.";
+    refuse("presence-not-here", 400, "Presence cannot be told here", &detail, fix)
+}
+
+/// 400: the key is none. It is a secret, so it is not repeated.
+pub(super) fn bad_client_key() -> Response {
+    let detail = "The client's key is not of 16 to 64 letters, digits, \"-\" and \"_\".";
+    refuse("bad-client-key", 400, "The client's key cannot be read", detail, "Draw one at random, such as crypto.randomUUID().")
+}
+
+/// 400: the name is none.
+pub(super) fn bad_member_name(value: &str) -> Response {
+    let detail = format!("The member's name cannot be {}.", quoted(value));
+    let fix = "Use 1 to 64 bytes of UTF-8 without control characters, without space at its ends, and not beginning with \"@\".";
+    let limits = vec![("limit_bytes", MEMBER_NAME_BYTES_MAX as u64)];
+    refuse_with("bad-member-name", 400, "This is no member's name", &detail, fix, limits)
+}
+
+/// 403: members of the topic do not choose their names.
+pub(super) fn member_name_refused(topic: &str) -> Response {
+    let detail = format!("The class of {} does not let members choose their names.", quoted(topic));
+    let fix = "Leave \"member\" out, or start the server with presence-names=on in a --topic-class.";
+    refuse("member-name-refused", 403, "Members do not choose their names here", &detail, fix)
 }
 
 /// 400: more topics than one connection may have.
@@ -501,7 +544,7 @@ mod tests {
             method_not_allowed("GET"),
             delete_not_allowed(),
             transport_not_yet("SSE"),
-            request_not_yet("presence", ""),
+            request_not_yet("credentials", ""),
             cancelled(),
             cursor_of_one_topic(),
             stream_over_http10(),
@@ -517,6 +560,12 @@ mod tests {
             topic_twice(),
             one_topic_only(),
             envelope_needed(),
+            presence_needs_envelope(),
+            presence_off("a"),
+            presence_not_here("A pattern"),
+            bad_client_key(),
+            bad_member_name("@"),
+            member_name_refused("a"),
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
             bad_ttl("x"),

@@ -10,7 +10,7 @@ use super::query::Query;
 use super::question::Question;
 use super::subscribe::{StreamKind, by_poll, by_stream, by_websocket, topics, wait, wants_events};
 use super::terms::terms;
-use super::{Action, json, refusals};
+use super::{Action, json, presence, refusals};
 use crate::engine::Appended;
 use crate::frame::{Cursor, Epoch, Kind, Position, Topic};
 use crate::http1::Response;
@@ -46,7 +46,10 @@ pub(super) fn get(question: &Question<'_>, name: Option<&str>) -> Result<Action,
     }
     let mut topics = topics(question, name, "Information")?;
     match (topics.pop(), topics.is_empty()) {
-        (Some(topic), true) => Ok(Action::Information { topic, base_url: base_url(question) }),
+        (Some(topic), true) => match presence::asked(question, &topic)? {
+            Some(asked) => Ok(asked),
+            None => Ok(Action::Information { topic, base_url: base_url(question) }),
+        },
         _ => Err(refusals::one_topic_only()),
     }
 }

@@ -14,6 +14,7 @@ use crate::routes::{self, StreamKind, Subscribe};
 
 use super::Core;
 use super::connection::{Pending, Protocol};
+use super::presence::{CLIENT_KEY, MEMBER};
 
 /// The longest delay that a stream is told before it is lost, in times of the shortest: a crowd of 10,000 then comes back at less than 7,000
 /// a second, and nobody waits much longer for a connection that was lost alone.
@@ -78,6 +79,9 @@ impl<D: Driver> Core<D> {
             first.extend(missed_chunk(kind, name));
         }
         let mut response = routes::stream_of(kind, first).header("Fantail-Connection", self.connection_name(slot));
+        if let Some((key, member)) = self.take_identity(slot) {
+            response = response.header(CLIENT_KEY, key.as_str()).header(MEMBER, member.to_string());
+        }
         if let Some(recovered) = recovered {
             response = response.header("Fantail-Recovered", if recovered { "true" } else { "false" });
         }

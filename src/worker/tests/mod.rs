@@ -12,6 +12,8 @@ mod deletion;
 mod model;
 mod patterns;
 mod posting;
+mod presence;
+mod presence_history;
 mod recovery;
 mod replays;
 mod rows;
