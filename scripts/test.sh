@@ -19,7 +19,8 @@
 #
 # Where io_uring can't be had, its stages and the unit stage say why and pass.
 #
-# The tests of crowds and faults at full size are a script of their own: scripts/robustness.sh.
+# The tests of crowds and faults at full size are a script of their own, scripts/robustness.sh, and so are millions of steps of the model
+# that has some ten thousand here, scripts/model.sh.
 #
 # Stages run in the given order and end at the first failure. Environment: FANTAIL_IO chooses the driver of every server that the
 # stages without a driver of their own test; FANTAIL_TEST_THREADS (half as many again as CPUs) how many black-box tests run at a time.

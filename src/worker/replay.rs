@@ -317,8 +317,11 @@ impl<D: Driver> Core<D> {
 
     /// Queues what tells of a gap.
     fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: &Topic, form: Form, gap: &Gap) {
-        let Self { connections, entries, pool, .. } = self;
-        connections[slot as usize].outbox.append_owned(entries, store, pool, |out| gap.write(topic, form, out));
+        let mut bytes = self.pool.take();
+        gap.write(topic, form, &mut bytes);
+        let length = bytes.len() as u32;
+        let frames = Frames { block: store.own(bytes), length, publications: 0 };
+        self.connections[slot as usize].outbox.push_kept(&mut self.entries, frames);
         self.mark_dirty(slot);
     }
 

@@ -121,6 +121,34 @@ impl Connection {
         }
     }
 
+    /// The next `count` bytes; `None` if the stream ends before.
+    #[track_caller]
+    pub fn try_take(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.try_fill(|unread| unread.len() >= count).then(|| self.consume(count))
+    }
+
+    /// The bytes up to and with `mark`; `None` if the stream ends before.
+    #[track_caller]
+    pub fn try_take_until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+        let find = |unread: &[u8]| unread.windows(mark.len()).position(|window| window == mark);
+        self.try_fill(|unread| find(unread).is_some());
+        find(self.unread()).map(|at| self.consume(at + mark.len()))
+    }
+
+    /// Reads until there is enough (true) or the stream ends.
+    #[track_caller]
+    fn try_fill(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_enough(self.unread()) {
+            match self.fill(deadline) {
+                Ok(()) => {}
+                Err(Ended::Stream(_)) => return false,
+                Err(Ended::Silent) => panic!("neither enough nor an end for {PATIENCE:?} after {:?}", preview(self.unread())),
+            }
+        }
+        true
+    }
+
     /// All bytes until the server ends the stream, and how it ended.
     #[track_caller]
     pub fn rest(&mut self, within: Duration) -> (Vec<u8>, End) {
