@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 use crate::PATIENCE;
 
@@ -59,6 +59,14 @@ impl Connection {
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
         Self { stream, input: Vec::new(), start: 0, end: None }
+    }
+
+    /// Takes and answers nothing any more, as a machine does whose network is gone: its own kernel drops what comes, even what would only be
+    /// acknowledged.
+    pub fn vanish(&mut self) {
+        /// The program of one instruction that accepts no byte of any packet: `BPF_RET | BPF_K`, 0 (Linux, networking/filter).
+        const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+        SockRef::from(&self.stream).attach_filter(&[NOTHING]).expect("any socket may have a filter");
     }
 
     /// Sends all bytes.
