@@ -54,6 +54,8 @@ stage_fmt() {
 
 stage_clippy() {
   cargo clippy --locked --workspace --all-targets -- -D warnings
+  # What links to nothing in the documentation is found as well.
+  RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --workspace --document-private-items
 }
 
 stage_unit() {
