@@ -5,7 +5,7 @@
 #
 #   setup      what the other stages need: Debian packages (as root), an environment for Python
 #   fmt        the sources are formatted
-#   clippy     no warning in library, binary, tests, benches
+#   clippy     no warning in library, binary, tests, benches and documentation
 #   unit       unit tests, examples in the documentation, benches compile
 #   loom       mailbox and wake-up under every interleaving
 #   blackbox   tests against the binary on epoll, over sockets on loopback
