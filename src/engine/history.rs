@@ -50,6 +50,8 @@ pub(super) struct History {
     /// The first moment behind that when it was numbered; in a life that began with a deletion, behind the newest of the life before. 0 if
     /// nothing is lost.
     lost_before_ns: u64,
+    /// Its place in the index of all histories, which belongs to whoever has that.
+    pub place: Option<u64>,
 }
 
 impl History {

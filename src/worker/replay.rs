@@ -362,8 +362,16 @@ impl<D: Driver> Core<D> {
 
     /// Queues what tells of a gap.
     pub(super) fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: &Topic, form: Form, gap: &Gap) {
-        let Self { connections, entries, pool, .. } = self;
-        connections[slot as usize].outbox.append_owned(entries, store, pool, |out| gap.write(topic, form, out));
+        self.queue_among_kept(store, slot, |out| gap.write(topic, form, out));
+    }
+
+    /// Queues what tells of a gap among what is replayed: no policy drops it, and it goes with what goes with its connection.
+    pub(super) fn queue_among_kept(&mut self, store: &mut Store, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.pool.take();
+        write(&mut bytes);
+        let length = bytes.len() as u32;
+        let frames = Frames { block: store.own(bytes), length, publications: 0 };
+        self.connections[slot as usize].outbox.push_kept(&mut self.entries, frames);
         self.mark_dirty(slot);
     }
 

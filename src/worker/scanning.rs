@@ -147,9 +147,6 @@ impl<D: Driver> Core<D> {
 
     /// Queues what tells of a gap of which nobody knows from where to where it is.
     pub(super) fn queue_unknown_gap(&mut self, store: &mut Store, slot: u32, name: &str, form: Form, reason: GapReason) {
-        let Self { connections, entries, pool, .. } = self;
-        let outbox = &mut connections[slot as usize].outbox;
-        outbox.append_owned(entries, store, pool, |out| Gap::write_unknown(name, reason, form, out));
-        self.mark_dirty(slot);
+        self.queue_among_kept(store, slot, |out| Gap::write_unknown(name, reason, form, out));
     }
 }

@@ -42,9 +42,10 @@ impl Outbox {
         self.drop_first(entries, store, pool, |class| class.is_of(topic), write)
     }
 
-    /// Drops the oldest publication that is not on its way, whatever it is, in silence: the connection ends.
+    /// Drops the oldest publication that is not on its way, whatever it is, in silence: the connection ends. What tells of gaps goes with
+    /// them: it would move its reader beyond what is dropped before it.
     pub fn drop_any(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool) -> Option<Finished> {
-        let (before, at) = self.find(entries, |class| class.messages() > 0)?;
+        let (before, at) = self.find(entries, Class::moves_reader)?;
         let finished = self.free(entries, store, pool, at);
         self.unlink(entries, before, at);
         Some(finished)
@@ -91,7 +92,7 @@ impl Outbox {
             match entry.class {
                 Class::Publications(of, count) if of == topic => entry.class = Class::Kept(count),
                 Class::Gap(of) if of == topic => {
-                    entry.class = Class::Owned;
+                    entry.class = Class::Kept(0);
                     entries.gaps.remove(&at);
                 }
                 _ => {}

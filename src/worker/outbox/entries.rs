@@ -17,7 +17,8 @@ pub(super) const NONE: u32 = u32::MAX;
 pub enum Class {
     /// Publications of this topic, one or a run: may be dropped by policy, count as messages.
     Publications(TopicId, u16),
-    /// Publications that no policy drops: replayed, or of a topic that the connection has left. They count as messages.
+    /// Publications that no policy drops: replayed, or of a topic that the connection has left. They count as messages. With none, what tells
+    /// of a gap among them.
     Kept(u16),
     /// Tells that publications of this topic were dropped here.
     Gap(TopicId),
@@ -41,6 +42,11 @@ impl Class {
     /// Whether these are publications of `topic`.
     pub(super) fn is_of(self, topic: TopicId) -> bool {
         matches!(self, Self::Publications(of, _) if of == topic)
+    }
+
+    /// Whether its reader stands elsewhere behind it.
+    pub(super) fn moves_reader(self) -> bool {
+        matches!(self, Self::Publications(..) | Self::Kept(_) | Self::Gap(_))
     }
 
     /// How many publications.

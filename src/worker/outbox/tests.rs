@@ -220,9 +220,27 @@ fn of_a_topic_that_was_left_nothing_is_dropped() {
     bench.number(0, 9);
     bench.drop_oldest();
     assert_eq!(bench.text(), "<a 0-1> a2 a3 <a 8-9> ");
+}
+
+#[test]
+fn what_tells_of_gaps_does_not_outlive_the_publications_before_it() {
+    let mut bench = Bench::new();
+    for offset in 1..4 {
+        bench.number(0, offset);
+    }
+    bench.append("answer ");
+    bench.tell_dropped(0, 4);
+    bench.tell_dropped(1, 7);
+    // A gap amid a replay.
+    let block = bench.store.own(b"<epoch> ".to_vec());
+    bench.outbox.push_kept(&mut bench.entries, Frames { block, length: 8, publications: 0 });
+    bench.take(2);
+    bench.take(1);
+    assert_eq!(bench.text(), "1 a2 a3 answer <a 3-4> <b 6-7> <epoch> ");
     let Bench { entries, store, pool, outbox, .. } = &mut bench;
-    assert_eq!(std::iter::from_fn(|| outbox.drop_any(entries, store, pool)).count(), 2);
-    assert_eq!(bench.text(), "<a 0-1> <a 8-9> ");
+    let dropped: u64 = std::iter::from_fn(|| outbox.drop_any(entries, store, pool)).map(|finished| finished.messages).sum();
+    assert_eq!((bench.text().as_str(), dropped), ("1 answer ", 2));
+    assert_eq!(bench.entries.gaps(), 0);
 }
 
 #[test]

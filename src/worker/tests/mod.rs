@@ -10,6 +10,7 @@ const FAULT: &[u8] = b"fail-on-request";
 mod cluster;
 mod deletion;
 mod joins;
+mod model;
 mod patterns;
 mod posting;
 mod presence;
