@@ -351,6 +351,11 @@ fn a_stopping_server_says_when_to_come_back() {
     assert!(server.wait().success());
 }
 
+/// The offset of a cursor; 0 if it is none.
+fn offset(cursor: &Value) -> u64 {
+    cursor.as_str().and_then(|text| text.rsplit('.').next()?.parse().ok()).unwrap_or(0)
+}
+
 /// 16 MiB to a client that reads nothing meanwhile, under each policy.
 #[test]
 fn who_reads_too_slowly_is_told_what_it_missed() {
@@ -364,7 +369,6 @@ fn who_reads_too_slowly_is_told_what_it_missed() {
         for _ in 0..MESSAGES {
             assert_eq!(publisher.post("/topics/flow", "x".repeat(32 * 1024)).status, 200);
         }
-        let offset = |cursor: &Value| cursor.as_str().and_then(|text| text.rsplit('.').next()?.parse().ok()).unwrap_or(0);
         let (mut at, mut missing): (u64, u64) = (0, 0);
         while at < MESSAGES {
             let got = session.0.frame();
@@ -465,34 +469,26 @@ fn what_is_behind_patterns_comes_once_or_is_told() {
     let names: [&[&str]; 4] = [&["t/a/*", "**"], &["t/a/7", "t/b/*", "t/**"], &["t/**"], &["t/**"]];
     let sessions = names.map(|names| {
         let mut session = Session::on(Connection::open_narrow(server.address), "/topics");
-        for name in names {
-            session.send(&json!({"type": "subscribe", "topic": name, "since": "earliest"}));
-        }
+        names.iter().for_each(|name| session.send(&json!({"type": "subscribe", "topic": name, "since": "earliest"})));
         session
     });
     std::thread::sleep(Duration::from_millis(200));
     publish(ROUNDS - 4);
-    let offset =
-        |cursor: &Value| -> u64 { cursor.as_str().and_then(|text| text.rsplit('.').next()?.parse().ok()).expect("a cursor") };
     for (mut session, names) in sessions.into_iter().zip(names) {
-        let mut at: HashMap<String, u64> = HashMap::new();
-        let mut told = HashSet::new();
+        let (mut at, mut told): (HashMap<String, u64>, _) = (HashMap::new(), HashSet::new());
         while at.len() < 2 * TOPICS || at.values().any(|at| *at < ROUNDS) {
             let object = session.next();
-            let topic = object["topic"].as_str().expect("a topic").to_owned();
-            match object["type"].as_str() {
-                Some("message") => {
-                    let at = at.entry(topic).or_default();
-                    assert_eq!(offset(&object["cursor"]), *at + 1, "{names:?}: {} behind {at}", object["topic"]);
-                    *at += 1;
-                }
-                Some("gap") => {
-                    let at = at.entry(topic).or_default();
-                    assert_eq!(offset(&object["from"]), *at, "{names:?}: {object}");
-                    *at = offset(&object["to"]);
-                    told.insert(object["reason"].as_str().expect("a reason").to_owned());
-                }
-                _ => assert_eq!(object["type"], "ok", "{object}"),
+            if object["type"] == "ok" {
+                continue;
+            }
+            let at = at.entry(object["topic"].as_str().expect("a topic").to_owned()).or_default();
+            if object["type"] == "gap" {
+                assert_eq!(offset(&object["from"]), *at, "{names:?}: {object}");
+                *at = offset(&object["to"]);
+                told.insert(object["reason"].as_str().expect("a reason").to_owned());
+            } else {
+                assert_eq!(offset(&object["cursor"]), *at + 1, "{names:?}: {} behind {at}", object["topic"]);
+                *at += 1;
             }
         }
         assert_eq!(told, ["trimmed", "slow"].map(str::to_owned).into(), "{names:?}");

@@ -55,7 +55,12 @@ async function inChromium(url, options) {
 }
 
 const texts = ({ messages }, topic) => messages.filter((message) => message.topic === topic).map(({ text }) => text);
-const opens = (link, what = "it is open") => eventually(what, async () => (await link.told()).state === "open");
+/** It is open, and its subscriptions are in force; a poll has no word for that. */
+const opens = (link, what = "it is open") => eventually(what, async () => {
+  const { state, transport, cursors } = await link.told();
+  const waits = ([name, at]) => at === "latest" && !name.includes("*") && transport !== "poll";
+  return state === "open" && !Object.entries(cursors).some(waits);
+});
 
 for (const [where, enter, transports] of [["Chromium", inChromium, ["websocket", "sse", "poll"]], ["Node", inNode, ["sse", "poll"]]]) {
   for (const transport of transports) {

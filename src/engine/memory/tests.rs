@@ -6,29 +6,28 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::class::{Class, History, Presence, SlowConsumer};
-use crate::engine::history::ENVELOPE_BYTES;
-use crate::engine::{Place, Sheaf, Terms};
-use crate::frame::{Form, Forms, Kind, Pattern, Payload, Since};
+use crate::engine::Terms;
+use crate::frame::{Form, Forms, Kind, Payload, Since};
 use crate::limits::TICK_MS;
 
-fn topic(name: &str) -> Topic {
+pub(super) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
 /// An engine that keeps nothing.
-fn engine(topics_max: usize) -> MemoryEngine<u32> {
+pub(super) fn engine(topics_max: usize) -> MemoryEngine<u32> {
     keeping(topics_max, 0, Tick(0))
 }
 
 /// An engine that keeps this many publications of each topic, for this long.
-fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
+pub(super) fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
     let history = History { size, bytes: u64::MAX, ttl: Duration::from_millis(u64::from(age.0) * TICK_MS) };
     let class = Class { history, slow_consumer: SlowConsumer::Disconnect, presence: Presence::Off, presence_names: false };
     let limits = Limits { topics_max, history_bytes_max: u64::MAX, keys_max: 2, keys_ttl: Duration::from_millis(50 * TICK_MS) };
     MemoryEngine::new(limits, Arc::new(Classes::new(Vec::new(), class)), 1)
 }
 
-fn append(engine: &mut MemoryEngine<u32>, request: u32, name: &str, now: Tick) -> Result<Position, AppendError> {
+pub(super) fn append(engine: &mut MemoryEngine<u32>, request: u32, name: &str, now: Tick) -> Result<Position, AppendError> {
     append_with(engine, request, name, now, Terms::default())
 }
 
@@ -135,103 +134,6 @@ fn what_is_wanted_for_ever_ages_all_the_same() {
     assert_eq!((kept(&mut engine, "chat", Tick(151)), engine.poll_timeout()), (vec![], None));
     append(&mut engine, 0, "chat", Tick(200)).unwrap();
     assert!(engine.poll_timeout().is_some());
-}
-
-/// Reads behind a pattern to the end, in sheaves of so many bytes: topics and offsets, and what is told as missing.
-fn scanned(engine: &mut MemoryEngine<u32>, pattern: &str, except: &[&str], bytes_max: usize) -> Vec<String> {
-    let (mut place, mut got) = (Place::default(), Vec::new());
-    for _ in 0..10_000 {
-        let sheaf = scan(engine, pattern, except, place, bytes_max, 1);
-        assert!(bytes_max > 1 || sheaf.publications.len() <= 1);
-        let mut gaps = sheaf.gaps.iter().peekable();
-        for (at, publication) in sheaf.publications.iter().enumerate() {
-            got.extend(
-                gaps.next_if(|gap| gap.0 == at)
-                    .map(|(_, topic, gap)| format!("{topic} {} to {}", gap.reason.name(), gap.to.offset)),
-            );
-            got.push(format!("{} {}", publication.topic, publication.position.offset));
-        }
-        got.extend(gaps.map(|(_, topic, gap)| format!("{topic} {} to {}", gap.reason.name(), gap.to.offset)));
-        if sheaf.is_last {
-            got.extend(sheaf.has_forgotten.then(|| "forgotten".to_owned()));
-            return got;
-        }
-        place = sheaf.place;
-    }
-    panic!("the reading comes to no end");
-}
-
-fn scan(engine: &mut MemoryEngine<u32>, pattern: &str, except: &[&str], place: Place, bytes_max: usize, begun_ns: u64) -> Sheaf {
-    let parse = |text: &str| Pattern::parse(text).unwrap();
-    let (pattern, except) = (parse(pattern), except.iter().map(|text| parse(text)).collect());
-    engine.scan(Scan { request: 7, pattern, except, since: Since::Earliest, place, begun_ns, bytes_max, now_ns: u64::MAX });
-    let Some(EngineEvent::Scanned { request: 7, sheaf }) = engine.poll() else { panic!("no sheaf") };
-    sheaf
-}
-
-#[test]
-fn what_is_behind_a_pattern_is_read_topic_by_topic() {
-    let mut engine = keeping(99, 9, Tick(5000));
-    for name in ["a/x", "a/b/c", "a", "a/b", "a/x", "b/a", "a/b/d/e", "a/b-c", "a/b"] {
-        append(&mut engine, 0, name, Tick(0)).unwrap();
-    }
-    for bytes_max in [1, 2 * (5 + ENVELOPE_BYTES), usize::MAX] {
-        let mut scanned = |pattern, except: &[&str]| scanned(&mut engine, pattern, except, bytes_max);
-        assert_eq!(scanned("a/*", &[]), ["a/b 1", "a/b 2", "a/b-c 1", "a/x 1", "a/x 2"]);
-        assert_eq!(scanned("a/**", &["a/x", "a/b/*"]), ["a/b 1", "a/b 2", "a/b-c 1", "a/b/d/e 1"]);
-        assert_eq!(scanned("*", &[]), ["a 1"]);
-        assert_eq!(scanned("**", &["a/**"]), ["a 1", "b/a 1"]);
-        assert_eq!(scanned("c/**", &[]), [""; 0]);
-    }
-}
-
-#[test]
-fn a_sheaf_is_bounded_in_bytes_and_in_topics_looked_at() {
-    let mut engine = keeping(9999, 9, Tick(5000));
-    for number in 0..1000 {
-        append(&mut engine, 0, &format!("a/{number:03}"), Tick(0)).unwrap();
-    }
-    let sheaf = scan(&mut engine, "a/*", &["a/**"], Place::default(), usize::MAX, 1);
-    assert_eq!((sheaf.publications.len(), sheaf.is_last), (0, false));
-    assert_eq!(sheaf.place, Place { read: Some(topic("a/255")), begun: None });
-    let size = 5 + ENVELOPE_BYTES;
-    let sheaf = scan(&mut engine, "a/*", &[], sheaf.place, 3 * size + size / 2, 1);
-    let names: Vec<_> = sheaf.publications.iter().map(|publication| publication.topic.as_str()).collect();
-    assert_eq!(names, ["a/256", "a/257", "a/258"], "what does not fit waits");
-    let look = scan(&mut engine, "a/*", &[], Place::default(), 0, 1);
-    assert_eq!((look.publications.len(), look.place, look.is_last, look.now_ns), (0, Place::default(), false, u64::MAX));
-}
-
-#[test]
-fn a_reader_is_told_what_was_lost_since_it_began_and_nothing_else() {
-    let mut engine = keeping(9, 1, Tick(5000));
-    let ns = |tick: u32| u64::from(tick) * TICK_MS * 1_000_000;
-    for (name, tick) in [("old", 10), ("old", 11), ("new", 10), ("new", 20), ("new", 21), ("gone", 20), ("kept", 20)] {
-        append(&mut engine, 0, name, Tick(tick)).unwrap();
-    }
-    engine.delete(0, topic("gone"));
-    engine.poll();
-    let told = |engine: &mut MemoryEngine<u32>, begun: u32| {
-        let sheaf = scan(engine, "**", &[], Place::default(), usize::MAX, ns(begun));
-        let gaps = sheaf.gaps.iter().map(|(at, topic, gap)| (*at, topic.to_string(), gap.reason.name(), gap.to.offset));
-        (gaps.collect::<Vec<_>>(), sheaf.has_forgotten)
-    };
-    let gap = |at, name: &str, reason, to| (at, name.to_owned(), reason, to);
-    assert_eq!(told(&mut engine, 12), (vec![gap(0, "gone", "epoch", 0), gap(1, "new", "trimmed", 2)], false));
-    assert_eq!(told(&mut engine, 21), (vec![], false), "2 of it was numbered earlier");
-    // All of it ages and is forgotten: nobody knows of which topic something is missing.
-    engine.expire(Tick(5022));
-    engine.expire(Tick(5022).after(Tick::count(TOPIC_LINGER)));
-    engine.expire(Tick::NEVER);
-    assert_eq!((engine.topics(), engine.names.len()), (0, 0));
-    assert_eq!((told(&mut engine, 21), told(&mut engine, 22)), ((vec![], true), (vec![], false)));
-}
-
-#[test]
-fn topics_that_keep_nothing_are_not_looked_at() {
-    let mut engine = engine(9);
-    append(&mut engine, 0, "chat", Tick(0)).unwrap();
-    assert!(engine.names.is_empty());
 }
 
 #[test]

@@ -144,6 +144,7 @@ class Connection {
       // What a transport tells after it was let go of is about nothing any more.
       opened: (told) => this.#transport === transport && this.#opened(told),
       heard: () => { if (this.#transport === transport) this.#heardAt = Date.now(); },
+      wants: (topic) => this.#transport === transport && this.#positions.has(topic),
       reached: (topic, cursor) => this.#transport === transport && this.#reached(topic, cursor),
       message: (message) => this.#deliver(transport, "onMessage", message, message.cursor),
       gap: (gap) => this.#deliver(transport, "onGap", gap, gap.to),
@@ -183,9 +184,10 @@ class Connection {
     this.#options[callback]?.(object);
   }
 
-  /** Whether a topic is subscribed to, by its name or by a pattern. */
+  /** Whether a topic is subscribed to, by its name or by a pattern; or a topic of a pattern, because a gap may be told of one that was left. */
   #wants(topic) {
-    return this.#positions.has(topic) || [...this.#positions.keys()].some((name) => matches(name, topic));
+    if (this.#positions.has(topic)) return true;
+    return [...this.#positions.keys()].some((name) => matches(name, topic) || matches(topic, name));
   }
 
   /** Lets go of the transport without a word of what it still tells. */
@@ -266,7 +268,8 @@ class Socket {
       ({ cursor }) => this.#tell.reached(topic, cursor),
       ({ problem }) => {
         if (problem?.status !== CONFLICT) return problem && this.#tell.ended(endOf(problem));
-        if (!problem.type.endsWith(":covered")) return; // it was left before it was confirmed
+        // Else it was left before it was confirmed.
+        if (!problem.type.endsWith(":covered") || !this.#tell.wants(topic)) return;
         // A wider pattern brings it already: what is older can't come any more.
         this.#tell.gap(unknownGap(topic));
         this.subscribe(topic, "latest");
