@@ -24,7 +24,7 @@
 //! A pattern has a list as a topic has. What is published on a topic goes through the topic's own list, then through that of each
 //! pattern that matches; who stands in several of them gets it from the first.
 //!
-//! Who reads the history behind a pattern first stands in its list, too; [`reading`] says which topics it waits for.
+//! Who reads the history behind a pattern first stands in its list, too; `hub::reading` says which topics it waits for.
 //!
 //! 1. A connection subscribes; the interest is dirty until [`Hub::poll_interest`] has given it to be told: a topic's to its home worker, a
 //!    pattern's to all of them, because a topic that nobody has named yet may have any home.
