@@ -56,7 +56,7 @@ fn patterns(criterion: &mut Criterion) {
     let topic = Topic::new("prices/eur/usd").expect("a valid name");
     let mut group = criterion.benchmark_group("publish to 1,000");
     group.throughput(Throughput::Elements(SUBSCRIBERS.into()));
-    for others in [0, 1, 1_000] {
+    for others in [0, 100, 10_000] {
         for (who, by_pattern) in [("of the topic", false), ("of a pattern", true)] {
             let mut hub = Hub::new(1);
             for slot in 0..SUBSCRIBERS {
@@ -77,6 +77,34 @@ fn patterns(criterion: &mut Criterion) {
                 });
             });
         }
+    }
+    group.finish();
+}
+
+/// The same to one subscriber, so that what is found of the patterns shows: of topics asked for lately it is kept, of others looked up. With no
+/// pattern nothing is looked up.
+fn matching(criterion: &mut Criterion) {
+    let topics: Vec<Topic> =
+        (0..20_000).map(|number| Topic::new(&format!("prices/{number}/usd")).expect("a valid name")).collect();
+    let mut group = criterion.benchmark_group("publish to 1");
+    for patterns in [0, 100, 10_000] {
+        let mut hub = Hub::new(1);
+        for (slot, topic) in (0..).zip(&topics) {
+            hub.subscribe(slot, topic, Form::WsEnvelope);
+        }
+        for number in 0..patterns {
+            let pattern = Pattern::parse(&format!("prices/{number}/more/*")).expect("a valid pattern");
+            hub.subscribe_pattern(20_000, &pattern, Form::WsEnvelope);
+        }
+        while hub.poll_interest().is_some() {}
+        group.bench_function(BenchmarkId::new("one topic", format!("{patterns} patterns")), |bencher| {
+            bencher.iter(|| hand_out(&mut hub, &topics[7]));
+        });
+        // More than are remembered, in turn.
+        group.bench_function(BenchmarkId::new("20,000 topics in turn", format!("{patterns} patterns")), |bencher| {
+            let mut turns = topics.iter().cycle();
+            bencher.iter(|| hand_out(&mut hub, turns.next().expect("a cycle has no end")));
+        });
     }
     group.finish();
 }
@@ -145,5 +173,5 @@ fn interest(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, publish, patterns, come_and_go, interest);
+criterion_group!(benches, publish, patterns, matching, come_and_go, interest);
 criterion_main!(benches);

@@ -33,6 +33,18 @@ fn lost(metrics: &Metrics) -> f64 {
 }
 
 #[test]
+fn sub_prints_what_is_behind_a_pattern() {
+    let server = Server::start(&["--workers", "2"]);
+    for (topic, body) in [("news/a", "one"), ("news/b", "two"), ("other", "not this")] {
+        publish(&server, topic, body);
+    }
+    let ended = run(&["sub", "--url", &url(&server), "news/*", "--since", "earliest", "--count", "2"]);
+    let lines: std::collections::BTreeSet<&str> = ended.stdout.lines().collect();
+    assert_eq!((ended.status, lines), (Some(0), ["news/a\tone", "news/b\ttwo"].into()), "{ended:?}");
+    server.assert_well();
+}
+
+#[test]
 fn nothing_at_all_prints_the_help() {
     let help = run(&[]);
     assert_eq!((help.status, help.stdout.as_str()), (Some(2), ""));

@@ -1,5 +1,6 @@
 //! The subprotocol `fantail.v1` on a real server: requests, answers, and what they promise, on several workers.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -217,7 +218,6 @@ fn bad_requests_are_told_the_rule_and_harm_nothing() {
         (json!({"id": 1, "type": "subscribe", "topic": "a\u{0}"}), "bad-topic"),
         (json!({"id": 1, "type": "subscribe", "topic": long}), "bad-topic"),
         (json!({"id": 1, "type": "subscribe", "topic": "meta/x"}), "reserved-topic"),
-        (json!({"id": 1, "type": "subscribe", "topic": "a/*"}), "not-in-this-version"),
         (json!({"id": "é", "type": "publish", "topic": "a/*", "text": "x"}), "bad-topic"),
         (json!({"id": 1, "type": "publish", "topic": "a"}), "bad-member"),
         (json!({"id": 1, "type": "publish", "topic": "a", "text": "x", "base64": ""}), "bad-member"),
@@ -351,6 +351,11 @@ fn a_stopping_server_says_when_to_come_back() {
     assert!(server.wait().success());
 }
 
+/// The offset of a cursor; 0 if it is none.
+fn offset(cursor: &Value) -> u64 {
+    cursor.as_str().and_then(|text| text.rsplit('.').next()?.parse().ok()).unwrap_or(0)
+}
+
 /// 16 MiB to a client that reads nothing meanwhile, under each policy.
 #[test]
 fn who_reads_too_slowly_is_told_what_it_missed() {
@@ -364,7 +369,6 @@ fn who_reads_too_slowly_is_told_what_it_missed() {
         for _ in 0..MESSAGES {
             assert_eq!(publisher.post("/topics/flow", "x".repeat(32 * 1024)).status, 200);
         }
-        let offset = |cursor: &Value| cursor.as_str().and_then(|text| text.rsplit('.').next()?.parse().ok()).unwrap_or(0);
         let (mut at, mut missing): (u64, u64) = (0, 0);
         while at < MESSAGES {
             let got = session.0.frame();
@@ -390,4 +394,106 @@ fn who_reads_too_slowly_is_told_what_it_missed() {
             assert_eq!(session.ask(&json!({"type": "ping"})), json!({"type": "ok"}));
         }
     }
+}
+
+#[test]
+fn patterns_are_subscribed_by_message_and_by_url() {
+    let server = Server::start(&["--workers", "2", "--max-patterns", "8"]);
+    publish(&server, "news/a", 0..3);
+    publish(&server, "news/deep/b", 0..2);
+    let mut session = Session::open(&server, "/topics?topic=sport/*");
+    assert_eq!(session.next(), json!({"type": "ok", "topic": "sport/*"}));
+    let ask = |name: &str, since: Option<&str>| json!({"id": name, "type": "subscribe", "topic": name, "since": since});
+    assert_eq!(session.ask(&ask("news/**", Some("earliest"))), json!({"id": "news/**", "type": "ok", "topic": "news/**"}));
+    let mut texts = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        let message = session.next();
+        texts[usize::from(message["topic"] != "news/a")].push(message["text"].as_str().expect("a text").to_owned());
+    }
+    assert_eq!(texts, [vec!["0", "1", "2"], vec!["0", "1"]]);
+    session.expect_problem(&ask("news/a", Some("earliest")), "covered");
+    session.subscribe("news/a", None);
+    for topic in ["news/a", "sport/x"] {
+        publish(&server, topic, 7..8);
+        assert_eq!(session.next()["topic"], topic);
+    }
+    session.expect_problem(&ask("news/*/x", None), "bad-pattern");
+    session.expect_problem(&ask("x/*", Some("k3Vq.7")), "cursor-of-one-topic");
+    let left = json!({"id": 1, "type": "unsubscribe", "topic": "news/**"});
+    assert_eq!(session.ask(&left), json!({"id": 1, "type": "ok", "topic": "news/**"}));
+    publish(&server, "news/deep/b", 8..9);
+    publish(&server, "news/a", 8..9);
+    assert_eq!(session.next()["topic"], "news/a", "by its name");
+    for number in 0..3 {
+        let ok = session.ask(&ask(&format!("p{number}/*"), None));
+        assert_eq!(ok["type"], "ok", "{ok}");
+    }
+    session.expect_problem(&ask("p3/*", None), "too-many-patterns");
+    drop(session);
+    server.expect_metric("fantail_patterns", &[], 0.0);
+    server.assert_well();
+}
+
+#[test]
+fn who_comes_from_elsewhere_names_topics_alone() {
+    let server = Server::start(&[]);
+    let proxied = format!("{OFFER}X-Forwarded-For: 192.0.2.1\r\n");
+    let mut socket = Socket::upgrade(server.connect(), &handshake("/topics/a", &proxied));
+    assert_eq!(socket.json()["type"], "open");
+    let mut session = Session(socket);
+    assert_eq!(session.next()["topic"], "a");
+    let request = json!({"id": 1, "type": "subscribe", "topic": "a/*"});
+    session.expect_problem(&request, "forbidden");
+    let refused = ask(server.address, handshake("/topics/a/*", &proxied));
+    assert_eq!(refused.problem(403)["type"], "urn:fantail:problem:forbidden");
+    drop(session);
+    server.assert_well();
+}
+
+/// Who reads nothing while publishers pour: a part of each topic comes late, a part has gone by then, and a part found no room. What of a
+/// topic does not come is told, and everything else comes once and in order.
+#[test]
+fn what_is_behind_patterns_comes_once_or_is_told() {
+    const TOPICS: usize = 30;
+    const ROUNDS: u64 = 40;
+    let flags = ["--workers", "2", "--history-size", "4", "--slow-consumer", "drop-oldest", "--outbox-size", "128KiB"];
+    let server = Server::start(&[&flags[..], &["--write-timeout", "30s"]].concat());
+    let mut publisher = server.connect();
+    let text = "x".repeat(1500);
+    let mut publish = |rounds: u64| {
+        for topic in (0..rounds).flat_map(|_| (0..TOPICS).flat_map(|topic| [format!("t/a/{topic}"), format!("t/b/{topic}")])) {
+            assert_eq!(publisher.post(&format!("/topics/{topic}"), &text).status, 200);
+        }
+    };
+    publish(4);
+    let names: [&[&str]; 4] = [&["t/a/*", "**"], &["t/a/7", "t/b/*", "t/**"], &["t/**"], &["t/**"]];
+    let sessions = names.map(|names| {
+        let mut session = Session::on(Connection::open_narrow(server.address), "/topics");
+        names.iter().for_each(|name| session.send(&json!({"type": "subscribe", "topic": name, "since": "earliest"})));
+        session
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    publish(ROUNDS - 4);
+    for (mut session, names) in sessions.into_iter().zip(names) {
+        let (mut at, mut told): (HashMap<String, u64>, _) = (HashMap::new(), HashSet::new());
+        while at.len() < 2 * TOPICS || at.values().any(|at| *at < ROUNDS) {
+            let object = session.next();
+            if object["type"] == "ok" {
+                continue;
+            }
+            let at = at.entry(object["topic"].as_str().expect("a topic").to_owned()).or_default();
+            if object["type"] == "gap" {
+                assert_eq!(offset(&object["from"]), *at, "{names:?}: {object}");
+                *at = offset(&object["to"]);
+                told.insert(object["reason"].as_str().expect("a reason").to_owned());
+            } else {
+                assert_eq!(offset(&object["cursor"]), *at + 1, "{names:?}: {} behind {at}", object["topic"]);
+                *at += 1;
+            }
+        }
+        assert_eq!(told, ["trimmed", "slow"].map(str::to_owned).into(), "{names:?}");
+        assert_eq!(session.ask(&json!({"type": "ping"})), json!({"type": "ok"}), "nothing comes twice");
+    }
+    drop(publisher);
+    server.assert_well();
 }

@@ -191,8 +191,6 @@ fn what_is_not_built_yet_says_so() {
         request("/topics?topic=a&topic=b&envelope", "Accept: text/event-stream\r\n"),
         request("/topics?topic=a&topic=b&as=ndjson", ""),
         request("/topics?topic=a&topic=b&wait=1", ""),
-        request("/topics/news/*?envelope&since=10m", "Accept: text/event-stream\r\n"),
-        handshake("/topics/news/*", "Sec-WebSocket-Protocol: fantail.v1\r\n"),
     ] {
         let refusal = ask(server.address, &request);
         assert!(matches!(refusal.status, 400 | 404..=406), "{request}: {refusal:?}");

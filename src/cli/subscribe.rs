@@ -25,7 +25,7 @@ pub(super) struct Subscribe {
     /// Address of the server (or FANTAIL_URL)
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "FANTAIL_URL", hide_env = true)]
     url: Target,
-    /// Begin with what was published before: earliest, a time such as 10m, or a cursor of the one topic
+    /// Begin with what was published before: earliest, a time such as 10m, or, of one topic, a cursor
     #[arg(long, value_name = "WHERE", value_parser = parse_since)]
     since: Option<String>,
     /// Print each message as a JSON object, binary data as base64

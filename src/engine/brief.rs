@@ -39,6 +39,11 @@ impl Brief {
         self.by_offset.first_key_value().map(|(_, entry)| &entry.publication)
     }
 
+    /// The newest.
+    pub fn last(&self) -> Option<&Arc<Publication>> {
+        self.by_offset.last_key_value().map(|(_, entry)| &entry.publication)
+    }
+
     /// Takes the oldest out.
     pub fn pop_first(&mut self) -> Option<Arc<Publication>> {
         let (offset, entry) = self.by_offset.pop_first()?;

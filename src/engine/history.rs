@@ -35,7 +35,7 @@ impl From<class::History> for Keep {
 
 /// What a publication counts for in a page beside its payload: the largest part of its envelope. So a page has a bound of its number,
 /// too.
-const ENVELOPE_BYTES: usize = 128;
+pub(super) const ENVELOPE_BYTES: usize = 128;
 
 /// The kept publications of one topic.
 #[derive(Debug, Default)]
@@ -47,6 +47,9 @@ pub(super) struct History {
     payload_bytes: u64,
     /// The newest offset that had to go, or could not be kept, by the class's bounds; 0 before the first.
     lost: u64,
+    /// The first moment behind that when it was numbered; in a life that began with a deletion, behind the newest of the life before. 0 if
+    /// nothing is lost.
+    lost_before_ns: u64,
     /// Its place in the index of all histories, which belongs to whoever has that.
     pub place: Option<u64>,
 }
@@ -101,7 +104,7 @@ impl History {
             return;
         }
         if keep.publications == 0 {
-            self.lost = publication.position.offset;
+            (self.lost, self.lost_before_ns) = (publication.position.offset, publication.numbered_ns + 1);
             return;
         }
         self.bytes += publication.bytes();
@@ -120,14 +123,33 @@ impl History {
 
     /// Lets go of the oldest publication: it is lost.
     pub fn drop_first(&mut self) {
-        let first = self.first();
-        let is_brief = first.is_some() && self.kept.front().map(|publication| publication.position.offset) != first;
-        if is_brief {
-            self.drop_brief(Brief::pop_first)
-        } else {
+        let Some((first, numbered_ns)) = self.oldest().map(|oldest| (oldest.position.offset, oldest.numbered_ns)) else { return };
+        if self.kept.front().is_some_and(|publication| publication.position.offset == first) {
             self.drop_kept()
+        } else {
+            self.drop_brief(Brief::pop_first)
         }
-        self.lost = self.lost.max(first.unwrap_or_default());
+        (self.lost, self.lost_before_ns) = (self.lost.max(first), self.lost_before_ns.max(numbered_ns + 1));
+    }
+
+    /// Ends this life by a deletion: returns what was kept, and begins anew with nothing but the moment of the newest that is lost so.
+    pub fn end(&mut self) -> Self {
+        let ended = std::mem::take(self);
+        let newest = ended.kept.back().into_iter().chain(ended.brief.iter().filter_map(|brief| brief.last()));
+        self.lost_before_ns = newest.map(|publication| publication.numbered_ns + 1).fold(ended.lost_before_ns, u64::max);
+        ended
+    }
+
+    /// Before which moment everything was numbered that is lost; 0 if nothing is.
+    pub fn lost_before_ns(&self) -> u64 {
+        self.lost_before_ns
+    }
+
+    /// What is missing for a reader of everything since `begun_ns` who has read nothing of this topic yet.
+    pub fn gap_since(&self, begun_ns: u64, epoch: Epoch) -> Option<Gap> {
+        let reason = if self.lost > 0 { GapReason::Trimmed } else { GapReason::Epoch };
+        let [from, to] = [0, self.lost].map(|offset| Position { epoch, offset });
+        (self.lost_before_ns > begun_ns).then_some(Gap { from, to, reason })
     }
 
     fn drop_kept(&mut self) {

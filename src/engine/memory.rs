@@ -9,6 +9,9 @@
 //! costs the same however many topics there are.
 //!
 //! Keys under which publications came outlive their topics: what was published is not published again, whatever became of the topic.
+//!
+//! The names of the topics that have ever had something to keep stand in order, too: so who reads what is kept of all topics of a pattern
+//! (`memory/scan.rs`) goes on where he stood, however many there are and whichever come and go meanwhile.
 
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
@@ -20,7 +23,7 @@ use foldhash::fast::RandomState;
 
 use super::history::{History, Keep};
 use super::idempotency::{Keys, Known};
-use super::{Append, AppendError, Appended, Engine, EngineEvent, Extent, Read, Submission, Terms};
+use super::{Append, AppendError, Appended, Engine, EngineEvent, Extent, Read, Scan, Submission, Terms};
 use crate::class::Classes;
 use crate::frame::{ClassId, Epoch, Position, Publication, Topic};
 use crate::limits::{GiveBack, Tick};
@@ -54,8 +57,12 @@ pub struct Limits {
 
 /// Numbers publications, and keeps them in memory.
 #[derive(Debug)]
-pub struct MemoryEngine<R> {
+pub struct MemoryEngine<R, S = R> {
     topics: HashMap<Topic, Life, RandomState>,
+    /// Those whose class keeps something, and that were published to.
+    names: BTreeSet<Topic>,
+    /// Before which moment everything was numbered that forgotten topics had lost.
+    forgotten_before_ns: u64,
     limits: Limits,
     classes: Arc<Classes>,
     kept: Kept,
@@ -64,7 +71,7 @@ pub struct MemoryEngine<R> {
     discarded: Vec<History>,
     /// Each topic for which there will be something to do, with a deadline not later than its true one; and some that were put off.
     endings: BinaryHeap<Ending>,
-    events: VecDeque<EngineEvent<R>>,
+    events: VecDeque<EngineEvent<R, S>>,
     random: fastrand::Rng,
 }
 
@@ -129,13 +136,15 @@ struct Ending {
     topic: Topic,
 }
 
-impl<R> MemoryEngine<R> {
+impl<R, S> MemoryEngine<R, S> {
     /// An engine which keeps of each topic what its class says, within `limits`. Epochs are drawn from `seed`, which must differ from
     /// start to start, because numbering begins anew with each.
     #[must_use]
     pub fn new(limits: Limits, classes: Arc<Classes>, seed: u64) -> Self {
         Self {
             topics: HashMap::default(),
+            names: BTreeSet::new(),
+            forgotten_before_ns: 0,
             limits,
             classes,
             kept: Kept::default(),
@@ -151,7 +160,7 @@ impl<R> MemoryEngine<R> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let topics = self.topics.capacity() * size_of::<(Topic, Life)>() + self.endings.capacity() * size_of::<Ending>();
-        topics + self.keys.bytes()
+        topics + self.names.len() * size_of::<Topic>() + self.keys.bytes()
     }
 
     /// Bytes of all publications that are kept.
@@ -188,8 +197,12 @@ impl<R> MemoryEngine<R> {
         let (topic, life) = self.life(topic)?;
         life.last += 1;
         let (position, class) = (Position { epoch: life.epoch, offset: life.last }, life.class);
+        let is_first = life.last == 1 && life.keep.publications > 0;
         if life.end != Tick::NEVER {
             self.linger(&topic, now);
+        }
+        if is_first {
+            self.names.insert(topic.clone());
         }
         Ok((topic, position, class))
     }
@@ -256,7 +269,7 @@ impl<R> MemoryEngine<R> {
     /// Looks at a topic for which there may be something to do: what is too old goes, at most `left` publications, and where nothing
     /// is left, the topic.
     fn settle(&mut self, ending: Ending, now: Tick, left: &mut usize) {
-        let Self { topics, kept, .. } = self;
+        let Self { topics, names, kept, forgotten_before_ns, .. } = self;
         let Ending { at, topic } = ending;
         // An earlier look has taken the place of this one, or the topic has begun another life.
         let Some(life) = topics.get_mut(topic.as_str()).filter(|life| life.looked_at == at) else { return };
@@ -268,6 +281,8 @@ impl<R> MemoryEngine<R> {
         match life.due() {
             None => {}
             Some(due) if due <= now && life.history.is_empty() => {
+                *forgotten_before_ns = life.history.lost_before_ns().max(*forgotten_before_ns);
+                names.remove(topic.as_str());
                 topics.remove(topic.as_str());
                 topics.give_back();
             }
@@ -276,7 +291,7 @@ impl<R> MemoryEngine<R> {
     }
 }
 
-impl<R> Engine<R> for MemoryEngine<R> {
+impl<R, S> Engine<R, S> for MemoryEngine<R, S> {
     fn append(&mut self, append: Append<R>) {
         let Append { request, submission: Submission { topic, payload, terms }, at_ms, numbered_ns, forms } = append;
         let (now, Terms { ttl, key }) = (Tick::from_nanoseconds(numbered_ns), terms.map_or_else(Terms::default, |terms| *terms));
@@ -321,17 +336,22 @@ impl<R> Engine<R> for MemoryEngine<R> {
         self.events.push_back(EngineEvent::Read { request, result });
     }
 
+    fn scan(&mut self, scan: Scan<S>) {
+        let sheaf = self.gather(&scan);
+        self.events.push_back(EngineEvent::Scanned { request: scan.request, sheaf });
+    }
+
     fn delete(&mut self, request: R, topic: Topic) {
         let Self { topics, kept, discarded, random, .. } = self;
         let epoch = topics.get_mut(topic.as_str()).map(|life| {
-            discarded.push(kept.change(&topic, &mut life.history, std::mem::take));
+            discarded.push(kept.change(&topic, &mut life.history, History::end));
             (life.epoch, life.last) = (Epoch::from_random(random.u64(..)), 0);
             life.epoch
         });
         self.events.push_back(EngineEvent::Deleted { request, epoch });
     }
 
-    fn poll(&mut self) -> Option<EngineEvent<R>> {
+    fn poll(&mut self) -> Option<EngineEvent<R, S>> {
         let event = self.events.pop_front();
         if event.is_none() {
             self.events.give_back();
@@ -395,5 +415,6 @@ impl PartialEq for Ending {
 
 impl Eq for Ending {}
 
+mod scan;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@
 //!                      +--> Published { publication }                is handed out to subscribers, unless it came before
 //!
 //! read(request) -----------> Read { request, page | error }             what is kept behind a position
+//! scan(request) -----------> Scanned { request, sheaf }                 what is kept of all topics that a pattern matches, piece by piece
 //! delete(request) ---------> Deleted { request, epoch }                 nothing is kept any more
 //! ```
 //!
@@ -26,24 +27,27 @@ use std::time::Duration;
 pub use idempotency::{IdempotencyKey, KeyError};
 pub use memory::{Limits, MemoryEngine, TOPIC_LINGER};
 
-use crate::frame::{Epoch, Forms, Gap, GapReason, Payload, Position, Publication, Since, Topic};
+use crate::frame::{Epoch, Forms, Gap, GapReason, Pattern, Payload, Position, Publication, Since, Topic};
 use crate::limits::Tick;
 
 /// Gives publications their numbers, keeps them as its kind does, and knows which topics live.
 ///
-/// `R` is the caller's token for one request; it comes back with the answer and means nothing here.
-pub trait Engine<R> {
+/// `R` is the caller's token for one request, `S` for one scan; it comes back with the answer and means nothing here.
+pub trait Engine<R, S = R> {
     /// Takes a publication over. What became of it comes from [`Engine::poll`].
     fn append(&mut self, append: Append<R>);
 
     /// Reads what is kept of a topic. The page comes from [`Engine::poll`].
     fn read(&mut self, read: Read<R>);
 
+    /// Reads what is kept of all topics that a pattern matches, in the order of their names. The sheaf comes from [`Engine::poll`].
+    fn scan(&mut self, scan: Scan<S>);
+
     /// Begins another life of a topic, which nothing is kept of. What became of it comes from [`Engine::poll`].
     fn delete(&mut self, request: R, topic: Topic);
 
     /// The next event. To be called until it returns `None`.
-    fn poll(&mut self) -> Option<EngineEvent<R>>;
+    fn poll(&mut self) -> Option<EngineEvent<R, S>>;
 
     /// What is known of a living topic; `None` when it does not live, and then it has no epoch to show.
     fn extent(&self, topic: &str) -> Option<Extent>;
@@ -143,9 +147,65 @@ impl Page {
     }
 }
 
-/// What became of an append or a read.
+/// What is to be read of all topics that a pattern matches.
 #[derive(Debug)]
-pub enum EngineEvent<R> {
+pub struct Scan<S> {
+    /// The caller's token.
+    pub request: S,
+    /// Which topics.
+    pub pattern: Pattern,
+    /// But for those that one of these matches.
+    pub except: Arc<[Pattern]>,
+    /// From where on each of them is read that has not been begun; no cursor, because that is of one topic.
+    pub since: Since,
+    /// Where the sheaf before this one ended.
+    pub place: Place,
+    /// When the reader began: what was numbered then or later, and is not kept any more, is told as a gap.
+    pub begun_ns: u64,
+    /// Bytes of the sheaf; it holds at least one publication or gap if there is any among the topics it looks at, unless this is 0: then
+    /// it looks at none, and tells the time alone.
+    pub bytes_max: usize,
+    /// The driver's monotonic clock, in nanoseconds.
+    pub now_ns: u64,
+}
+
+/// How far the topics that a pattern matches have been read, in the order of their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// All up to this name are read to their ends.
+    pub read: Option<Topic>,
+    /// The next one, where it has been begun, and how far it is read.
+    pub begun: Option<(Topic, Position)>,
+}
+
+/// A piece of what is kept of the topics that a pattern matches.
+#[derive(Debug, Default)]
+pub struct Sheaf {
+    /// Topic by topic, those of one in the order of their offsets.
+    pub publications: Vec<Arc<Publication>>,
+    /// What is missing: before which of the publications, and of which topic.
+    pub gaps: Vec<(usize, Topic, Gap)>,
+    /// Where the next sheaf begins.
+    pub place: Place,
+    /// There was nothing more when this was read.
+    pub is_last: bool,
+    /// With the last one: some topic has been forgotten of which something was lost since the reader began. Nobody knows any more
+    /// whether that was one of the reader's.
+    pub has_forgotten: bool,
+    /// The driver's clock when this was read.
+    pub now_ns: u64,
+}
+
+/// What became of an append, a read or a scan.
+#[derive(Debug)]
+pub enum EngineEvent<R, S = R> {
+    /// The answer to [`Engine::scan`].
+    Scanned {
+        /// The token of the scan.
+        request: S,
+        /// What was found.
+        sheaf: Sheaf,
+    },
     /// The answer to [`Engine::read`].
     Read {
         /// The token of the read.

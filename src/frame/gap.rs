@@ -18,7 +18,7 @@ pub struct Gap {
 
 words! {
     /// Why something is missing (docs/wire.md, "Resuming" and "Slow consumers").
-    GapReason, "trimmed, slow, epoch or future", {
+    GapReason, "trimmed, slow, epoch, future or pattern", {
         /// It was kept once, and had to go.
         Trimmed = "trimmed",
         /// The reader took too slowly, and it was dropped.
@@ -27,6 +27,8 @@ words! {
         Epoch = "epoch",
         /// The reader knew more of this life than there is.
         Future = "future",
+        /// Nobody knows what of a pattern's topics the reader has had: a pattern has no cursor.
+        Pattern = "pattern",
     }
 }
 
@@ -41,33 +43,42 @@ impl Gap {
     /// The `gap` object: `{"type":"gap","topic","from","to","reason"}`.
     #[must_use]
     pub fn object(&self, topic: &Topic) -> Vec<u8> {
-        let object = GapObject {
-            kind: "gap",
-            topic: topic.as_str(),
-            from: Cursor(self.from).to_string(),
-            to: Cursor(self.to).to_string(),
-            reason: self.reason.name(),
-        };
-        serde_json::to_vec(&object).expect("texts always make JSON")
+        object(topic.as_str(), Some((Cursor(self.from).to_string(), Cursor(self.to).to_string())), self.reason)
     }
 
     /// Appends what tells a subscriber of it; nothing in [`Form::WsRaw`], where payloads stand alone. As an event it moves the reader to its
     /// end: who is lost behind it is not told of it again.
     pub fn write(&self, topic: &Topic, form: Form, out: &mut Vec<u8>) {
-        match form {
-            Form::WsRaw => {}
-            Form::WsEnvelope => {
-                let object = self.object(topic);
-                out.extend_from_slice(FrameHeader::new(OpCode::Text, object.len()).as_bytes());
-                out.extend_from_slice(&object);
-            }
-            Form::Events | Form::EventsEnvelope => {
-                let (id, object) = (Cursor(self.to).to_string(), self.object(topic));
-                let event = StreamEvent { retry_ms: None, id: Some(&id), event: Some("gap"), data: Some(&object) };
-                out.extend_from_slice(&event.chunk());
-            }
-            Form::Lines => out.extend_from_slice(&chunk(&[&self.object(topic), b"\n"])),
+        if form != Form::WsRaw {
+            write_object(&self.object(topic), Some(&Cursor(self.to).to_string()), form, out);
         }
+    }
+
+    /// The same where nobody knows from where to where something is missing, or of which topic of a pattern: `from` and `to` are null, and
+    /// as an event it has no id, so the reader's last one still says that he has been here.
+    pub fn write_unknown(name: &str, reason: GapReason, form: Form, out: &mut Vec<u8>) {
+        write_object(&object(name, None, reason), None, form, out);
+    }
+}
+
+fn object(topic: &str, ends: Option<(String, String)>, reason: GapReason) -> Vec<u8> {
+    let (from, to) = ends.unzip();
+    let object = GapObject { kind: "gap", topic, from, to, reason: reason.name() };
+    serde_json::to_vec(&object).expect("texts always make JSON")
+}
+
+fn write_object(object: &[u8], id: Option<&str>, form: Form, out: &mut Vec<u8>) {
+    match form {
+        Form::WsRaw => {}
+        Form::WsEnvelope => {
+            out.extend_from_slice(FrameHeader::new(OpCode::Text, object.len()).as_bytes());
+            out.extend_from_slice(object);
+        }
+        Form::Events | Form::EventsEnvelope => {
+            let event = StreamEvent { retry_ms: None, id, event: Some("gap"), data: Some(object) };
+            out.extend_from_slice(&event.chunk());
+        }
+        Form::Lines => out.extend_from_slice(&chunk(&[object, b"\n"])),
     }
 }
 
@@ -76,8 +87,8 @@ struct GapObject<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     topic: &'a str,
-    from: String,
-    to: String,
+    from: Option<String>,
+    to: Option<String>,
     reason: &'static str,
 }
 
@@ -101,6 +112,21 @@ mod tests {
         ] {
             let mut out = Vec::new();
             gap.write(&Topic::new("chat").unwrap(), form, &mut out);
+            assert_eq!(out.iter().map(|byte| *byte as char).collect::<String>(), expected, "{form:?}");
+        }
+    }
+
+    #[test]
+    fn a_gap_without_ends_has_nulls_and_no_id() {
+        let object = r#"{"type":"gap","topic":"news/*","from":null,"to":null,"reason":"pattern"}"#;
+        for (form, text) in [
+            (Form::WsEnvelope, format!("\u{81}{}{object}", object.len() as u8 as char)),
+            (Form::EventsEnvelope, format!("event: gap\ndata: {object}\n\n")),
+            (Form::Lines, format!("{object}\n")),
+        ] {
+            let mut out = Vec::new();
+            Gap::write_unknown("news/*", GapReason::Pattern, form, &mut out);
+            let expected = if form == Form::WsEnvelope { text } else { format!("{:x}\r\n{text}\r\n", text.len()) };
             assert_eq!(out.iter().map(|byte| *byte as char).collect::<String>(), expected, "{form:?}");
         }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::topic::{self, TOPIC_BYTES_MAX, TopicError};
+use super::topic::{self, TOPIC_BYTES_MAX, Topic, TopicError};
 
 /// Names topics: `news/today` one of them, `news/*` those one segment below `news`, `news/**` all below it, `**` all there are.
 ///
@@ -107,6 +107,12 @@ impl Pattern {
         (self.wildcard == Wildcard::Many || other.wildcard != Wildcard::Many) && self.matches(&other.text)
     }
 
+    /// Whether some topic is matched by both: then one of them covers the other.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
+
     /// The pattern's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -129,6 +135,13 @@ impl Pattern {
     #[must_use]
     pub fn is_deep(&self) -> bool {
         self.wildcard == Wildcard::Many
+    }
+}
+
+/// The pattern without a wildcard that matches the topic alone.
+impl From<&Topic> for Pattern {
+    fn from(topic: &Topic) -> Self {
+        Self { text: Arc::from(topic.as_str()), wildcard: Wildcard::None }
     }
 }
 
@@ -157,7 +170,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::frame::Topic;
 
     #[test]
     fn each_rule_is_named() {
@@ -267,6 +279,8 @@ mod tests {
             let (one, other) = (Pattern::parse(&one).unwrap(), Pattern::parse(&other).unwrap());
             let all = topics().iter().filter(|topic| other.matches(topic)).all(|topic| one.matches(topic));
             prop_assert_eq!(one.covers(&other), all);
+            let both = topics().iter().any(|topic| one.matches(topic) && other.matches(topic));
+            prop_assert_eq!(one.meets(&other), both);
         }
     }
 }

@@ -27,6 +27,7 @@ use foldhash::fast::RandomState;
 use super::Hub;
 use super::fanout::{Carried, Slice};
 use super::interest::is_at_least;
+use super::reading::Origin;
 use super::topics::{Subscriber, TopicId};
 use super::trie::Rank;
 use crate::frame::Topic;
@@ -91,13 +92,14 @@ impl Shared {
 }
 
 impl<P> Hub<P> {
-    /// Opens a fan-out to the subscribers of `topic`, and of the patterns that match. It covers those who are there when its turn among
-    /// the topic's fan-outs comes: at once, if none is open.
+    /// Opens a fan-out to the subscribers of `topic`, of which nothing is kept, and of the patterns that match. It covers those who are there
+    /// when its turn among the topic's fan-outs comes: at once, if none is open.
     ///
     /// # Errors
     /// Gives the publication back if nobody here wants the topic any more.
     pub fn publish(&mut self, topic: &Topic, publication: P) -> Result<(), P> {
-        self.publish_or_join(topic, publication, |_, publication| Some(publication))
+        let origin = Origin { home: 0, is_kept: false };
+        self.publish_or_join(topic, origin, publication, |_, publication| Some(publication))
     }
 
     /// The same, but where the topic's last open fan-out will reach whom this one would, `join` may let that take the publication in,
@@ -105,7 +107,13 @@ impl<P> Hub<P> {
     ///
     /// # Errors
     /// Gives the publication back if nobody here wants the topic any more.
-    pub fn publish_or_join(&mut self, topic: &Topic, publication: P, join: impl FnOnce(&mut P, P) -> Option<P>) -> Result<(), P> {
+    pub fn publish_or_join(
+        &mut self,
+        topic: &Topic,
+        origin: Origin,
+        publication: P,
+        join: impl FnOnce(&mut P, P) -> Option<P>,
+    ) -> Result<(), P> {
         let subscribed = self.topics.find(topic.as_str()).filter(|id| !self.topics[*id].subscribers().is_empty());
         let id = match subscribed {
             Some(id) => id,
@@ -122,11 +130,11 @@ impl<P> Hub<P> {
         } else if list.queue.is_single() && (is_beyond || !list.awaits_first_slice()) {
             Some(publication)
         } else {
-            self.fanouts.join_last(list.queue, publication, join)
+            self.fanouts.join_last(list.queue, publication, self.readings.stamp(), join)
         };
         let begins = list.queue.is_empty();
         if let Some(publication) = left {
-            self.fanouts.push(&mut list.queue, publication);
+            self.fanouts.push(&mut list.queue, publication, (self.readings.begin(), origin));
         }
         if begins {
             self.fanouts.begin(list.queue, self.grace.begin());
@@ -152,6 +160,7 @@ impl<P> Hub<P> {
         }
         let list = &mut self.topics[id];
         self.grace.end(self.fanouts.half_of_first(list.queue));
+        let ended = self.readings.end(self.fanouts.arrival_of_first(list.queue).0);
         let publication = Carried::Finished(self.fanouts.pop(&mut list.queue));
         while let Some((slot, hold)) = self.fanouts.pop_release(&mut list.queue) {
             if let Some(position) = self.slots.position(slot, id) {
@@ -166,11 +175,12 @@ impl<P> Hub<P> {
             self.idle.push(id);
         }
         self.end_grace();
+        self.end_readings(ended);
         Some(Slice { topic: id, looked_at, publication })
     }
 
     /// Replaces what is in `subscribers` with those of a slice of the list `walked` whom the publication of the topic `id` has not
-    /// reached.
+    /// reached, and who do not wait until they have read what goes before it.
     fn reach(&mut self, id: TopicId, walked: TopicId, slice: Range<usize>, subscribers: &mut Vec<Subscriber>) {
         subscribers.clear();
         if self.topics.patterns.is_empty() {
@@ -183,8 +193,13 @@ impl<P> Hub<P> {
             return subscribers.extend_from_slice(all);
         }
         let mut course = self.topics[id].course_mut().and_then(Option::take);
+        let list = &self.topics[id];
+        let (stamp, origin) = self.fanouts.arrival_of_first(list.queue);
+        let awaits = |slot| {
+            !self.readings.is_empty() && list.topic().is_some_and(|topic| self.readings.awaits(slot, topic, origin, stamp))
+        };
         let slice = &self.topics[walked].subscribers()[slice];
-        let mut is_new = |slot| course.get_or_insert_default().reached.insert(slot);
+        let mut is_new = |slot| !awaits(slot) && course.get_or_insert_default().reached.insert(slot);
         let there = slice.iter().filter(|subscriber| !passes_by(subscriber));
         subscribers.extend(there.filter(|subscriber| !subscriber.overlaps || is_new(subscriber.slot)));
         if let Some(place) = self.topics[id].course_mut() {
@@ -357,7 +372,7 @@ mod tests {
         hub.publish(&topic("a"), 'p').unwrap();
         hub.next_slice(1, &mut Vec::new()).unwrap();
         hub.unsubscribe(0, id);
-        hub.publish_or_join(&topic("a"), 'q', |_, _| None).unwrap();
+        hub.publish_or_join(&topic("a"), Origin { home: 0, is_kept: true }, 'q', |_, _| None).unwrap();
         let to_0: Vec<char> =
             hand_out(&mut hub, 9).iter().filter(|(_, slots)| slots.contains(&0)).map(|(name, _)| *name).collect();
         assert_eq!(to_0, ['q'], "it has got p, and gets q by the pattern");

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use super::grace::Half;
+use super::reading::{Origin, Stamp};
 use super::topics::{Hold, TopicId};
 use crate::limits::GiveBack;
 
@@ -94,6 +95,8 @@ struct Link<P> {
     next: u32,
     /// When its turn came.
     half: Half,
+    /// When it arrived, and from where.
+    arrival: (Stamp, Origin),
 }
 
 #[derive(Debug)]
@@ -124,18 +127,19 @@ impl<P> Fanouts<P> {
         self.links.len() == 1
     }
 
-    pub fn push(&mut self, queue: &mut Queue, publication: P) {
+    pub fn push(&mut self, queue: &mut Queue, publication: P, arrival: (Stamp, Origin)) {
         self.waiting += 1;
-        self.append(queue, Waiting::Publication(publication, 1));
+        self.append(queue, Waiting::Publication(publication, 1), arrival);
     }
 
     /// Has a hold end behind everything that waits in a queue that is not empty.
     pub fn push_release(&mut self, queue: &mut Queue, slot: u32, hold: Hold) {
-        self.append(queue, Waiting::Release(slot, hold));
+        let arrival = self.links[queue.tail as usize].arrival;
+        self.append(queue, Waiting::Release(slot, hold), arrival);
     }
 
-    fn append(&mut self, queue: &mut Queue, what: Waiting<P>) {
-        let link = self.links.insert(Link { what, next: NONE, half: Half::default() }) as u32;
+    fn append(&mut self, queue: &mut Queue, what: Waiting<P>, arrival: (Stamp, Origin)) {
+        let link = self.links.insert(Link { what, next: NONE, half: Half::default(), arrival }) as u32;
         match queue.tail {
             NONE => queue.head = link,
             tail => self.links[tail as usize].next = link,
@@ -143,9 +147,22 @@ impl<P> Fanouts<P> {
         queue.tail = link;
     }
 
-    /// Lets the last publication of a queue that is not empty take this one in, as `join` does; else gives it back.
-    pub fn join_last(&mut self, queue: Queue, publication: P, join: impl FnOnce(&mut P, P) -> Option<P>) -> Option<P> {
-        let Waiting::Publication(last, joined) = &mut self.links[queue.tail as usize].what else { return Some(publication) };
+    /// Lets the last publication of a queue that is not empty take this one in, as `join` does, if both arrived between the same moves of
+    /// readers; else gives it back.
+    pub fn join_last(
+        &mut self,
+        queue: Queue,
+        publication: P,
+        arrived: Stamp,
+        join: impl FnOnce(&mut P, P) -> Option<P>,
+    ) -> Option<P> {
+        let Link { what: Waiting::Publication(last, joined), arrival: (stamp, _), .. } = &mut self.links[queue.tail as usize]
+        else {
+            return Some(publication);
+        };
+        if *stamp != arrived {
+            return Some(publication);
+        }
         let refused = join(last, publication);
         if refused.is_none() {
             *joined += 1;
@@ -165,6 +182,11 @@ impl<P> Fanouts<P> {
     /// The turn of a queue's first publication has come.
     pub fn begin(&mut self, queue: Queue, half: Half) {
         self.links[queue.head as usize].half = half;
+    }
+
+    /// When the first publication arrived, and from where.
+    pub fn arrival_of_first(&self, queue: Queue) -> (Stamp, Origin) {
+        self.links[queue.head as usize].arrival
     }
 
     /// When the turn of the first publication came.
@@ -238,7 +260,7 @@ mod tests {
         let mut fanouts = Fanouts::default();
         let mut queues = [Queue::default(); 2];
         for number in 0..10 {
-            fanouts.push(&mut queues[number % 2], number);
+            fanouts.push(&mut queues[number % 2], number, (0, Origin { home: 0, is_kept: true }));
         }
         assert_eq!((fanouts.len(), fanouts.chain_length(queues[1])), (10, 5));
         for number in 0..10 {

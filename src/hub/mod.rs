@@ -24,6 +24,8 @@
 //! A pattern has a list as a topic has. What is published on a topic goes through the topic's own list, then through that of each
 //! pattern that matches; who stands in several of them gets it from the first.
 //!
+//! Who reads the history behind a pattern first stands in its list, too; `hub::reading` says which topics it waits for.
+//!
 //! 1. A connection subscribes; the interest is dirty until [`Hub::poll_interest`] has given it to be told: a topic's to its home worker, a
 //!    pattern's to all of them, because a topic that nobody has named yet may have any home.
 //! 2. The home workers acknowledge; [`Hub::poll_confirmed`] names the connections that waited for it.
@@ -40,11 +42,14 @@ mod fanout;
 mod grace;
 pub mod home;
 mod interest;
+#[cfg(any(test, debug_assertions))]
+mod invariants;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod overlap;
 pub mod presence;
+mod reading;
 mod subscriptions;
 mod topics;
 mod trie;
@@ -52,12 +57,14 @@ mod trie;
 pub use fanout::{Carried, Slice};
 pub use home::Interests;
 pub use interest::Interest;
+pub use reading::{Frontier, Origin};
 pub use topics::{Hold, Subject, Subscriber, TopicId};
 
 use crate::frame::{Form, Pattern, Topic};
 use fanout::Fanouts;
 use grace::Grace;
 use interest::{Changes, Confirmations};
+use reading::Readings;
 use subscriptions::{Entry, Slots};
 use topics::Topics;
 
@@ -86,6 +93,7 @@ pub struct Hub<P> {
     topics: Topics,
     fanouts: Fanouts<P>,
     grace: Grace,
+    readings: Readings,
     changes: Changes,
     confirmations: Confirmations,
     next_hold: Hold,
@@ -107,6 +115,7 @@ impl<P> Hub<P> {
             topics: Topics::default(),
             fanouts: Fanouts::default(),
             grace: Grace::default(),
+            readings: Readings::default(),
             changes: Changes::default(),
             confirmations: Confirmations::default(),
             next_hold: Hold::FIRST,
@@ -130,15 +139,20 @@ impl<P> Hub<P> {
     /// in force before that has come to its end.
     pub fn subscribe_pattern(&mut self, slot: u32, pattern: &Pattern, form: Form) -> TopicId {
         let id = self.topics.find_or_add_pattern(pattern, self.homes);
+        self.join_pattern(id, Subscriber::live(slot, form));
+        id
+    }
+
+    fn join_pattern(&mut self, id: TopicId, subscriber: Subscriber) -> bool {
         if self.grace.is_quiet() {
-            self.join(id, Subscriber::live(slot, form));
-            return id;
+            return self.join(id, subscriber);
         }
         let hold = self.fresh_hold();
-        if self.join(id, Subscriber { held: Some(hold), ..Subscriber::live(slot, form) }) {
-            self.grace.wait((slot, id, hold));
+        let is_new = self.join(id, Subscriber { held: Some(hold), ..subscriber });
+        if is_new {
+            self.grace.wait((subscriber.slot, id, hold));
         }
-        id
+        is_new
     }
 
     /// The same as [`Hub::subscribe`] for who reads history first: what is published passes it by until [`Hub::release`]. `None` if `slot` subscribes to
@@ -159,8 +173,9 @@ impl<P> Hub<P> {
         if self.slots.position(subscriber.slot, id).is_some() {
             return false;
         }
+        let overlaps = subscriber.overlaps || self.readings.reads(subscriber.slot);
         let list = &mut self.topics[id];
-        let position = list.push(subscriber);
+        let position = list.push(Subscriber { overlaps, ..subscriber });
         list.interest.join(subscriber.form);
         self.changes.mark(id, &mut list.interest);
         self.slots.add(subscriber.slot, Entry { topic: id, position });
@@ -175,7 +190,7 @@ impl<P> Hub<P> {
         let entries = self.slots.of(slot);
         if entries.len() > 1 && entries.iter().any(|entry| self.topics.is_pattern(entry.topic)) {
             for entry in entries {
-                self.topics[entry.topic].mark_overlapping(entry.position);
+                self.topics[entry.topic].mark_overlapping(entry.position, true);
             }
         }
     }
@@ -195,6 +210,8 @@ impl<P> Hub<P> {
     pub fn unsubscribe(&mut self, slot: u32, id: TopicId) -> bool {
         let Some(entry) = self.slots.remove(slot, id) else { return false };
         self.leave(entry);
+        self.linger(slot);
+        self.end_reading(slot, id);
         self.confirmations.reconsider(slot);
         true
     }
@@ -202,6 +219,7 @@ impl<P> Hub<P> {
     /// Ends every subscription of `slot`, and its wait for confirmation: to be called before the slot is used again.
     pub fn unsubscribe_all(&mut self, slot: u32) {
         self.confirmations.forget(slot);
+        self.readings.forget(slot);
         while let Some(entry) = self.slots.pop(slot) {
             self.leave(entry);
         }
@@ -377,55 +395,6 @@ fn is_in_force(slots: &Slots, topics: &Topics, slot: u32) -> bool {
         let is_passed_by = list.topic().is_none() && subscriber.held.is_some();
         list.interest.in_force(subscriber.form) && !is_passed_by
     })
-}
-
-#[cfg(any(test, debug_assertions))]
-impl<P> Hub<P> {
-    /// Checks everything that must hold between two calls. It walks all tables: for tests and hunting.
-    ///
-    /// # Panics
-    /// If something does not hold.
-    pub fn check_invariants(&self) {
-        self.check_subscriptions();
-        let marked: Vec<TopicId> = self.changes.marked().collect();
-        let turns: Vec<TopicId> = self.fanouts.turns().collect();
-        let mut open = 0;
-        for (id, list) in self.topics.iter() {
-            list.check_cuts();
-            assert_eq!(list.interest.subscribers(), list.subscribers().len() as u64);
-            match list.subject() {
-                Subject::Topic(topic) => assert_eq!(self.topics.find(topic.as_str()), Some(id)),
-                Subject::Pattern(pattern) => assert_eq!(self.topics.patterns.get(&pattern), Some(id)),
-            }
-            assert_eq!(marked.iter().filter(|marked| **marked == id).count(), usize::from(list.interest.is_dirty()));
-            let walked = list.course().and_then(|course| course.at).map(|(_, pattern)| &self.topics[pattern]);
-            let waits = walked.and_then(topics::List::shared).is_some_and(|shared| shared.waits(id));
-            assert!(walked.and_then(topics::List::shared).is_none_or(|shared| shared.has(id)));
-            assert_eq!(turns.iter().filter(|turn| **turn == id).count(), usize::from(!list.queue.is_empty() && !waits));
-            let is_noted = self.idle.contains(&id) || self.retired.contains(&id);
-            assert!(!list.is_idle() || is_noted, "{:?} is never released", list.subject());
-            open += self.fanouts.chain_length(list.queue);
-        }
-        assert_eq!(open, self.fanouts.len());
-    }
-
-    fn check_subscriptions(&self) {
-        let mut subscriptions = 0;
-        for slot in 0..self.slots.span() {
-            for (index, entry) in self.slots.of(slot).iter().enumerate() {
-                let subscriber = self.topics[entry.topic].subscribers()[entry.position as usize];
-                let others = self.slots.of(slot).len() > 1;
-                let has_pattern = self.slots.of(slot).iter().any(|entry| self.topics.is_pattern(entry.topic));
-                assert_eq!(subscriber.slot, slot);
-                assert!(subscriber.overlaps || !(others && has_pattern), "it may get a publication twice");
-                assert!(self.slots.of(slot)[..index].iter().all(|earlier| earlier.topic != entry.topic));
-                subscriptions += 1;
-            }
-        }
-        assert_eq!(subscriptions, self.subscriptions());
-        let listed: usize = self.topics.iter().map(|(_, list)| list.subscribers().len()).sum();
-        assert_eq!(subscriptions, listed);
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
-use super::{Hold, Hub, Subject, TopicId};
+use super::{Hold, Hub, Origin, Subject, TopicId};
 use crate::frame::{Form, Forms, Topic};
 
 const SLOTS: u32 = 7;
@@ -195,14 +195,15 @@ impl Pair {
         let number = plain.published + 1;
         let publication = (topic, number, number);
         let mut asked = false;
-        let result = self.hub.publish_or_join(&self.names[topic], publication, |last, next| {
-            asked = true;
-            assert_eq!((last.0, last.2 + 1), (next.0, next.1), "joins what it does not follow");
-            if joins {
-                last.2 = next.2;
-            }
-            (!joins).then_some(next)
-        });
+        let result =
+            self.hub.publish_or_join(&self.names[topic], Origin { home: 0, is_kept: true }, publication, |last, next| {
+                asked = true;
+                assert_eq!((last.0, last.2 + 1), (next.0, next.1), "joins what it does not follow");
+                if joins {
+                    last.2 = next.2;
+                }
+                (!joins).then_some(next)
+            });
         if plain.subscribers.is_empty() {
             assert_eq!(result, Err(publication));
             return;

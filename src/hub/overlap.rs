@@ -1,6 +1,8 @@
 //! The hub with patterns against its promises: whatever comes, goes and is published in between, each connection gets each publication
 //! of a topic once, in order, and whoever was subscribed in any way the whole time gets it.
 //!
+//! Some read the history behind a pattern first: what is published where they have not been never reaches them here, by whichever list.
+//!
 //! The model of topics alone ([`super::model`]) foretells each slice. Here only what a subscriber can see is checked, and what home
 //! workers are told.
 
@@ -8,7 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
-use super::{Hold, Hub, Subject, TopicId};
+mod readers;
+
+use readers::Reading;
+
+use super::{Hold, Hub, Origin, Subject, TopicId};
 use crate::frame::{Form, Forms, Pattern, Topic};
 
 const SLOTS: u32 = 5;
@@ -24,6 +30,22 @@ enum Op {
         name: usize,
         form: Form,
         held: bool,
+    },
+    /// Subscribes to a pattern to read what is behind it first.
+    Read {
+        slot: u32,
+        name: usize,
+    },
+    /// Reads on to the end of a topic, if that is behind the reader's place.
+    Advance {
+        slot: u32,
+        name: usize,
+        topic: usize,
+        is_whole: bool,
+    },
+    Finish {
+        slot: u32,
+        name: usize,
     },
     Release {
         slot: u32,
@@ -64,6 +86,10 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (0..SLOTS, 0..NAMES.len(), form, prop::bool::weighted(0.2))
             .prop_map(|(slot, name, form, held)| Op::Subscribe { slot, name, form, held: held && name < TOPICS }),
+        4 => (0..SLOTS, TOPICS..NAMES.len()).prop_map(|(slot, name)| Op::Read { slot, name }),
+        6 => (0..SLOTS, TOPICS..NAMES.len(), 0..TOPICS, any::<bool>())
+            .prop_map(|(slot, name, topic, is_whole)| Op::Advance { slot, name, topic, is_whole }),
+        2 => (0..SLOTS, TOPICS..NAMES.len()).prop_map(|(slot, name)| Op::Finish { slot, name }),
         2 => (0..SLOTS, 0..TOPICS).prop_map(|(slot, topic)| Op::Release { slot, topic }),
         4 => (0..SLOTS, 0..NAMES.len()).prop_map(|(slot, name)| Op::Unsubscribe { slot, name }),
         1 => (0..SLOTS).prop_map(|slot| Op::UnsubscribeAll { slot }),
@@ -115,6 +141,9 @@ struct World {
     open: usize,
     /// For each publication, by topic and number.
     owed: BTreeMap<(usize, u64), Owed>,
+    readings: BTreeMap<(u32, usize), Reading>,
+    /// Publications that readers find in history: topic, number, slot.
+    barred: BTreeSet<(usize, u64, u32)>,
     /// The last publication that each slot has got of a topic.
     got: BTreeMap<(u32, usize), u64>,
     /// Numbers of topics that queues may hold.
@@ -133,6 +162,8 @@ impl World {
             published: Default::default(),
             open: 0,
             owed: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            barred: BTreeSet::new(),
             got: BTreeMap::new(),
             in_use: Vec::new(),
         }
@@ -142,12 +173,17 @@ impl World {
         self.moment += 1;
         match op {
             Op::Subscribe { slot, name, form, held } => self.subscribe(slot, name, form, held),
+            Op::Read { slot, name } => self.read(slot, name),
+            Op::Advance { slot, name, topic, is_whole } => self.advance(slot, name, topic, is_whole),
+            Op::Finish { slot, name } => self.finish(slot, name),
             Op::Release { slot, topic } => self.release(slot, topic),
             Op::Unsubscribe { slot, name } => self.unsubscribe(slot, name),
             Op::UnsubscribeAll { slot } => {
                 self.hub.unsubscribe_all(slot);
                 self.awaiting.remove(&slot);
                 (0..NAMES.len()).for_each(|name| self.left(slot, name));
+                // The next one of this number is another connection.
+                self.barred.retain(|(_, _, of)| *of != slot);
             }
             Op::Publish { topic, joins } => self.publish(topic, joins),
             Op::Slice { max } => self.slice(max),
@@ -175,6 +211,8 @@ impl World {
 
     fn subscribe(&mut self, slot: u32, name: usize, form: Form, held: bool) {
         let is_there = self.subscriptions.contains_key(&(slot, name));
+        // What a pattern brings already is not read once more.
+        let held = held && !self.has_wider(slot, name);
         let hold = match (name < TOPICS, held) {
             (true, true) => self.hub.subscribe_held(slot, &topic(name), form).map(|(_, hold)| hold),
             (true, false) => {
@@ -189,6 +227,16 @@ impl World {
         if is_there {
             return assert_eq!(hold, None);
         }
+        self.joined(slot, name, form, hold);
+    }
+
+    /// Whether the slot has another pattern that covers this name.
+    fn has_wider(&self, slot: u32, name: usize) -> bool {
+        let own = self.subscriptions.keys().filter(|key| key.0 == slot && key.1 != name);
+        own.filter(|key| key.1 >= TOPICS).any(|key| pattern(key.1).covers(&pattern(name)))
+    }
+
+    fn joined(&mut self, slot: u32, name: usize, form: Form, hold: Option<Hold>) {
         let forms = self.forms(name);
         let known = &mut self.known[name];
         known.is_dirty = true;
@@ -209,14 +257,30 @@ impl World {
     }
 
     fn unsubscribe(&mut self, slot: u32, name: usize) {
-        let was_there = self.id(slot, name).is_some_and(|id| self.hub.unsubscribe(slot, id));
+        let id = self.id(slot, name);
+        let was_there = id.is_some_and(|id| self.hub.unsubscribe(slot, id));
         assert_eq!(was_there, self.subscriptions.contains_key(&(slot, name)));
+        let Some(id) = id else { return };
+        let was_held =
+            self.subscriptions.get(&(slot, name)).is_some_and(|own| own.held.is_some_and(|(_, until)| until.is_none()));
+        if was_held {
+            self.hub.pass_by_arrived(slot, id, &topic(name));
+            self.barred.extend(self.owed.keys().filter(|key| key.0 == name).map(|key| (key.0, key.1, slot)));
+        }
         self.left(slot, name);
     }
 
     /// What was owed because of a subscription alone is not owed any more.
     fn left(&mut self, slot: u32, name: usize) {
         let Some(gone) = self.subscriptions.remove(&(slot, name)) else { return };
+        let reading = self.readings.remove(&(slot, name));
+        for (key, slots) in &mut self.owed {
+            // Amid a reading nobody tells apart what it has read.
+            let was_read = reading.as_ref().is_some_and(|reading| reading.reads(name, key.0));
+            if was_read || self.barred.contains(&(key.0, key.1, slot)) {
+                slots.remove(&slot);
+            }
+        }
         self.known[name].is_dirty = true;
         for slots in self.owed.values_mut() {
             if let Some(reasons) = slots.get_mut(&slot) {
@@ -231,7 +295,8 @@ impl World {
     fn publish(&mut self, of: usize, joins: bool) {
         let number = self.published[of].len() as u64 + 1;
         let mut joined = false;
-        let result = self.hub.publish_or_join(&topic(of), (of, number, number), |last, next| {
+        let origin = Origin { home: home(of), is_kept: true };
+        let result = self.hub.publish_or_join(&topic(of), origin, (of, number, number), |last, next| {
             assert_eq!((last.0, last.2 + 1), (next.0, next.1), "joins what it does not follow");
             joined = joins;
             if joins {
@@ -243,8 +308,13 @@ impl World {
         let mut matching = self.subscriptions.iter().filter(|(key, _)| pattern(key.1).matches(NAMES[of])).peekable();
         assert_eq!(result.is_ok(), matching.peek().is_some());
         for ((slot, name), own) in matching.filter(|(_, own)| own.is_ripe) {
+            if self.awaits(*slot, of) {
+                continue;
+            }
             owed.entry(*slot).or_default().insert((*name, own.since));
         }
+        let barred: Vec<u32> = (0..SLOTS).filter(|slot| self.awaits(*slot, of)).collect();
+        self.barred.extend(barred.into_iter().map(|slot| (of, number, slot)));
         if result.is_ok() {
             self.published[of].push(self.moment);
             self.owed.insert((of, number), owed);
@@ -273,6 +343,8 @@ impl World {
                 assert!(passes.is_none_or(|(since, _)| since > published), "{slot} gets what it reads from history");
                 let before = self.got.insert((slot, of), last);
                 assert!(before.is_none_or(|before| before < first), "{slot} gets {first} after {before:?}");
+                let barred = (first..=last).find(|number| self.barred.contains(&(of, *number, slot)));
+                assert_eq!(barred, None, "{slot} finds it in history");
                 if !self.subscriptions.contains_key(&(slot, of)) {
                     self.in_use.push((id, of));
                 }
@@ -371,11 +443,17 @@ impl World {
         assert_eq!(self.hub.poll_interest(), None);
         self.step(Op::Retire { in_use: false });
         assert_eq!((self.hub.retired(), self.hub.topics(), self.hub.patterns()), (0, 0, 0));
+        assert!(self.hub.readings.is_empty());
     }
 }
 
 fn topic(name: usize) -> Topic {
     Topic::new(NAMES[name]).unwrap()
+}
+
+/// The home worker of a topic.
+fn home(topic: usize) -> usize {
+    topic % HOMES
 }
 
 /// Topics are patterns, too, which match themselves alone.

@@ -47,7 +47,8 @@ pub struct Subscriber {
     pub form: Form,
     /// It reads history first: what is published meanwhile passes it by.
     pub held: Option<Hold>,
-    /// It may stand in several lists that one topic matches, and gets each publication from the first of them alone.
+    /// It may stand in several lists that one topic matches, and gets each publication from the first of them alone; or it reads the history
+    /// behind a pattern, and may have to wait for that. So each publication is looked at before it is handed to it.
     pub overlaps: bool,
 }
 
@@ -166,9 +167,9 @@ impl List {
         }
     }
 
-    /// The subscriber at `position` may stand in other lists that a topic of this one matches.
-    pub fn mark_overlapping(&mut self, position: u32) {
-        self.subscribers[position as usize].overlaps = true;
+    /// The subscriber at `position` may stand in other lists that a topic of this one matches, or not any more.
+    pub fn mark_overlapping(&mut self, position: u32, overlaps: bool) {
+        self.subscribers[position as usize].overlaps = overlaps;
     }
 
     /// Appends a subscriber and returns its position. A fan-out under way does not cover it.

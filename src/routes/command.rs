@@ -5,25 +5,26 @@ use serde::Serialize;
 use super::options::{Options, Retry};
 use super::refusals;
 use crate::auth::Grant;
-use crate::frame::{Payload, Since, Topic, TopicError};
+use crate::frame::{Pattern, Payload, Since, Topic, TopicError};
 use crate::http1::Response;
+use crate::hub::Subject;
 use crate::hub::presence::{ClientKey, Member};
 use crate::v1::{Open, What};
 
 /// What the worker has to do for a request.
 #[derive(Debug)]
 pub enum Command {
-    /// Have the socket get this topic's publications.
+    /// Have the socket get the publications of a topic, or of a pattern's.
     Subscribe {
-        /// The topic.
-        topic: Topic,
+        /// Which.
+        to: Subject,
         /// From where on.
         since: Since,
     },
     /// Have it get them no longer.
     Unsubscribe {
-        /// The topic.
-        topic: Topic,
+        /// Which.
+        from: Subject,
     },
     /// Publish.
     Publish {
@@ -52,8 +53,12 @@ pub fn command(what: What<'_>, grant: Grant, is_draining: bool) -> Result<Comman
         What::Subscribe { .. } | What::Publish { .. } if is_draining => Err(refusals::draining()),
         What::Subscribe { .. } if !grant.subscribe => Err(refusals::forbidden("subscribe")),
         What::Publish { .. } if !grant.publish => Err(refusals::forbidden("publish")),
-        What::Subscribe { topic, since } => Ok(Command::Subscribe { topic: one_topic(&topic)?, since }),
-        What::Unsubscribe { topic } => Ok(Command::Unsubscribe { topic: one_topic(&topic)? }),
+        What::Subscribe { topic, since } => match (subject(&topic)?, since) {
+            (Subject::Pattern(_), _) if !grant.patterns => Err(refusals::forbidden("subscribe to patterns")),
+            (Subject::Pattern(_), Since::After(_)) => Err(refusals::cursor_of_one_topic()),
+            (to, since) => Ok(Command::Subscribe { to, since }),
+        },
+        What::Unsubscribe { topic } => Ok(Command::Unsubscribe { from: subject(&topic)? }),
         What::Publish { topic, payload } => {
             let topic = Topic::new(&topic).map_err(|error| refusals::topic_error(&topic, error))?;
             Ok(Command::Publish { topic, payload })
@@ -74,12 +79,15 @@ pub fn command(what: What<'_>, grant: Grant, is_draining: bool) -> Result<Comman
     }
 }
 
-/// The topic that a request names; a pattern is refused as such.
-fn one_topic(name: &str) -> Result<Topic, Response> {
-    Topic::new(name).map_err(|error| match error {
-        TopicError::Wildcard => refusals::pattern_not_yet(name),
-        error => refusals::topic_error(name, error),
-    })
+/// What a request names: a name that holds a wildcard is a pattern's.
+fn subject(name: &str) -> Result<Subject, Response> {
+    match Topic::new(name) {
+        Ok(topic) => Ok(Subject::Topic(topic)),
+        Err(TopicError::Wildcard) => {
+            Pattern::parse(name).map(Subject::Pattern).map_err(|error| refusals::pattern_error(name, error))
+        }
+        Err(error) => Err(refusals::topic_error(name, error)),
+    }
 }
 
 /// What `open` tells: the same names as in `/.well-known/fantail`.
@@ -128,6 +136,10 @@ mod tests {
         What::Subscribe { topic: topic.into(), since: Since::Earliest }
     }
 
+    fn behind_cursor(topic: &str) -> What<'_> {
+        What::Subscribe { topic: topic.into(), since: "k3Vq.7".parse().unwrap() }
+    }
+
     fn publish(topic: &str) -> What<'_> {
         What::Publish { topic: topic.into(), payload: Payload::new(Kind::Text, b"x").unwrap() }
     }
@@ -162,11 +174,15 @@ mod tests {
     fn what_may_be_done_is_done() {
         let command = |what| command(what, ALL, false).unwrap();
         assert!(
-            matches!(command(subscribe("a/b")), Command::Subscribe { topic, since: Since::Earliest } if topic.as_str() == "a/b")
+            matches!(command(subscribe("a/b")), Command::Subscribe { to: Subject::Topic(topic), since: Since::Earliest } if topic.as_str() == "a/b")
         );
         assert!(
-            matches!(command(What::Unsubscribe { topic: "a".into() }), Command::Unsubscribe { topic } if topic.as_str() == "a")
+            matches!(command(subscribe("a/*")), Command::Subscribe { to: Subject::Pattern(pattern), since: Since::Earliest } if pattern.as_str() == "a/*")
         );
+        assert!(
+            matches!(command(What::Unsubscribe { topic: "a".into() }), Command::Unsubscribe { from: Subject::Topic(topic) } if topic.as_str() == "a")
+        );
+        assert!(matches!(command(What::Unsubscribe { topic: "**".into() }), Command::Unsubscribe { from: Subject::Pattern(_) }));
         assert!(matches!(command(publish("a%2Fb")), Command::Publish { topic, .. } if topic.as_str() == "a%2Fb"));
         assert!(matches!(command(presence("a")), Command::Presence { topic, watch: Some(true) } if topic.as_str() == "a"));
         assert!(matches!(command(What::Ping), Command::Ping));
@@ -181,8 +197,10 @@ mod tests {
             (subscribe("a"), may(false, true), false, (403, "forbidden")),
             (publish("a"), may(true, false), false, (403, "forbidden")),
             (subscribe("a//b"), ALL, false, (400, "bad-topic")),
-            (subscribe("a/*"), ALL, false, (400, "not-in-this-version")),
-            (What::Unsubscribe { topic: "**".into() }, ALL, false, (400, "not-in-this-version")),
+            (subscribe("a/*/b"), ALL, false, (400, "bad-pattern")),
+            (subscribe("a/*"), Grant { patterns: false, ..ALL }, false, (403, "forbidden")),
+            (behind_cursor("a/*"), ALL, false, (400, "cursor-of-one-topic")),
+            (What::Unsubscribe { topic: "a*".into() }, ALL, false, (400, "bad-pattern")),
             (publish("a/*"), ALL, false, (400, "bad-topic")),
             (publish("meta/x"), ALL, false, (403, "reserved-topic")),
             (What::Auth, ALL, false, (400, "not-in-this-version")),

@@ -3,7 +3,7 @@
 //! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
 
 use crate::engine::{AppendError, IdempotencyKey, KeyError};
-use crate::frame::{PatternError, PayloadError, TopicError};
+use crate::frame::{Pattern, PatternError, PayloadError, TopicError};
 use crate::http1::{Problem, Response, quoted};
 use crate::hub::presence::MEMBER_NAME_BYTES_MAX;
 
@@ -168,18 +168,12 @@ pub(super) fn bayeux_not_yet() -> Response {
     refuse(NOT_YET, 404, NOT_YET_TITLE, detail, "Open a WebSocket on /topics/NAME.")
 }
 
-/// 400: subscribing to a pattern on `fantail.v1`.
-pub(super) fn pattern_not_yet(name: &str) -> Response {
-    let detail = format!("{} is a pattern; fantail.v1 has no patterns in this version.", quoted(name));
-    let fix = "Name the topics, or subscribe to the pattern without the subprotocol, with /topics/PATTERN?envelope.";
-    refuse(NOT_YET, 400, NOT_YET_TITLE, &detail, fix)
-}
-
-/// 400: a pattern cannot be asked for what is behind it yet.
-pub(super) fn pattern_since_not_yet() -> Response {
-    let detail = "A pattern begins with what is published from now on: \"since\" is not available for patterns in this version.";
-    let fix = "Leave \"since\" out, or subscribe to the exact topics, with /topics?topic=A&topic=B&envelope.";
-    refuse(NOT_YET, 400, NOT_YET_TITLE, detail, fix)
+/// 409: what is asked for from the past comes already, by a wider pattern of the same socket.
+#[must_use]
+pub fn covered(by: &Pattern) -> Response {
+    let detail = format!("{} brings it already, so what is older would come behind what is newer.", quoted(by.as_str()));
+    let fix = "Leave \"since\" out, subscribe to it before the wider pattern, or use a socket of its own.";
+    refuse("covered", 409, "A pattern of this socket covers it", &detail, fix)
 }
 
 /// 400: a pattern where one topic is meant.
@@ -549,8 +543,7 @@ mod tests {
             cursor_of_one_topic(),
             stream_over_http10(),
             bayeux_not_yet(),
-            pattern_not_yet("*"),
-            pattern_since_not_yet(),
+            covered(&Pattern::parse("a/**").unwrap()),
             pattern_not_here("A long-poll"),
             pattern_error("*/a", PatternError::Misplaced),
             pattern_error("meta/*", PatternError::Name(TopicError::Reserved)),

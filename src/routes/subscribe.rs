@@ -73,7 +73,7 @@ pub struct Subscribe {
     pub patterns: Vec<Pattern>,
     /// Payloads alone, or `message` objects.
     pub form: Form,
-    /// From where on it wants each topic, in their order; `None` for what is published from now on.
+    /// From where on it wants each topic, in their order, and then each pattern; `None` for what is published from now on.
     pub since: Option<Vec<Since>>,
     /// It has been here before, and what it missed since cannot be known: a pattern has no cursor.
     pub has_missed: bool,
@@ -129,9 +129,6 @@ fn by_session(question: &Question<'_>, name: Option<&str>, accepted: ws::Accepte
     let (grant, query) = (question.grant, Query(question.head.query));
     let is_open = name.is_none() && query.topics().next().is_none();
     let Subjects { topics, patterns } = if is_open { Subjects::default() } else { subjects(question, name)? };
-    if let Some(pattern) = patterns.first() {
-        return Err(refusals::pattern_not_yet(pattern.as_str()));
-    }
     // A socket that may do nothing is of no use, and one that may only publish has nothing to subscribe to.
     let may_open = grant.subscribe || (grant.publish && is_open);
     if !may_open {
@@ -256,14 +253,13 @@ pub fn come_back(cause: Cause, retry_after_ms: u32) -> Response {
     stream_of(StreamKind::Events, end.event())
 }
 
-/// `since`, for each of so many topics. A cursor is a place in one of them.
+/// `since`, for each of so many topics, then for each of the patterns. A cursor is a place in one topic.
 fn since(query: Query<'_>, topics: usize, patterns: &[Pattern]) -> Result<Option<Vec<Since>>, Response> {
     match query.since()? {
         // What is published from now on comes without asking.
         None | Some(Since::Latest) => Ok(None),
         Some(Since::After(_)) if topics > 1 || !patterns.is_empty() => Err(refusals::cursor_of_one_topic()),
-        Some(_) if !patterns.is_empty() => Err(refusals::pattern_since_not_yet()),
-        Some(since) => Ok(Some(vec![since; topics])),
+        Some(since) => Ok(Some(vec![since; topics + patterns.len()])),
     }
 }
 
@@ -388,13 +384,19 @@ mod tests {
         let mixed = subscribed("/topics?topic=**&topic=a&topic=b%2F*&topic=**&envelope");
         assert_eq!((texts(&mixed.patterns), names(&mixed.topics)), (vec!["**", "b/*"], vec!["a"]));
         assert_eq!((mixed.first_name(), mixed.form), ("a", Form::WsEnvelope));
-        for (target, form) in [("/topics/a/**?as=sse&envelope", Form::EventsEnvelope), ("/topics/a/**?as=ndjson", Form::Lines)] {
+        for (target, form, since) in [
+            ("/topics/a/**?as=sse&envelope", Form::EventsEnvelope, None),
+            ("/topics/a/**?as=ndjson", Form::Lines, None),
+            ("/topics/a/**?as=ndjson&since=10m", Form::Lines, Some(vec![Since::Within(Duration::from_secs(600))])),
+        ] {
             let Action::Subscribe(stream) = Ask::new("GET", target).action() else { panic!("{target}") };
             assert_eq!((texts(&stream.patterns), stream.form, stream.has_missed), (vec!["a/**"], form, false));
+            assert_eq!(stream.since, since, "{target}");
         }
+        let both = subscribed("/topics?topic=**&topic=a&envelope&since=earliest");
+        assert_eq!(both.since, Some(vec![Since::Earliest; 2]), "of the topic, and of the pattern");
         for (target, expected) in [
             ("/topics/a/*?as=sse", (400, "envelope-needed")),
-            ("/topics/a/*?as=ndjson&since=10m", (400, "not-in-this-version")),
             ("/topics/a/*?as=ndjson&since=k3Vq.7", (400, "cursor-of-one-topic")),
             ("/topics/a/*?wait=1", (400, "pattern-not-here")),
             ("/topics/a/*", (400, "pattern-not-here")),
@@ -406,7 +408,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_to_a_pattern_has_missed_something() {
-        let ask = Ask::new("GET", "/topics/a/*?as=sse&envelope").header("Last-Event-ID", "k3Vq.7");
+        let ask = Ask::new("GET", "/topics/a/*?as=sse&envelope&since=earliest").header("Last-Event-ID", "k3Vq.7");
         let Action::Subscribe(subscribe) = ask.action() else { panic!("no stream") };
         assert!(subscribe.has_missed && subscribe.since.is_none());
     }
@@ -455,7 +457,7 @@ mod tests {
         for (target, expected) in [
             ("/topics?topic=", (400, "bad-topic")),
             ("/topics/a?topic=b", (400, "topic-twice")),
-            ("/topics/a/*", (400, "not-in-this-version")),
+            ("/topics/a/*?since=k3Vq.7", (400, "cursor-of-one-topic")),
             ("/topics?topic=a&topic=b&since=k3Vq.7", (400, "cursor-of-one-topic")),
             ("/topics/a?since=now", (400, "bad-parameter")),
         ] {
@@ -514,8 +516,6 @@ mod tests {
             ("/topics/meta/*?envelope", (403, "reserved-topic")),
             ("/topics/a/*?envelope&since=k3Vq.7", (400, "cursor-of-one-topic")),
             ("/topics?topic=a&topic=b%2F*&envelope&since=k3Vq.7", (400, "cursor-of-one-topic")),
-            ("/topics/a/*?envelope&since=earliest", (400, "not-in-this-version")),
-            ("/topics?topic=a&topic=**&envelope&since=10m", (400, "not-in-this-version")),
             ("/topics?topic=a%2F%2Fb", (400, "bad-topic")),
             ("/topics?topic=meta%2Fx", (403, "reserved-topic")),
             ("/topics/a?kind=binary", (400, "bad-parameter")),

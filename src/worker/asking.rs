@@ -192,7 +192,7 @@ impl<D: Driver> Core<D> {
     pub(super) fn delivered(&mut self, driver: &mut D, home: usize, delivery: Delivery) {
         match delivery {
             Delivery::Publication(publication) => {
-                run::begin(&mut self.hub, &self.options, publication);
+                run::begin(&mut self.hub, &self.options, home, publication);
                 return;
             }
             Delivery::PresenceTold(told) => return self.take_told(told),
@@ -211,6 +211,7 @@ impl<D: Driver> Core<D> {
                 }
             }
             Delivery::Page { asker, result } => self.paged(driver.store(), asker, result),
+            Delivery::Scanned(asker, sheaf) => self.scanned(driver.store(), asker, *sheaf),
             Delivery::Adopted => {}
         }
         self.interest_waits = false;

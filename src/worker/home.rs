@@ -76,6 +76,11 @@ impl<D: Driver> Core<D> {
                     self.engine.read(Read { request, topic, since, bytes_max, now_ns: self.now });
                     self.work_off_engine(driver);
                 }
+                Request::Scan(mut scan) => {
+                    scan.now_ns = self.now;
+                    self.engine.scan(*scan);
+                    self.work_off_engine(driver);
+                }
                 Request::Presence(letter) => {
                     let states = self.read_letter(*letter);
                     self.reply(driver, other, Delivery::PresenceNoted(states));
@@ -151,6 +156,9 @@ impl<D: Driver> Core<D> {
                 EngineEvent::Deleted { request: (asker, topic), epoch } => {
                     self.reply(driver, asker.worker, Delivery::Deleted { asker, topic, epoch });
                 }
+                EngineEvent::Scanned { request: asker, sheaf } => {
+                    self.reply(driver, asker.worker, Delivery::Scanned(asker, Box::new(sheaf)));
+                }
                 // Between the publications that the page holds and those that it does not.
                 EngineEvent::Read { request: (asker, _), result } => {
                     self.reply(driver, asker.worker, Delivery::Page { asker, result: result.map(Box::new) });
@@ -169,7 +177,7 @@ impl<D: Driver> Core<D> {
         let Self { interests, mailbox, to_wake, hub, index, options, .. } = self;
         for (worker, _) in interests.interested(&publication.topic) {
             if worker == *index {
-                run::begin(hub, options, Arc::clone(publication));
+                run::begin(hub, options, *index, Arc::clone(publication));
             } else {
                 let delivered = mailbox.lane(worker).try_deliver(Delivery::Publication(Arc::clone(publication)));
                 assert!(delivered.is_ok(), "a request is taken only while every interested worker has room");

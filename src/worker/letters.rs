@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::{AppendError, Appended, Extent, Page, Submission};
+use crate::engine::{AppendError, Appended, Extent, Page, Scan, Sheaf, Submission};
 use crate::frame::{Epoch, Forms, Pattern, Publication, Since, Topic};
 use crate::hub::presence::{State, Told};
 use crate::io::Token;
@@ -72,6 +72,8 @@ pub enum Request<S> {
         /// Bytes of the page; 0 for a look at what can be recovered.
         bytes_max: usize,
     },
+    /// What is kept of your topics that a pattern matches?
+    Scan(Box<Scan<Asker>>),
     /// These are my members and watchers; who is there?
     Presence(Box<Letter>),
     /// Take this connection.
@@ -145,6 +147,8 @@ pub enum Delivery {
         /// A piece of the history; or the topic has no room.
         result: Result<Box<Page>, AppendError>,
     },
+    /// The answer to [`Request::Scan`]: who asked, and a piece of the history.
+    Scanned(Asker, Box<Sheaf>),
     /// The answer to [`Request::Presence`]: it is noted, and this is who is there in the topics that it asks of.
     PresenceNoted(Vec<(Topic, Arc<State>)>),
     /// Who has come and gone, for its watchers.

@@ -60,6 +60,7 @@ mod presence;
 mod readers;
 mod replay;
 mod run;
+mod scanning;
 mod session;
 mod shared;
 mod stream;
@@ -168,7 +169,7 @@ struct Core<D: Driver> {
     ping: Option<Block>,
     gate: Gate,
     interests: Interests,
-    engine: MemoryEngine<(Asker, Topic)>,
+    engine: MemoryEngine<(Asker, Topic), Asker>,
     mailbox: Mailbox<Request<D::Socket>, Delivery>,
     /// Requests to this worker by itself: the lane to oneself.
     own_requests: VecDeque<Request<D::Socket>>,

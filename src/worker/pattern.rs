@@ -4,13 +4,15 @@
 //! the topic's number, so that a policy such as `latest` knows the topic, and the topic is forgotten once neither a fan-out nor a queue has
 //! anything of it.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::frame::{Form, Forms, Pattern};
+use crate::frame::{Form, Forms, Pattern, Since};
 use crate::http1::Response;
-use crate::hub::TopicId;
+use crate::hub::{Subject, TopicId};
 use crate::io::Driver;
 use crate::routes::refusals;
 
@@ -28,11 +30,41 @@ impl<D: Driver> Core<D> {
     /// # Errors
     /// The refusal, if the worker has its share of `--max-patterns` and this one is not among them.
     pub(super) fn subscribe_pattern(&mut self, slot: u32, pattern: &Pattern, form: Form) -> Result<TopicId, Response> {
+        self.has_room_for_pattern(pattern)?;
+        Ok(self.hub.subscribe_pattern(slot, pattern, form))
+    }
+
+    /// The same for who reads what is behind the pattern first, but for what `except` matches. `None` if it is subscribed already.
+    pub(super) fn subscribe_reading(
+        &mut self,
+        slot: u32,
+        pattern: &Pattern,
+        form: Form,
+        except: &Arc<[Pattern]>,
+    ) -> Result<Option<TopicId>, Response> {
+        self.has_room_for_pattern(pattern)?;
+        Ok(self.hub.subscribe_reading(slot, pattern, form, Arc::clone(except)))
+    }
+
+    fn has_room_for_pattern(&self, pattern: &Pattern) -> Result<(), Response> {
         let patterns_max = self.options.patterns_max.div_ceil(self.shared.workers());
         if self.hub.patterns() >= patterns_max && !self.hub.knows_pattern(pattern) {
             return Err(refusals::too_many_patterns(patterns_max as u64));
         }
-        Ok(self.hub.subscribe_pattern(slot, pattern, form))
+        Ok(())
+    }
+
+    /// The names that the connection subscribes to, topics as patterns that match one; `--max-subscriptions` keeps them few.
+    pub(super) fn names_of(&self, slot: u32) -> impl Iterator<Item = Pattern> {
+        self.hub.topics_of(slot).map(|id| match self.hub.subject(id) {
+            Subject::Topic(topic) => Pattern::from(&topic),
+            Subject::Pattern(pattern) => pattern,
+        })
+    }
+
+    /// The others among them that match some topic which this one matches, too.
+    pub(super) fn names_that_meet(&self, slot: u32, name: &Pattern) -> Arc<[Pattern]> {
+        self.names_of(slot).filter(|other| other != name && other.meets(name)).collect()
     }
 
     /// Tells all workers, this one included, what changed in its interest in a pattern. False if one has no credit to give: then all are
@@ -65,4 +97,11 @@ impl<D: Driver> Core<D> {
             self.hub.release_retired(|id| in_use.contains(&id));
         }
     }
+}
+
+/// Patterns in an order in which none comes behind one that covers it: so each is read, but for what those before it bring.
+pub(super) fn patterns_in_order<'a>(patterns: &'a [Pattern], since: &'a [Since]) -> impl Iterator<Item = (&'a Pattern, Since)> {
+    let mut all: Vec<_> = patterns.iter().zip(since.iter().copied()).collect();
+    all.sort_by_key(|(pattern, _)| (Reverse(pattern.prefix().len()), pattern.is_deep()));
+    all.into_iter()
 }

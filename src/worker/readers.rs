@@ -11,7 +11,7 @@ use crate::metrics::Source;
 
 use super::Core;
 use super::letters::{Asker, Request};
-use super::replay::{Replay, Stage};
+use super::replay::{Next, Reading, Replay, Stage};
 use super::shared::Phase;
 
 /// Bytes of payloads in a page: enough that asking costs little beside sending, small beside any outbox.
@@ -20,6 +20,9 @@ const PAGE_BYTES_MAX: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 
 /// Places in the row of readers who have gone, beyond as many as there are readers.
 const STALE_READERS_MAX: usize = 64;
+
+/// Readers in the row that are looked at in a turn: those who can't be served yet go to its end.
+const READERS_LOOKED_AT_MAX: usize = 256;
 
 /// Pages of one worker under way: to make and to copy them takes a few milliseconds at most.
 const PAGES_ASKED_MAX: usize = 16;
@@ -30,6 +33,13 @@ const PAGES_ASKED_MAX: usize = 16;
 pub(super) struct Reader {
     token: Token,
     number: u16,
+}
+
+impl Reader {
+    /// Who asked for a page.
+    pub(super) fn of(asker: Asker) -> Self {
+        Self { token: asker.token, number: asker.number }
+    }
 }
 
 impl<D: Driver> Core<D> {
@@ -52,9 +62,20 @@ impl<D: Driver> Core<D> {
     pub(super) fn may_ask_page(&mut self) -> bool {
         let Some(reader) = self.readers.front() else { return false };
         let Some(replay) = self.reading(*reader) else { return true };
-        let Some(next) = replay.next() else { return true };
-        let home = self.home_of(replay.topics[next].topic.as_str());
-        self.has_room_for_page() && self.has_credit(home)
+        let home = match replay.next() {
+            None => return true,
+            Some(Next::Topic(at)) => self.home_of(replay.topics[at].topic.as_str()),
+            Some(Next::Pattern(at)) => replay.patterns[at].home,
+        };
+        self.is_ready(*reader) && self.has_room_for_page() && self.has_credit(home)
+    }
+
+    /// Whether what a reader reads next may come: one of a pattern waits until what arrived before its last move has been handed out, which
+    /// goes on by itself.
+    fn is_ready(&self, reader: Reader) -> bool {
+        let slot = reader.token.slot;
+        let Some(Next::Pattern(at)) = self.reading(reader).and_then(Replay::next) else { return true };
+        self.hub.may_advance_reading(slot, self.replays[&slot].patterns[at].id)
     }
 
     /// What a reader reads, if it is there.
@@ -87,7 +108,7 @@ impl<D: Driver> Core<D> {
             let Self { readers, replays, .. } = self;
             readers.retain(|reader| replays.get(&reader.token.slot).is_some_and(|replay| replay.reader == *reader));
         }
-        for _ in 0..self.readers.len() {
+        for _ in 0..self.readers.len().min(READERS_LOOKED_AT_MAX) {
             if !self.has_room_for_page() {
                 break;
             }
@@ -103,22 +124,33 @@ impl<D: Driver> Core<D> {
         if self.reading(reader).is_none() {
             return;
         }
+        if !self.is_ready(reader) {
+            return self.readers.push_back(reader);
+        }
         let is_crowded = self.is_crowded();
         let outbox = &self.connections[token.slot as usize].outbox;
         let has_room = if is_crowded { outbox.is_empty() } else { outbox.bytes() <= self.options.outbox_bytes_max / 2 };
         let Some(replay) = self.replays.get_mut(&token.slot) else { return };
-        let next = replay.next().map(|at| (at, &replay.topics[at]));
-        let Some((at, reading)) = next.filter(|(_, reading)| reading.stage == Stage::Look || has_room) else {
+        let Some(next) = replay.next().filter(|next| has_room || replay.stage(*next) == Stage::Look) else {
             replay.is_waiting = false;
             return;
         };
-        let (topic, since) = (reading.topic.clone(), reading.since);
         let page_bytes_max = if is_crowded { 1 } else { PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2) };
-        let bytes_max = if reading.stage == Stage::Look { 0 } else { page_bytes_max };
-        replay.at = at;
         let asker = Asker { worker: self.index, token, number, place: 0, source: Source::WebSocket };
-        let home = self.home_of(topic.as_str());
-        if self.has_credit(home) && self.request(home, Request::Read { asker, topic, since, bytes_max }).is_ok() {
+        let (home, request) = match next {
+            Next::Topic(at) => {
+                let Reading { topic, since, stage, .. } = &replay.topics[at];
+                let bytes_max = if *stage == Stage::Look { 0 } else { page_bytes_max };
+                (self.shared.home_of(topic.as_str()), Request::Read { asker, topic: topic.clone(), since: *since, bytes_max })
+            }
+            Next::Pattern(at) => {
+                let scanning = &replay.patterns[at];
+                (scanning.home, Request::Scan(Box::new(scanning.scan(asker, page_bytes_max))))
+            }
+        };
+        let (Next::Topic(at) | Next::Pattern(at)) = next;
+        replay.at = at;
+        if self.has_credit(home) && self.request(home, request).is_ok() {
             self.pages_asked += 1;
         } else {
             self.readers.push_back(reader);
@@ -128,7 +160,7 @@ impl<D: Driver> Core<D> {
     /// A page has come, or the word that there is none: it goes to who asked for it, if that one still reads.
     pub(super) fn paged(&mut self, store: &mut Store, asker: Asker, result: Result<Box<Page>, AppendError>) {
         self.pages_asked -= 1;
-        let reader = Reader { token: asker.token, number: asker.number };
+        let reader = Reader::of(asker);
         let Some(replay) = self.replays.get_mut(&reader.token.slot).filter(|replay| replay.reader == reader) else { return };
         replay.is_waiting = false;
         self.take_page(store, reader.token.slot, result);

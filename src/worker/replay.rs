@@ -12,6 +12,8 @@
 //! A `fantail.v1` socket asks for topics one by one, also while others are read: each is looked at as soon as it is in force, before any
 //! page, and its `ok` stands where the 101 stands above ([`super::joining`]).
 //!
+//! What is behind a pattern is read by the same rules, topic by topic ([`super::scanning`]).
+//!
 //! Pages are pulled: the next one is asked for when the socket has taken half of what may wait for it, so reading back never counts as
 //! slow, and costs a page of memory at a time. Readers take turns ([`super::readers`]).
 
@@ -29,17 +31,21 @@ use crate::v1::Id;
 
 use super::Core;
 use super::outbox::Frames;
+use super::pattern::patterns_in_order;
 use super::readers::Reader;
+use super::scanning::Scanning;
 
 /// What one connection is reading.
 #[derive(Debug)]
 pub(super) struct Replay {
     pub(super) reader: Reader,
-    form: Form,
-    on_gap: OnGap,
+    pub(super) form: Form,
+    pub(super) on_gap: OnGap,
     /// What is not read to its end, in the order in which it was asked for.
     pub(super) topics: Vec<Reading>,
-    /// Which of them the page is of that was asked for.
+    /// The same of patterns.
+    pub(super) patterns: Vec<Scanning>,
+    /// Which of either the page is of that was asked for.
     pub(super) at: usize,
     /// The head of the answer is out, or there is none before the end: pages are sent on.
     pub(super) has_begun: bool,
@@ -51,6 +57,13 @@ pub(super) struct Replay {
     recovered: Option<bool>,
     /// Where the reader stands before the first page of the first topic.
     start: Option<Position>,
+}
+
+/// What is served next, by its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Next {
+    Topic(usize),
+    Pattern(usize),
 }
 
 /// What the pages are for.
@@ -69,7 +82,8 @@ pub(super) enum Purpose {
 pub(super) struct Reading {
     pub(super) topic: Topic,
     pub(super) id: TopicId,
-    pub(super) hold: Hold,
+    /// None for who gets what is published anyway, by a pattern, and asks only where the topic stands.
+    pub(super) hold: Option<Hold>,
     pub(super) since: Since,
     pub(super) stage: Stage,
     /// The look has found a gap, of which the head of the answer tells.
@@ -111,16 +125,16 @@ pub(super) enum Stage {
 }
 
 impl Reading {
-    pub(super) fn new(topic: Topic, (id, hold): (TopicId, Hold), since: Since, stage: Stage, asked: Asked) -> Self {
+    pub(super) fn new(topic: Topic, (id, hold): (TopicId, Option<Hold>), since: Since, stage: Stage, asked: Asked) -> Self {
         Self { topic, id, hold, since, stage, has_gap: false, promised: None, asked }
     }
 }
 
 impl Replay {
     pub(super) fn new(reader: Reader, form: Form, on_gap: OnGap, purpose: Purpose) -> Self {
-        let (topics, at, is_waiting) = (Vec::new(), 0, false);
+        let (topics, patterns, at, is_waiting) = (Vec::new(), Vec::new(), 0, false);
         let has_begun = purpose == Purpose::Session;
-        Self { reader, form, on_gap, topics, at, has_begun, purpose, is_waiting, recovered: None, start: None }
+        Self { reader, form, on_gap, topics, patterns, at, has_begun, purpose, is_waiting, recovered: None, start: None }
     }
 
     /// From where on the topic is read next that is being read.
@@ -128,28 +142,45 @@ impl Replay {
         self.topics[self.at].since
     }
 
-    /// The topic that is served next: looks go before pages, so that a long replay keeps no answer back.
-    pub(super) fn next(&self) -> Option<usize> {
-        let first = |stage| self.topics.iter().position(|reading| reading.stage == stage);
-        first(Stage::Look).or_else(|| first(Stage::Page).filter(|_| self.has_begun))
+    /// What is served next: looks go before pages, so that a long replay keeps no answer back, and topics before patterns.
+    pub(super) fn next(&self) -> Option<Next> {
+        self.first(Stage::Look).or_else(|| self.first(Stage::Page).filter(|_| self.has_begun))
+    }
+
+    fn first(&self, stage: Stage) -> Option<Next> {
+        let topic = self.topics.iter().position(|reading| reading.stage == stage).map(Next::Topic);
+        topic.or_else(|| self.patterns.iter().position(|scanning| scanning.stage == stage).map(Next::Pattern))
+    }
+
+    /// A pattern that is in force, and of which nothing old was asked for.
+    pub(super) fn pattern_of_now(&self) -> Option<usize> {
+        self.patterns.iter().position(|scanning| scanning.stage == Stage::Page && scanning.since == Since::Latest)
+    }
+
+    pub(super) fn stage(&self, next: Next) -> Stage {
+        match next {
+            Next::Topic(at) => self.topics[at].stage,
+            Next::Pattern(at) => self.patterns[at].stage,
+        }
     }
 
     fn has_to_look(&self) -> bool {
-        self.topics.iter().any(|reading| reading.stage == Stage::Look)
+        self.first(Stage::Look).is_some()
     }
 }
 
 impl<D: Driver> Core<D> {
-    /// Subscribes a connection to the topics and patterns of its request: to topics held, if it wants to read what was published before.
+    /// Subscribes a connection to the topics and patterns of its request: to topics held, and to patterns from a reader's place on, if it wants
+    /// to read what was published before.
     ///
     /// # Errors
     /// The refusal, if there is no room for a pattern; then some subscriptions may have begun.
     pub(super) fn begin_subscriptions(&mut self, slot: u32, subscribe: &Subscribe) -> Result<(), Response> {
         let Subscribe { topics, patterns, form, since, on_gap, attach, .. } = subscribe;
-        for pattern in patterns {
-            self.subscribe_pattern(slot, pattern, *form)?;
-        }
         let Some(since) = since else {
+            for pattern in patterns {
+                self.subscribe_pattern(slot, pattern, *form)?;
+            }
             for topic in topics {
                 self.hub.subscribe(slot, topic, *form);
             }
@@ -162,8 +193,15 @@ impl<D: Driver> Core<D> {
         let mut replay = Replay::new(self.new_reader(slot), *form, *on_gap, purpose);
         replay.recovered = since.iter().any(|since| matches!(since, Since::After(_))).then_some(true);
         for (topic, since) in topics.iter().zip(since) {
-            if let Some(held) = self.hub.subscribe_held(slot, topic, *form) {
-                replay.topics.push(Reading::new(topic.clone(), held, since.fixed(self.now), stage, Asked::ByUrl));
+            if let Some((id, hold)) = self.hub.subscribe_held(slot, topic, *form) {
+                replay.topics.push(Reading::new(topic.clone(), (id, Some(hold)), since.fixed(self.now), stage, Asked::ByUrl));
+            }
+        }
+        for (pattern, since) in patterns_in_order(patterns, since.get(topics.len()..).unwrap_or_default()) {
+            let except = self.names_that_meet(slot, pattern);
+            if let Some(id) = self.subscribe_reading(slot, pattern, *form, &except)? {
+                let since = since.fixed(self.now);
+                replay.patterns.push(Scanning::new(pattern.clone(), id, since, except, stage, Asked::ByUrl));
             }
         }
         self.connections[slot as usize].flags.set_reading(true);
@@ -213,7 +251,7 @@ impl<D: Driver> Core<D> {
     /// Goes on with what is to be looked at or read next, or ends the reading.
     pub(super) fn read_next(&mut self, slot: u32) {
         let Some(replay) = self.replays.get(&slot) else { return };
-        if replay.topics.is_empty() {
+        if replay.topics.is_empty() && replay.patterns.is_empty() {
             self.stop_reading(slot);
         } else if replay.next().is_some() {
             self.wait_for_page(slot);
@@ -269,9 +307,14 @@ impl<D: Driver> Core<D> {
         if page.is_last && page.gap.is_none() {
             self.release(slot, at);
         }
-        let looks = self.replays.get(&slot).is_some_and(Replay::has_to_look);
-        match purpose {
-            Purpose::Head if looks => self.wait_for_page(slot),
+        self.go_on_from_look(store, slot);
+    }
+
+    /// Goes on with the next look, or with what waits for the looks.
+    pub(super) fn go_on_from_look(&mut self, store: &mut Store, slot: u32) {
+        let Some(replay) = self.replays.get(&slot) else { return };
+        match replay.purpose {
+            Purpose::Head if replay.has_to_look() => self.wait_for_page(slot),
             Purpose::Head => self.confirmed(store, slot),
             Purpose::Session | Purpose::Poll => self.read_next(slot),
         }
@@ -281,7 +324,9 @@ impl<D: Driver> Core<D> {
     fn release(&mut self, slot: u32, at: usize) {
         let Some(replay) = self.replays.get_mut(&slot) else { return };
         let Reading { id, hold, .. } = replay.topics.remove(at);
-        self.hub.release(slot, id, hold);
+        if let Some(hold) = hold {
+            self.hub.release(slot, id, hold);
+        }
     }
 
     /// Sends a page on.
@@ -316,9 +361,14 @@ impl<D: Driver> Core<D> {
     }
 
     /// Queues what tells of a gap.
-    fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: &Topic, form: Form, gap: &Gap) {
+    pub(super) fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: &Topic, form: Form, gap: &Gap) {
+        self.queue_among_kept(store, slot, |out| gap.write(topic, form, out));
+    }
+
+    /// Queues what tells of a gap among what is replayed: no policy drops it, and it goes with what goes with its connection.
+    pub(super) fn queue_among_kept(&mut self, store: &mut Store, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = self.pool.take();
-        gap.write(topic, form, &mut bytes);
+        write(&mut bytes);
         let length = bytes.len() as u32;
         let frames = Frames { block: store.own(bytes), length, publications: 0 };
         self.connections[slot as usize].outbox.push_kept(&mut self.entries, frames);
@@ -327,7 +377,7 @@ impl<D: Driver> Core<D> {
 
     /// Queues a page as one block: it is for this connection alone, and copied as fast as its frames could be queued. No policy drops it:
     /// little of it waits, and it was promised.
-    fn queue_page(&mut self, store: &mut Store, slot: u32, form: Form, publications: &[Arc<Publication>]) {
+    pub(super) fn queue_page(&mut self, store: &mut Store, slot: u32, form: Form, publications: &[Arc<Publication>]) {
         if publications.is_empty() {
             return;
         }

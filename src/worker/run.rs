@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::frame::{Form, Publication};
-use crate::hub::{Hub, Subscriber};
+use crate::hub::{Hub, Origin, Subscriber};
 use crate::io::{Released, Served, Store};
 use crate::limits::BufferPool;
 
@@ -40,17 +40,18 @@ pub(super) struct Run {
 /// For each form its frames, once some subscriber has taken it.
 pub(super) type FramesByForm = [Option<Frames>; Form::ALL.len()];
 
-/// Begins the way of a publication to the subscribers on this worker, if there are any left.
-pub(super) fn begin(hub: &mut Hub<Run>, options: &Options, publication: Arc<Publication>) {
+/// Begins the way of a publication of a home worker to the subscribers on this one, if there are any left.
+pub(super) fn begin(hub: &mut Hub<Run>, options: &Options, home: usize, publication: Arc<Publication>) {
     // The clone is of a reference: the hub takes the publication itself.
     let topic = publication.topic.clone();
-    let slow_consumer = options.classes.get(publication.class).slow_consumer;
+    let class = options.classes.get(publication.class);
+    let (slow_consumer, origin) = (class.slow_consumer, Origin { home, is_kept: class.history.size > 0 });
     let bytes_max = match slow_consumer {
         SlowConsumer::Disconnect => RUN_BYTES_MAX.min(options.outbox_bytes_max / 2),
         SlowConsumer::DropOldest | SlowConsumer::Latest => 0,
     };
     // Whoever has left since the interest was told needs nothing any more.
-    let _ = hub.publish_or_join(&topic, Run::new(publication, slow_consumer), |last, run| last.join(run, bytes_max));
+    let _ = hub.publish_or_join(&topic, origin, Run::new(publication, slow_consumer), |last, run| last.join(run, bytes_max));
 }
 
 impl Run {

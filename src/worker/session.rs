@@ -11,6 +11,7 @@ use crate::auth::Grant;
 use crate::engine::AppendError;
 use crate::frame::{Form, FrameHeader, OpCode, Payload, Position, Since, Topic};
 use crate::http1::Response;
+use crate::hub::Subject;
 use crate::io::{Driver, Store};
 use crate::limits::GiveBack;
 use crate::metrics::Source;
@@ -21,6 +22,7 @@ use crate::ws::{self, MessageKind};
 use super::Core;
 use super::connection::{Pending, Protocol, Session};
 use super::letters::Asker;
+use super::pattern::patterns_in_order;
 use super::replay::Asked;
 use super::websocket::UNCONFIRMED_MAX;
 
@@ -69,6 +71,12 @@ impl<D: Driver> Core<D> {
             let since = subscribe.since.as_ref().map_or(Since::Latest, |since| since[at]);
             self.join(store, slot, topic.clone(), since, Asked::ByUrl);
         }
+        // Behind the topics, so that each is read once, and where it has an answer of its own.
+        let since = subscribe.since.as_ref().and_then(|since| since.get(subscribe.topics.len()..));
+        let latest = vec![Since::Latest; subscribe.patterns.len()];
+        for (pattern, since) in patterns_in_order(&subscribe.patterns, since.unwrap_or(&latest)) {
+            self.join_pattern(store, slot, pattern.clone(), since, Asked::ByUrl);
+        }
     }
 
     /// Does what a request asks for.
@@ -76,8 +84,16 @@ impl<D: Driver> Core<D> {
         match command {
             Err(refusal) => self.say_error(store, slot, id.as_ref(), None, &refusal),
             Ok(Command::Ping) => self.say(store, slot, &Okay::new(id.as_ref())),
-            Ok(Command::Subscribe { topic, since }) => self.join(store, slot, topic, since, Asked::ByMessage(id)),
-            Ok(Command::Unsubscribe { topic }) => self.leave_topic(store, slot, &topic, id.as_ref()),
+            Ok(Command::Subscribe { to: Subject::Topic(topic), since }) => {
+                self.join(store, slot, topic, since, Asked::ByMessage(id));
+            }
+            Ok(Command::Subscribe { to: Subject::Pattern(pattern), since }) => {
+                self.join_pattern(store, slot, pattern, since, Asked::ByMessage(id));
+            }
+            Ok(Command::Unsubscribe { from: Subject::Topic(topic) }) => self.leave_topic(store, slot, &topic, id.as_ref()),
+            Ok(Command::Unsubscribe { from: Subject::Pattern(pattern) }) => {
+                self.leave_pattern(store, slot, &pattern, id.as_ref())
+            }
             Ok(Command::Presence { topic, watch }) => self.request_presence(store, slot, &topic, watch, id),
             Ok(Command::Publish { topic, payload }) => self.publish_for(store, slot, topic, payload, id),
         }
@@ -85,7 +101,7 @@ impl<D: Driver> Core<D> {
 
     fn publish_for(&mut self, store: &mut Store, slot: u32, topic: Topic, payload: Payload, id: Option<Id>) {
         if self.is_line_full(self.home_of(topic.as_str())) {
-            return self.say_error(store, slot, id.as_ref(), Some(&topic), &refusals::publish_timeout());
+            return self.say_error(store, slot, id.as_ref(), Some(topic.as_str()), &refusals::publish_timeout());
         }
         let number = id.map_or(0, |id| self.await_answer(slot, id));
         let asker = self.asker(slot, number, Source::WebSocket);
@@ -114,7 +130,7 @@ impl<D: Driver> Core<D> {
         match (result, &id) {
             (Ok(position), Some(id)) => self.say(store, slot, &Okay::new(Some(id)).topic(topic.as_str()).cursor(position)),
             (Ok(_), None) => {}
-            (Err(error), id) => self.say_error(store, slot, id.as_ref(), Some(topic), &refusals::append_error(error)),
+            (Err(error), id) => self.say_error(store, slot, id.as_ref(), Some(topic.as_str()), &refusals::append_error(error)),
         }
     }
 
@@ -167,10 +183,10 @@ impl<D: Driver> Core<D> {
     }
 
     /// Tells why a request is not done: the problem that HTTP would be told.
-    pub(super) fn say_error(&mut self, store: &mut Store, slot: u32, id: Option<&Id>, topic: Option<&Topic>, refusal: &Response) {
+    pub(super) fn say_error(&mut self, store: &mut Store, slot: u32, id: Option<&Id>, name: Option<&str>, refusal: &Response) {
         let problem = serde_json::from_slice::<&RawValue>(refusal.body.as_bytes());
         let error = v1::Error::new(id, problem.expect("the body of a refusal is a problem"));
-        self.say(store, slot, &topic.map_or(error, |topic| error.topic(topic.as_str())));
+        self.say(store, slot, &name.map_or(error, |name| error.topic(name)));
     }
 
     /// Sends an object, unless the close has been sent.

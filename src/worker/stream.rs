@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::frame::{Cursor, Position, StreamEnd, StreamEvent, chunk};
+use crate::frame::{Cursor, Gap, GapReason, Position, StreamEnd, StreamEvent, chunk};
 use crate::http1::Answering;
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
@@ -37,17 +37,6 @@ struct Open<'a> {
     cursor: Option<&'a str>,
 }
 
-/// What somebody is told who comes back to a pattern: a pattern has no cursor, so nobody knows what was missed.
-#[derive(Serialize)]
-struct Missed<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    topic: &'a str,
-    from: Option<&'a str>,
-    to: Option<&'a str>,
-    reason: &'static str,
-}
-
 impl Stream {
     /// The label its bytes and messages are counted under.
     pub(super) fn transport(&self) -> Transport {
@@ -76,7 +65,7 @@ impl<D: Driver> Core<D> {
         if subscribe.has_missed {
             recovered = Some(false);
             self.metrics().recoveries.of(Recovery::Gap).add(1);
-            first.extend(missed_chunk(kind, name));
+            Gap::write_unknown(name, GapReason::Pattern, subscribe.form, &mut first);
         }
         let mut response = routes::stream_of(kind, first).header("Fantail-Connection", self.connection_name(slot));
         if let Some((key, member)) = self.take_identity(slot) {
@@ -160,15 +149,5 @@ impl<D: Driver> Core<D> {
             connection.outbox.append_owned(entries, store, pool, |out| out.extend_from_slice(&last));
         }
         self.last_word(slot, cause);
-    }
-}
-
-fn missed_chunk(kind: StreamKind, pattern: &str) -> Vec<u8> {
-    let missed = Missed { kind: "gap", topic: pattern, from: None, to: None, reason: "pattern" };
-    let object = serde_json::to_vec(&missed).expect("texts always make JSON");
-    match kind {
-        // Without an id: the last one still says that the reader has been here before.
-        StreamKind::Events => StreamEvent { event: Some("gap"), data: Some(&object), ..StreamEvent::default() }.chunk(),
-        StreamKind::Lines => chunk(&[&object, b"\n"]),
     }
 }

@@ -66,7 +66,7 @@ impl<D: Driver> Core<D> {
     /// is an event stream. Who wants to read history first comes here again when it is known what can be read.
     pub(super) fn confirmed(&mut self, store: &mut Store, slot: u32) {
         if self.is_session(slot) {
-            return self.joined(slot);
+            return self.joined(store, slot);
         }
         if self.looks_first(slot) {
             return;

@@ -27,6 +27,7 @@ function inNode(url, options) {
   return {
     told: () => ({ ...told, state: link.state, transport: link.transport, cursors: link.cursors }),
     publish: (topic, payload) => link.publish(topic, payload),
+    subscribe: (topic, since) => link.subscribe(topic, since),
     unsubscribe: (topic) => link.unsubscribe(topic),
     close: () => link.close(),
   };
@@ -47,13 +48,19 @@ async function inChromium(url, options) {
   return {
     told: () => page.evaluate(() => ({ ...told, state: link.state, transport: link.transport, cursors: link.cursors })),
     publish: (topic, payload) => page.evaluate(([topic, payload]) => link.publish(topic, payload), [topic, payload]),
+    subscribe: (topic, since) => page.evaluate(([topic, since]) => link.subscribe(topic, since), [topic, since]),
     unsubscribe: (topic) => page.evaluate((topic) => link.unsubscribe(topic), topic),
     close: () => page.context().close(),
   };
 }
 
 const texts = ({ messages }, topic) => messages.filter((message) => message.topic === topic).map(({ text }) => text);
-const opens = (link, what = "it is open") => eventually(what, async () => (await link.told()).state === "open");
+/** It is open, and its subscriptions are in force; a poll has no word for that. */
+const opens = (link, what = "it is open") => eventually(what, async () => {
+  const { state, transport, cursors } = await link.told();
+  const waits = ([name, at]) => at === "latest" && !name.includes("*") && transport !== "poll";
+  return state === "open" && !Object.entries(cursors).some(waits);
+});
 
 for (const [where, enter, transports] of [["Chromium", inChromium, ["websocket", "sse", "poll"]], ["Node", inNode, ["sse", "poll"]]]) {
   for (const transport of transports) {
@@ -100,6 +107,52 @@ for (const [where, enter, transports] of [["Chromium", inChromium, ["websocket",
     });
   }
 }
+
+test("patterns: what is behind them once, and after a break a gap that says that something may be missing", async () => {
+  for (const [where, enter, transport] of [["Chromium", inChromium, "websocket"], ["Node", inNode, "sse"]]) {
+    await publish("news/a", 0, 2);
+    await publish("news/deep/b", 0, 2);
+    const network = await between(server);
+    // Each topic is read once, though two names match it; over streams they are two.
+    const topics = transport === "websocket" ? ["news/**", "news/a"] : ["news/**"];
+    const link = await enter(network.url, { topics, since: "earliest", transports: [transport] });
+    await opens(link);
+    const has = (topic, count) => async () => texts(await link.told(), topic).length === count;
+    await eventually("what is kept came", async () => await has("news/a", 2)() && await has("news/deep/b", 2)());
+    await publish("news/a", 2, 3);
+    await eventually("and what is published", has("news/a", 3));
+    network.down();
+    await eventually("the end was told", async () => (await link.told()).ends.length > 0);
+    await network.up();
+    await eventually("the gap was told", async () => (await link.told()).gaps.length === 1);
+    assert.deepEqual((await link.told()).gaps[0], { type: "gap", topic: "news/**", from: null, to: null, reason: "pattern" }, where);
+    await publish("news/deep/b", 2, 3);
+    await eventually("it goes on", has("news/deep/b", 3));
+    const told = await link.told();
+    assert.deepEqual([texts(told, "news/a"), texts(told, "news/deep/b")], [numbers(0, 3), numbers(0, 3)], where);
+    await link.close();
+    network.down();
+    await server.stop();
+    server = await serve(0, "--ping-interval", "1s", "--pong-timeout", "1s");
+  }
+});
+
+test("a topic that a pattern brings already begins now, and says so", async () => {
+  await publish("news/a", 0, 2);
+  const link = await inChromium(server.url, { topics: "news/**", transports: ["websocket"] });
+  await opens(link);
+  await eventually("the pattern is in force", async () => {
+    await publish("news/marker", 0, 1);
+    return texts(await link.told(), "news/marker").length > 0;
+  });
+  await link.subscribe("news/a", "earliest");
+  await eventually("the gap was told", async () => (await link.told()).gaps.length === 1);
+  assert.deepEqual((await link.told()).gaps[0], { type: "gap", topic: "news/a", from: null, to: null, reason: "pattern" });
+  await publish("news/a", 2, 4);
+  await eventually("it is there", async () => texts(await link.told(), "news/a").length === 2);
+  assert.deepEqual([texts(await link.told(), "news/a"), (await link.told()).ends], [numbers(2, 4), []]);
+  await link.close();
+});
 
 test("what the server says of an end is told: a stop with its delay, and who may not come in is told so once", async () => {
   const link = await inChromium(server.url, { topics: "chat", transports: ["websocket"] });

@@ -10,24 +10,24 @@ use crate::engine::Terms;
 use crate::frame::{Form, Forms, Kind, Payload, Since};
 use crate::limits::TICK_MS;
 
-fn topic(name: &str) -> Topic {
+pub(super) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
 /// An engine that keeps nothing.
-fn engine(topics_max: usize) -> MemoryEngine<u32> {
+pub(super) fn engine(topics_max: usize) -> MemoryEngine<u32> {
     keeping(topics_max, 0, Tick(0))
 }
 
 /// An engine that keeps this many publications of each topic, for this long.
-fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
+pub(super) fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
     let history = History { size, bytes: u64::MAX, ttl: Duration::from_millis(u64::from(age.0) * TICK_MS) };
     let class = Class { history, slow_consumer: SlowConsumer::Disconnect, presence: Presence::Off, presence_names: false };
     let limits = Limits { topics_max, history_bytes_max: u64::MAX, keys_max: 2, keys_ttl: Duration::from_millis(50 * TICK_MS) };
     MemoryEngine::new(limits, Arc::new(Classes::new(Vec::new(), class)), 1)
 }
 
-fn append(engine: &mut MemoryEngine<u32>, request: u32, name: &str, now: Tick) -> Result<Position, AppendError> {
+pub(super) fn append(engine: &mut MemoryEngine<u32>, request: u32, name: &str, now: Tick) -> Result<Position, AppendError> {
     append_with(engine, request, name, now, Terms::default())
 }
 

@@ -4,7 +4,10 @@
 export function connect(url: string | URL, options?: Options): Connection;
 
 export interface Options {
-  /** The topics to subscribe to. */
+  /**
+   * The topics to subscribe to, and patterns: `news/*` stands for one segment, `news/**` for one or more. A pattern has no cursor, so after each
+   * break `onGap` is called with its name, and it goes on with what is published from then on. Long-polls have no patterns.
+   */
   topics?: string | string[];
   /** From where on: a cursor, `earliest`, `latest` (which holds where nothing is said) or a time such as `10m`; or one for each topic. */
   since?: string | Record<string, string>;
@@ -57,10 +60,12 @@ export interface Message {
 
 export interface Gap {
   type: "gap";
+  /** Or the pattern, where nobody knows of which of its topics something is missing. */
   topic: string;
-  from: string;
-  to: string;
-  reason: "trimmed" | "slow" | "epoch" | "future";
+  /** Null where nobody knows. */
+  from: string | null;
+  to: string | null;
+  reason: "trimmed" | "slow" | "epoch" | "future" | "pattern";
 }
 
 export interface End {

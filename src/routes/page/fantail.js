@@ -30,6 +30,8 @@ const CAUSE_OF_CODE = {
 };
 /** With these the server says: it would end the same way again. */
 const FINAL_CODES = [4001, 4003, 4009];
+/** With this a request is told that it meets another one (`cancelled`, `covered`). */
+const CONFLICT = 409;
 /** What a request may be told for good. */
 const FINAL_STATUS = [400, 401, 403, 404, 405, 406];
 
@@ -43,6 +45,8 @@ class Connection {
   #options;
   /** Where each topic goes on: the last cursor that came, until then what the caller asked for. */
   #positions = new Map();
+  /** Patterns that have been subscribed to once: who comes back to one can't say where it stood. */
+  #begun = new Set();
   #transports;
   #transport = null;
   #state = "connecting";
@@ -93,6 +97,7 @@ class Connection {
 
   /** Ends a subscription: nothing more of the topic is told. */
   unsubscribe(topic) {
+    this.#begun.delete(topic);
     if (this.#positions.delete(topic)) this.#transport?.unsubscribe(topic);
   }
 
@@ -139,6 +144,7 @@ class Connection {
       // What a transport tells after it was let go of is about nothing any more.
       opened: (told) => this.#transport === transport && this.#opened(told),
       heard: () => { if (this.#transport === transport) this.#heardAt = Date.now(); },
+      wants: (topic) => this.#transport === transport && this.#positions.has(topic),
       reached: (topic, cursor) => this.#transport === transport && this.#reached(topic, cursor),
       message: (message) => this.#deliver(transport, "onMessage", message, message.cursor),
       gap: (gap) => this.#deliver(transport, "onGap", gap, gap.to),
@@ -161,20 +167,27 @@ class Connection {
     this.#enter("open");
   }
 
+  /** A subscription begins behind this cursor, or behind none: a pattern has none, so what lies between two of its connections is unknown. */
   #reached(topic, cursor) {
-    if (cursor && this.#positions.has(topic)) this.#positions.set(topic, cursor);
+    if (!this.#positions.has(topic)) return;
+    if (cursor) return void this.#positions.set(topic, cursor);
+    if (!isPattern(topic)) return;
+    this.#positions.set(topic, "latest");
+    if (this.#begun.has(topic)) this.#options.onGap?.(unknownGap(topic));
+    this.#begun.add(topic);
   }
 
   #deliver(transport, callback, object, cursor) {
     if (this.#transport !== transport || !this.#wants(object.topic)) return;
     // Before the callback: one that throws has had its message.
-    this.#reached(object.topic, cursor);
+    if (cursor) this.#reached(object.topic, cursor);
     this.#options[callback]?.(object);
   }
 
-  /** Whether a topic is subscribed to, by its name or by a pattern. */
+  /** Whether a topic is subscribed to, by its name or by a pattern; or a topic of a pattern, because a gap may be told of one that was left. */
   #wants(topic) {
-    return this.#positions.has(topic) || [...this.#positions.keys()].some((name) => matches(name, topic));
+    if (this.#positions.has(topic)) return true;
+    return [...this.#positions.keys()].some((name) => matches(name, topic) || matches(topic, name));
   }
 
   /** Lets go of the transport without a word of what it still tells. */
@@ -253,7 +266,14 @@ class Socket {
     if (!this.#isOpen) return; // it goes with the others
     this.#ask({ type: "subscribe", topic, since }).then(
       ({ cursor }) => this.#tell.reached(topic, cursor),
-      ({ problem }) => problem && this.#tell.ended(endOf(problem)),
+      ({ problem }) => {
+        if (problem?.status !== CONFLICT) return problem && this.#tell.ended(endOf(problem));
+        // Else it was left before it was confirmed.
+        if (!problem.type.endsWith(":covered") || !this.#tell.wants(topic)) return;
+        // A wider pattern brings it already: what is older can't come any more.
+        this.#tell.gap(unknownGap(topic));
+        this.subscribe(topic, "latest");
+      },
     );
   }
 
@@ -283,7 +303,8 @@ class Socket {
       case "open":
         this.#isOpen = true;
         this.#tell.opened(object);
-        for (const [topic, since] of positions) this.subscribe(topic, since);
+        // What a pattern brings is not read by another name behind it, so the narrow ones go first.
+        for (const [topic, since] of [...positions].sort(([one], [other]) => width(one) - width(other))) this.subscribe(topic, since);
         break;
       case "message": this.#tell.message(object); break;
       case "gap": this.#tell.gap(object); break;
@@ -400,9 +421,23 @@ const TRANSPORTS = { websocket: Socket, sse: Streams, poll: Polls };
 
 /* ---- Topics, bodies, problems ---- */
 
+/** What all topics of a pattern begin with, and its stars; nothing for a topic. */
+const partsOf = (name) => name.match(/^(.*\/|)(\*\*?)$/s) ?? [];
+
+const isPattern = (name) => partsOf(name).length > 0;
+
+/** Puts names in an order in which none stands behind one that matches all its topics. */
+function width(name) {
+  const [, start, stars] = partsOf(name);
+  return stars ? stars.length - 2 * start.length : Number.MIN_SAFE_INTEGER;
+}
+
+/** What is missing of a name is unknown. */
+const unknownGap = (topic) => ({ type: "gap", topic, from: null, to: null, reason: "pattern" });
+
 /** Whether a pattern matches a topic: a last segment `*` stands for one, `**` for one or more. */
 function matches(pattern, topic) {
-  const [, start, stars] = pattern.match(/^(.*\/|)(\*\*?)$/s) ?? [];
+  const [, start, stars] = partsOf(pattern);
   if (!stars || !topic.startsWith(start) || topic.length === start.length) return false;
   return stars === "**" || !topic.includes("/", start.length);
 }

@@ -223,7 +223,7 @@ impl<D: Driver> Core<D> {
     /// A `presence` request: tells who is there, or begins or ends to tell what changes.
     pub(super) fn request_presence(&mut self, store: &mut Store, slot: u32, topic: &Topic, watch: Option<bool>, id: Option<Id>) {
         if !has_presence(self.options.classes.of(topic.as_str())) {
-            return self.say_error(store, slot, id.as_ref(), Some(topic), &refusals::presence_off(topic.as_str()));
+            return self.say_error(store, slot, id.as_ref(), Some(topic.as_str()), &refusals::presence_off(topic.as_str()));
         }
         let home = self.home_of(topic.as_str());
         let token = self.connections[slot as usize].token;
@@ -239,7 +239,7 @@ impl<D: Driver> Core<D> {
             Some(true) if is_watched => {}
             Some(true) if client.watched.len() >= subscriptions_max => {
                 let refusal = refusals::too_many_subscriptions(subscriptions_max);
-                return self.say_error(store, slot, id.as_ref(), Some(topic), &refusal);
+                return self.say_error(store, slot, id.as_ref(), Some(topic.as_str()), &refusal);
             }
             Some(true) => {
                 client.watched.push(topic.clone());

@@ -9,6 +9,7 @@ const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
 mod deletion;
+mod joins;
 mod model;
 mod patterns;
 mod posting;
@@ -17,7 +18,9 @@ mod presence_history;
 mod recovery;
 mod replays;
 mod rows;
+mod scans;
 mod scenarios;
 mod session;
 mod simulation;
 mod slow;
+mod stories;

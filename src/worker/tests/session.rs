@@ -30,7 +30,7 @@ pub(super) fn objects(cluster: &mut Cluster, id: u64) -> Vec<Value> {
 }
 
 /// Connects a session and reads its 101 and `open`.
-fn open(cluster: &mut Cluster, worker: usize, id: u64, target: &str) -> Vec<Value> {
+pub(super) fn open(cluster: &mut Cluster, worker: usize, id: u64, target: &str) -> Vec<Value> {
     cluster.connect(worker, id, WINDOW);
     cluster.write(id, &upgrade_to_session(target));
     let mut bytes = Vec::new();
@@ -46,12 +46,12 @@ fn open(cluster: &mut Cluster, worker: usize, id: u64, target: &str) -> Vec<Valu
     objects
 }
 
-fn ask(cluster: &mut Cluster, id: u64, request: &Value) {
+pub(super) fn ask(cluster: &mut Cluster, id: u64, request: &Value) {
     cluster.write(id, &frame(0x81, request.to_string().as_bytes()));
 }
 
 /// Asks, and expects to be told this much of one object.
-fn ask_for(cluster: &mut Cluster, id: u64, request: &Value, expected: &Value) -> Value {
+pub(super) fn ask_for(cluster: &mut Cluster, id: u64, request: &Value, expected: &Value) -> Value {
     ask(cluster, id, request);
     let mut got = objects(cluster, id);
     assert_eq!(got.len(), 1, "{request}: {got:?}");
@@ -61,17 +61,17 @@ fn ask_for(cluster: &mut Cluster, id: u64, request: &Value, expected: &Value) ->
     got.remove(0)
 }
 
-fn problem(object: &Value) -> &str {
+pub(super) fn problem(object: &Value) -> &str {
     object["problem"]["type"].as_str().and_then(|kind| kind.strip_prefix("urn:fantail:problem:")).unwrap_or_default()
 }
 
-fn publish(cluster: &mut Cluster, id: u64, topic: &str, text: &str) {
+pub(super) fn publish(cluster: &mut Cluster, id: u64, topic: &str, text: &str) {
     cluster.write(id, &post(&format!("/topics/{topic}"), text));
     cluster.settle();
     cluster.read(id);
 }
 
-fn subscribe(id: u64, topic: &str) -> Value {
+pub(super) fn subscribe(id: u64, topic: &str) -> Value {
     json!({"id": id, "type": "subscribe", "topic": topic})
 }
 

@@ -93,7 +93,11 @@ impl Story {
         }
         let readers = (0..READERS).map(|number| {
             let (how, first) = (How::ALL[number % How::ALL.len()], random.usize(0..POLICIES.len()));
-            let topics = if how == How::Session { random.usize(1..=POLICIES.len()) } else { 1 };
+            let topics = match how {
+                How::Session => random.usize(1..=POLICIES.len()),
+                How::Pattern => POLICIES.len(),
+                _ => 1,
+            };
             Reader::new(how, (0..topics).map(|next| (first + next) % POLICIES.len()))
         });
         Self {
@@ -247,12 +251,12 @@ impl Story {
     fn read_all(&mut self) -> usize {
         self.totals.steps += 1;
         (0..PUBLISHERS).for_each(|publisher| self.take_answers(publisher));
-        let (mut read, now) = (0, self.now_ns());
+        let (mut read, now, sent) = (0, self.now_ns(), self.sent);
         for reader in &mut self.readers {
             let Some(peer) = reader.peer else { continue };
             let bytes = self.cluster.read(peer);
             read += bytes.len();
-            reader.take_in(bytes, now);
+            reader.take_in(bytes, now, sent);
             while let Some(says) = reader.says.pop_front() {
                 self.cluster.write(peer, &says);
             }

@@ -16,17 +16,19 @@ pub(super) enum How {
     Lines,
     Polls,
     Session,
+    /// A socket that gets all topics by one name, which has no cursor: each time it asks for all there is.
+    Pattern,
 }
 
 impl How {
-    pub const ALL: [Self; 5] = [Self::WebSocket, Self::Events, Self::Lines, Self::Polls, Self::Session];
+    pub const ALL: [Self; 6] = [Self::WebSocket, Self::Events, Self::Lines, Self::Polls, Self::Session, Self::Pattern];
 }
 
 /// Ids of a session's requests are a multiple of this and the track's place.
 const JOIN: u64 = 100;
 const LEAVE: u64 = 200;
 
-/// One topic of a reader: a session has some, all others one.
+/// One topic of a reader: a session has some, a pattern all, all others one.
 #[derive(Debug)]
 pub(super) struct Track {
     pub topic: usize,
@@ -95,13 +97,22 @@ impl Reader {
         self.says.clear();
         let (topic, cursor) = (self.tracks[0].topic, self.tracks[0].cursor.clone());
         let since = cursor.as_deref().unwrap_or("earliest");
-        if self.how != How::Session {
-            self.note_coming(0);
+        match self.how {
+            How::Session => {}
+            How::Pattern => (0..self.tracks.len()).for_each(|place| {
+                self.tracks[place].cursor = None;
+                self.note_coming(place);
+            }),
+            _ => self.note_coming(0),
         }
         match self.how {
             How::WebSocket => {
                 let on_gap = if self.goes_on { "&on-gap=continue" } else { "" };
                 upgrade(&format!("/topics/t{topic}?envelope&since={since}{on_gap}"))
+            }
+            How::Pattern => {
+                let on_gap = if self.goes_on { "&on-gap=continue" } else { "" };
+                upgrade(&format!("/topics/*?envelope&since=earliest{on_gap}"))
             }
             // As a browser does: the URL stays as it is.
             How::Events => events(&format!("/topics/t{topic}?envelope&since=earliest"), cursor.as_deref()),
@@ -158,18 +169,23 @@ impl Reader {
         self.peer = None;
     }
 
-    /// Takes in what the server said.
-    pub fn take_in(&mut self, bytes: Vec<u8>, now: u64) {
+    /// Takes in what the server said, when so many publications were sent.
+    pub fn take_in(&mut self, bytes: Vec<u8>, now: u64, sent: u64) {
         self.now = now;
         self.bytes.extend(bytes);
         if self.how == How::Polls {
             return self.take_answers();
         }
-        if !self.has_head && !self.take_head() {
-            return;
+        if !self.has_head {
+            if !self.take_head() {
+                return;
+            }
+            if self.how != How::Session {
+                (0..self.tracks.len()).for_each(|place| self.note(place, What::Promised(sent)));
+            }
         }
         match self.how {
-            How::WebSocket | How::Session => self.take_frames(),
+            How::WebSocket | How::Session | How::Pattern => self.take_frames(),
             How::Events => self.take_events(),
             How::Lines => self.take_lines(),
             How::Polls => {}
@@ -207,15 +223,20 @@ impl Reader {
             match opcode {
                 1 => {
                     let object: Value = serde_json::from_slice(&payload).unwrap();
-                    if self.how == How::Session { self.session_object(&object) } else { self.object(0, &object) }
+                    match self.how {
+                        How::Session => self.session_object(&object),
+                        _ => self.object(self.place_of(&object), &object),
+                    }
                 }
                 8 => {
                     let code = u16::from_be_bytes([payload[0], payload[1]]);
                     assert!([1001, 1013, 4104].contains(&code), "{code}: {}", String::from_utf8_lossy(&payload));
                     if code == 4104 {
                         assert!(!self.goes_on, "it wanted to go on");
-                        self.tracks[0].cursor = None;
-                        self.note(0, What::Lost);
+                        (0..self.tracks.len()).for_each(|place| {
+                            self.tracks[place].cursor = None;
+                            self.note(place, What::Lost);
+                        });
                     }
                     self.is_drained = code == 1001;
                     self.is_cut = !self.is_drained;
@@ -253,13 +274,18 @@ impl Reader {
                 assert!(kind.ends_with(":cancelled") || kind.ends_with(":draining"), "{object}");
             }
             ("message" | "gap", None) => {
-                let topic = object["topic"].as_str().unwrap();
-                let place = self.tracks.iter().position(|track| topic == format!("t{}", track.topic)).unwrap();
+                let place = self.place_of(object);
                 assert!(self.tracks[place].is_there, "nothing overtakes an answer: {object}");
                 self.object(place, object);
             }
             other => panic!("{other:?}: {object}"),
         }
+    }
+
+    /// Which of its topics an object is of.
+    fn place_of(&self, object: &Value) -> usize {
+        let topic = object["topic"].as_str().unwrap_or_else(|| panic!("{object}"));
+        self.tracks.iter().position(|track| topic == format!("t{}", track.topic)).unwrap_or_else(|| panic!("{object}"))
     }
 
     fn take_events(&mut self) {

@@ -40,6 +40,8 @@ pub(super) enum What {
     Came(Option<Position>),
     /// Whether all behind its cursor can be had.
     Recovered(bool),
+    /// The head of its answer is there: it is promised what is sent from this number on, also where it stands nowhere yet.
+    Promised(u64),
     /// It stands here.
     Stands(Position),
     Message(Position, String),
@@ -106,23 +108,30 @@ impl Truth {
         let (mut next, mut seen) = (None, Seen::default());
         // A recovery that failed is told again by what comes behind it.
         let mut owes_gap = false;
-        let mut live_from = u64::MAX;
+        let (mut live_from, mut promised_from) = (u64::MAX, u64::MAX);
         let mut now = 0;
         for Told { at_ns, what } in story {
             now = *at_ns;
             if owes_gap {
-                assert!(matches!(what, What::Gap(_) | What::Lost | What::Came(_) | What::Stands(_)), "no gap is told: {what:?}");
+                let may_precede = matches!(what, What::Promised(_) | What::Stands(_));
+                assert!(may_precede || matches!(what, What::Gap(_) | What::Lost | What::Came(_)), "no gap is told: {what:?}");
             }
             match what {
                 What::Came(since) => {
-                    (next, owes_gap, live_from) = (since.map(|at| self.place_behind(at)), false, u64::MAX);
+                    (next, owes_gap) = (since.map(|at| self.place_behind(at)), false);
+                    (live_from, promised_from) = (u64::MAX, u64::MAX);
                 }
+                What::Promised(number) => promised_from = *number,
                 What::Recovered(all) => owes_gap = !all,
                 What::Stands(at) => next = Some(self.pass(next, self.place_behind(*at), now, live_from)),
                 What::Message(at, text) => {
                     let place = self.place_behind(*at);
                     let own = place.checked_sub(1).map(|own| &self.accepted[own]);
                     assert_eq!(own.map(|own| &own.text), Some(text), "{at:?}");
+                    if next.is_none() {
+                        let is_promised = |one: &&Accepted| one.number >= promised_from;
+                        self.check_missed(self.accepted[..place - 1].iter().filter(is_promised), now, live_from);
+                    }
                     self.pass(next, place - 1, now, live_from);
                     next = Some(place);
                     seen.messages += 1;
@@ -134,7 +143,7 @@ impl Truth {
                         GapReason::Trimmed => 0,
                         GapReason::Slow => 1,
                         GapReason::Epoch => 2,
-                        GapReason::Future => panic!("nobody has a cursor of the future: {gap:?}"),
+                        GapReason::Future | GapReason::Pattern => panic!("nobody comes with such a cursor: {gap:?}"),
                     }] += 1;
                 }
                 What::Lost => (next, owes_gap) = (None, false),
@@ -142,10 +151,11 @@ impl Truth {
             }
         }
         if must_have_all {
-            // Who never got anything came to nothing that was kept.
+            // Who never got anything came to nothing that was kept: not among so many of this life as are kept at most.
             let last_life = |one: &&Accepted| self.life(one.at) == Some(self.lives.len() - 1);
-            let first_kept = || self.accepted.iter().filter(last_life).find(|one| one.kept == Kept::AsItsClassSays);
-            assert!(next.is_some() || first_kept().is_none(), "it never got anything");
+            let newest = self.accepted.iter().rev().filter(last_life).filter(|one| one.kept != Kept::Not);
+            let is_kept = newest.take(self.history_size as usize).any(|one| one.kept == Kept::AsItsClassSays);
+            assert!(next.is_some() || !is_kept, "it never got anything");
             self.pass(next, self.accepted.len(), now, live_from);
         }
         seen
@@ -155,7 +165,13 @@ impl Truth {
     fn pass(&self, next: Option<usize>, place: usize, now: u64, live_from: u64) -> usize {
         let Some(next) = next else { return place };
         assert!(next <= place, "{:?} comes again", self.accepted[place].at);
-        for missed in &self.accepted[next..place] {
+        self.check_missed(&self.accepted[next..place], now, live_from);
+        place
+    }
+
+    /// None of these may be owed to the reader.
+    fn check_missed<'a>(&self, missed: impl IntoIterator<Item = &'a Accepted>, now: u64, live_from: u64) {
+        for missed in missed {
             let may_miss = match missed.kept {
                 Kept::AsItsClassSays => false,
                 Kept::Briefly => missed.number < live_from && now >= missed.sent_ns + BRIEF_S * 1_000_000_000,
@@ -163,7 +179,6 @@ impl Truth {
             };
             assert!(may_miss, "{missed:?} is missing in silence");
         }
-        place
     }
 
     fn pass_gap(&self, next: Option<usize>, gap: &Gap, now: u64) -> usize {
@@ -176,8 +191,12 @@ impl Truth {
                 assert!(gap.to.offset + self.history_size <= in_life, "nothing had to go: {gap:?}, {in_life} in its life");
             }
             GapReason::Slow => assert!(from < to && self.drops, "{gap:?}"),
+            // Who reads behind a pattern may stand nowhere in a topic, so it is told of the beginning of this life.
+            GapReason::Epoch if gap.from == gap.to => {
+                assert!(next.is_none() && gap.to.offset == 0 && self.life(gap.to) > Some(0), "{gap:?}");
+            }
             GapReason::Epoch => assert!(self.life(gap.from) < self.life(gap.to), "{gap:?}"),
-            GapReason::Future => {}
+            GapReason::Future | GapReason::Pattern => {}
         }
         to
     }
