@@ -51,8 +51,8 @@ impl Gap {
         serde_json::to_vec(&object).expect("texts always make JSON")
     }
 
-    /// Appends what tells a subscriber of it; nothing in [`Form::WsRaw`], where payloads stand alone. As an event it moves the reader to its
-    /// end: who is lost behind it is not told of it again.
+    /// Appends what tells a subscriber of it; nothing in [`Form::WsRaw`], where payloads stand alone. As an event of one topic it moves the
+    /// reader to its end: who is lost behind it is not told of it again.
     pub fn write(&self, topic: &Topic, form: Form, out: &mut Vec<u8>) {
         match form {
             Form::WsRaw => {}
@@ -64,6 +64,10 @@ impl Gap {
             Form::Events | Form::EventsEnvelope => {
                 let (id, object) = (Cursor(self.to).to_string(), self.object(topic));
                 let event = StreamEvent { retry_ms: None, id: Some(&id), event: Some("gap"), data: Some(&object) };
+                out.extend_from_slice(&event.chunk());
+            }
+            Form::EventsOfSeveral => {
+                let event = StreamEvent { event: Some("gap"), data: Some(&self.object(topic)), ..StreamEvent::default() };
                 out.extend_from_slice(&event.chunk());
             }
             Form::Lines => out.extend_from_slice(&chunk(&[&self.object(topic), b"\n"])),
@@ -91,12 +95,14 @@ mod tests {
         let position = Position { epoch: "k3Vq".parse::<Epoch>().unwrap(), offset: 7 };
         let gap = Gap::dropped(position);
         let object = r#"{"type":"gap","topic":"chat","from":"k3Vq.6","to":"k3Vq.7","reason":"slow"}"#;
-        let event = format!("id: k3Vq.7\nevent: gap\ndata: {object}\n\n");
+        let unnamed = format!("event: gap\ndata: {object}\n\n");
+        let event = format!("id: k3Vq.7\n{unnamed}");
         for (form, expected) in [
             (Form::WsRaw, String::new()),
             (Form::WsEnvelope, format!("\u{81}{}{object}", object.len() as u8 as char)),
             (Form::Events, format!("{:x}\r\n{event}\r\n", event.len())),
             (Form::EventsEnvelope, format!("{:x}\r\n{event}\r\n", event.len())),
+            (Form::EventsOfSeveral, format!("{:x}\r\n{unnamed}\r\n", unnamed.len())),
             (Form::Lines, format!("{:x}\r\n{object}\n\r\n", object.len() + 1)),
         ] {
             let mut out = Vec::new();

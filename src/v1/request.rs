@@ -211,7 +211,11 @@ impl<'m> Object<'m> {
     fn what(&self) -> Result<What<'m>, Broken> {
         let kind = self.kind.and_then(text).ok_or(Broken::UnknownType(None))?;
         Ok(match &*kind {
-            "subscribe" => What::Subscribe { topic: self.topic()?, since: self.since()? },
+            "subscribe" => {
+                let topic = self.topic()?;
+                let since = self.since(&topic)?;
+                What::Subscribe { topic, since }
+            }
             "unsubscribe" => What::Unsubscribe { topic: self.topic()? },
             "publish" => What::Publish { topic: self.topic()?, payload: self.payload()? },
             "ping" => What::Ping,
@@ -225,9 +229,9 @@ impl<'m> Object<'m> {
         text(self.topic.ok_or(Broken::Missing("topic"))?).ok_or(Broken::BadMember("topic", TEXT_FIX))
     }
 
-    fn since(&self) -> Result<Since, Broken> {
+    fn since(&self, topic: &str) -> Result<Since, Broken> {
         let Some(raw) = optional(self.since) else { return Ok(Since::Latest) };
-        text(raw).and_then(|text| text.parse().ok()).ok_or(Broken::BadMember("since", SINCE_FIX))
+        text(raw).and_then(|text| Since::of_topic(&text, topic).ok()).ok_or(Broken::BadMember("since", SINCE_FIX))
     }
 
     fn payload(&self) -> Result<Payload, Broken> {

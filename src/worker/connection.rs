@@ -75,23 +75,25 @@ pub struct Flags {
     pub linger_when_flushed: bool,
     /// It reads history: its subscriptions are held, or some of them.
     pub reading: bool,
-    /// It waits for something to read: a publication that passes it by wakes it.
+    /// A long-poll in force: a publication that passes it by is to be read.
     pub polling: bool,
+    /// A stream of several topics: it is told where it stands behind what it is sent, so it is sent nothing past its queue.
+    pub keeps_positions: bool,
     /// Refused when it was accepted: it only hears why, and counts as no connection.
     pub refused: bool,
     /// Came in by the admin listener, which goes on until the last client has gone.
     pub admin: bool,
     /// Handed to the driver for closing; the slot is free when it says so.
     pub gone: bool,
-    #[bits(15)]
+    #[bits(14)]
     _unused: u16,
 }
 
 impl Flags {
-    /// There, with nothing queued and nothing under way.
+    /// There, with nothing queued and nothing under way, and nothing to be said behind what comes.
     #[must_use]
     pub fn is_at_rest(self) -> bool {
-        !(self.dirty() || self.blocked() || self.corked() || self.gone())
+        !(self.dirty() || self.blocked() || self.corked() || self.gone() || self.keeps_positions())
     }
 }
 

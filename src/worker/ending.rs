@@ -126,6 +126,7 @@ impl<D: Driver> Core<D> {
     /// It gets nothing more that is published.
     pub(super) fn unsubscribe_all(&mut self, slot: u32) {
         self.hub.unsubscribe_all(slot);
+        self.connections[slot as usize].flags.set_keeps_positions(false);
         self.stop_reading(slot);
         self.forget_publish_ids(slot);
     }

@@ -105,7 +105,8 @@ impl<D: Driver> Core<D> {
             return;
         };
         let (topic, since) = (reading.topic.clone(), reading.since);
-        let page_bytes_max = PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2);
+        // A poll has one answer for all its topics, of which there may be something already.
+        let page_bytes_max = replay.found.bytes_left(PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2));
         let bytes_max = if reading.stage == Stage::Look { 0 } else { page_bytes_max };
         replay.at = at;
         let asker = Asker { worker: self.index, token, number, place: 0, source: Source::WebSocket };

@@ -51,6 +51,17 @@ impl Bench {
         outbox.tell_dropped(entries, store, pool, topics[topic], position, told);
     }
 
+    fn cursor(&mut self, text: &str) {
+        self.outbox.push_cursor(&mut self.entries, &mut self.store, text.as_bytes().to_vec());
+    }
+
+    fn drop_rest(&mut self) -> u64 {
+        let Self { entries, store, pool, outbox, .. } = self;
+        let mut messages = 0;
+        outbox.drop_rest(entries, store, pool, |finished| messages += finished.messages);
+        messages
+    }
+
     fn control(&mut self, opcode: OpCode, text: &str) {
         self.outbox.push_control(&mut self.entries, &mut self.store, opcode, text.as_bytes());
     }
@@ -220,9 +231,48 @@ fn of_a_topic_that_was_left_nothing_is_dropped() {
     bench.number(0, 9);
     bench.drop_oldest();
     assert_eq!(bench.text(), "<a 0-1> a2 a3 <a 8-9> ");
-    let Bench { entries, store, pool, outbox, .. } = &mut bench;
-    assert_eq!(std::iter::from_fn(|| outbox.drop_any(entries, store, pool)).count(), 2);
-    assert_eq!(bench.text(), "<a 0-1> <a 8-9> ");
+    assert_eq!(bench.drop_rest(), 2);
+    assert_eq!(bench.text(), "<a 0-1> ");
+}
+
+#[test]
+fn who_is_cut_off_is_told_of_no_place_behind_what_he_does_not_get() {
+    let mut bench = Bench::new();
+    bench.publish(1, "first ", 1000).unwrap();
+    bench.take(1);
+    bench.tell_dropped(1, 2);
+    bench.cursor("~1 ");
+    bench.number(0, 6);
+    bench.cursor("~2 ");
+    bench.append("mine ");
+    bench.tell_dropped(0, 7);
+    assert_eq!(bench.text(), "irst <b 1-2> ~1 a6 ~2 mine <a 6-7> ");
+    assert_eq!(bench.drop_rest(), 1);
+    assert_eq!(bench.text(), "irst <b 1-2> ~1 mine ");
+    assert!(bench.entries.gaps.len() == 1);
+}
+
+#[test]
+fn a_gap_that_grows_leaves_no_cursor_behind_that_would_bring_it_back() {
+    let mut bench = Bench::new();
+    bench.cursor("~0 ");
+    for (topic, offset) in [(0, 1), (1, 1), (0, 2), (1, 2)] {
+        bench.number(topic, offset);
+        bench.cursor(&format!("~{topic}{offset} "));
+    }
+    assert_eq!(bench.drop_oldest(), Some(1));
+    assert_eq!(bench.text(), "~0 <a 0-1> ~01 b1 ~11 a2 ~02 b2 ~12 ");
+    bench.drop_oldest();
+    bench.drop_oldest();
+    assert_eq!(bench.text(), "~0 <a 0-2> <b 0-1> ~02 b2 ~12 ");
+    bench.drop_oldest();
+    assert_eq!(bench.text(), "~0 <a 0-2> <b 0-2> ~12 ");
+    assert_eq!(bench.outbox.gap_bytes(&bench.entries), bench.outbox.bytes());
+    bench.tell_dropped(0, 3);
+    assert_eq!(bench.text(), "~0 <a 0-3> <b 0-2> ");
+    let whole = bench.outbox.bytes();
+    bench.take(whole);
+    assert!(bench.entries.gaps.is_empty() && bench.store.blocks() == 0);
 }
 
 #[test]

@@ -16,5 +16,6 @@ mod replays;
 mod rows;
 mod scenarios;
 mod session;
+mod several;
 mod simulation;
 mod slow;
