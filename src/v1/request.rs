@@ -265,7 +265,7 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Position;
+    use crate::frame::{Cursors, Position, TopicHash};
 
     fn parse(message: &str) -> Result<Request<'_>, RequestError> {
         Request::parse(message.as_bytes())
@@ -278,6 +278,8 @@ mod tests {
     #[test]
     fn each_request_is_read() {
         let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
+        let several = Cursors::text([(TopicHash::of("chat"), position)].into_iter());
+        let several = format!(r#"{{"id":1,"type":"subscribe","topic":"chat","since":"{several}"}}"#);
         let id = Some(Id::Number(1));
         let publish = |payload| What::Publish { topic: "a".into(), payload };
         for (message, id, what) in [
@@ -286,6 +288,7 @@ mod tests {
                 id.clone(),
                 What::Subscribe { topic: "chat".into(), since: Since::After(position) },
             ),
+            (&several, id.clone(), What::Subscribe { topic: "chat".into(), since: Since::After(position) }),
             (
                 r#" {"since":null,"topic":"caf\u00e9","type":"subscribe","id":null,"more":[{}]}"#,
                 None,
