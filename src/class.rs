@@ -22,6 +22,8 @@ pub struct Class {
     pub slow_consumer: SlowConsumer,
     /// Who is told of others.
     pub presence: Presence,
+    /// Whether members may choose a name.
+    pub presence_names: bool,
 }
 
 /// What is kept of a topic's publications for those who come back. The oldest goes as soon as one of the bounds is passed.
@@ -73,6 +75,14 @@ impl Classes {
         Self { rules, default }
     }
 
+    /// One class for all topics, which keeps nothing, disconnects who is slow and tells nobody of others.
+    #[must_use]
+    pub const fn plain() -> Self {
+        let history = History { size: 0, bytes: 0, ttl: Duration::ZERO };
+        let (slow_consumer, presence, presence_names) = (SlowConsumer::Disconnect, Presence::Off, false);
+        Self::new(Vec::new(), Class { history, slow_consumer, presence, presence_names })
+    }
+
     /// The class of the topic of this name.
     #[must_use]
     pub fn of(&self, topic: &str) -> &Class {
@@ -91,6 +101,12 @@ impl Classes {
     pub fn get(&self, id: ClassId) -> &Class {
         let rule = (id.0 as usize).checked_sub(1).and_then(|rule| self.rules.get(rule));
         rule.map_or(&self.default, |(_, class)| class)
+    }
+
+    /// Whether something holds for some class: what must be looked for only then costs nothing elsewhere.
+    #[must_use]
+    pub fn any(&self, holds: impl Fn(&Class) -> bool) -> bool {
+        holds(&self.default) || self.rules.iter().any(|(_, class)| holds(class))
     }
 
     /// The place in [`Classes::rules`] of the rule that holds for a topic; none if that is the default.
@@ -121,6 +137,7 @@ mod tests {
             history: History { size, bytes: 1, ttl: Duration::ZERO },
             slow_consumer: SlowConsumer::Disconnect,
             presence: Presence::Off,
+            presence_names: false,
         }
     }
 
@@ -135,6 +152,7 @@ mod tests {
             assert_eq!(classes.get(classes.id_of(topic)), classes.of(topic));
         }
         assert_eq!(classes.of("chat"), classes.default());
+        assert!(classes.any(|class| class.history.size == 2) && !classes.any(|class| class.history.size == 3));
         assert_eq!(Classes::new(rules, class(0)).of("chat"), &class(3));
     }
 }

@@ -71,7 +71,9 @@ fn wrong_usage_is_one_line_that_names_the_flag_and_status_2() {
         (&["serve", "--history-bytes", "1KiB"], "--history-bytes is 1KiB, less than --max-message-size"),
         (&["serve", "--topic-class", "a;colour=red"], "--topic-class <RULE>': \"colour\" is no key"),
         (&["check", "--topic-class", "*/a;presence=off"], "--topic-class"),
-        (&["check", "--topic-class", "a;presence=list"], "presence is list, which is not available in this version"),
+        (&["check", "--topic-class", "a;presence-names=on"], "presence-names is on, and presence is off"),
+        (&["check", "--topic-class", "a;presence=list;presence-names=maybe"], "presence-names: give on or off"),
+        (&["check", "--presence-grace", "1h"], "--presence-grace is 1h"),
         (&["check", "--topic-class", ""], "--topic-class"),
         (&["check", "--topic-class", "a;presence=off;presence=off"], "presence is set twice"),
         (&["check", "--topic-class", "a;history-ttl=0s"], "--topic-class a: history-ttl is 0s"),
@@ -131,11 +133,11 @@ fn row<'a>(printed: &'a str, first: &str) -> Vec<&'a str> {
 
 #[test]
 fn check_shows_the_classes_and_which_one_a_topic_gets() {
-    let rule = "prices/*;history-size=1;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=off";
+    let rule = "prices/*;history-size=1;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=list;presence-names=on";
     let flags = ["--history-ttl", "1h", "--topic-class", rule, "--topic-class", "**;history-size=2"];
     let checked = run(&[&["check", "prices/eur", "prices/eur/usd"], &flags[..]].concat());
     assert_eq!((checked.status, checked.stderr.as_str()), (Some(0), ""), "{checked:?}");
-    assert_eq!(row(&checked.stdout, "1")[1..], ["prices/*", "1", "10s", "64KiB", "latest", "off"]);
+    assert_eq!(row(&checked.stdout, "1")[1..], ["prices/*", "1", "10s", "64KiB", "latest", "list+names"]);
     assert_eq!(row(&checked.stdout, "2")[1..], ["**", "2", "1h", "1MiB", "disconnect", "off"]);
     assert_eq!(row(&checked.stdout, "default")[1..], ["-", "100", "1h", "1MiB", "disconnect", "off"]);
     assert_eq!(row(&checked.stdout, "prices/eur")[1..], ["1", "prices/*"]);

@@ -225,7 +225,9 @@ fn bad_requests_are_told_the_rule_and_harm_nothing() {
         (json!({"id": 1, "type": "publish", "topic": "a", "base64": "?"}), "bad-member"),
         (json!({"id": 1, "type": "unsubscribe"}), "bad-member"),
         (json!({"id": 1, "type": "auth", "token": "x"}), "not-in-this-version"),
-        (json!({"id": 1, "type": "presence", "topic": "chat"}), "not-in-this-version"),
+        (json!({"id": 1, "type": "presence", "topic": "chat"}), "presence-off"),
+        (json!({"id": 1, "type": "presence", "topic": "chat/*"}), "presence-not-here"),
+        (json!({"id": 1, "type": "presence"}), "bad-member"),
     ] {
         session.expect_problem(&request, kind);
     }

@@ -62,7 +62,7 @@ fn class_row(number: String, pattern: String, class: &Class) -> Row<7> {
         TimeSpan(history.ttl).to_string(),
         ByteSize(usize::try_from(history.bytes).unwrap_or(usize::MAX)).to_string(),
         class.slow_consumer.to_string(),
-        class.presence.to_string(),
+        if class.presence_names { format!("{}+names", class.presence) } else { class.presence.to_string() },
     ]
 }
 
@@ -101,12 +101,15 @@ mod tests {
 
     #[test]
     fn classes_and_topics_are_tables() {
-        let rules = ["prices/*;history-size=1;history-ttl=10s;slow-consumer=latest", "café;history-bytes=64KiB"];
+        let rules = [
+            "prices/*;history-size=1;history-ttl=10s;slow-consumer=latest",
+            "café;history-bytes=64KiB;presence=list;presence-names=on",
+        ];
         let config = Config { topic_class: rules.map(|rule| rule.parse().unwrap()).to_vec(), ..Config::default() };
         let expected = "\
 class    pattern   history-size  history-ttl  history-bytes  slow-consumer  presence
 1        prices/*  1             10s          1MiB           latest         off
-2        café      100           5m           64KiB          disconnect     off
+2        café      100           5m           64KiB          disconnect     list+names
 default  -         100           5m           1MiB           disconnect     off
 ";
         assert_eq!(table(&class_rows(&config.classes())), expected);

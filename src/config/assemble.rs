@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{ByteSize, Config, TimeSpan};
 use crate::class::{Class, Classes, History, Presence};
+use crate::hub::presence;
 use crate::limits::Tick;
 use crate::{engine, http1, io, routes, worker, ws};
 
@@ -53,6 +54,16 @@ impl Config {
             keep_alive: format!("timeout={}", (millis(self.ping_interval) + millis(self.pong_timeout)).div_ceil(1000)),
             io_name,
             patterns_max: self.max_patterns as usize,
+            presence: self.presence_options(),
+        }
+    }
+
+    fn presence_options(&self) -> presence::Options {
+        presence::Options {
+            grace: ticks(self.presence_grace),
+            interval: ticks(self.presence_interval),
+            listed_max: self.max_presence_members as usize,
+            graced_max: PRESENCE_GRACED_MAX,
         }
     }
 
@@ -63,6 +74,7 @@ impl Config {
             history: History { size: self.history_size, bytes: bytes(self.history_bytes) as u64, ttl: self.history_ttl.into() },
             slow_consumer: self.slow_consumer,
             presence: Presence::Off,
+            presence_names: false,
         };
         Classes::new(self.topic_class.iter().map(|rule| (rule.pattern.clone(), rule.over(default))).collect(), default)
     }
@@ -93,6 +105,7 @@ impl Config {
             page: self.page,
             echo: self.echo,
             subscriptions_max: self.max_subscriptions as usize,
+            classes: Arc::new(self.classes()),
             timeouts: routes::Timeouts {
                 head_timeout_ms: millis(self.head_timeout),
                 idle_timeout_ms: millis(self.idle_timeout),
@@ -101,6 +114,7 @@ impl Config {
                 close_timeout_ms: millis(self.close_timeout),
                 publish_timeout_ms: millis(self.publish_timeout),
                 idempotency_ttl_ms: millis(self.idempotency_ttl),
+                presence_grace_ms: millis(self.presence_grace),
                 ping_ms: millis(self.ping_interval),
                 pong_timeout_ms: millis(self.pong_timeout),
             },
@@ -114,6 +128,9 @@ impl Config {
         }
     }
 }
+
+/// Members of a worker's topics in grace at a time: more than connections of it can be lost in one grace, but for attackers.
+const PRESENCE_GRACED_MAX: usize = 100_000;
 
 fn bytes(size: ByteSize) -> usize {
     size.bytes()

@@ -63,6 +63,15 @@ pub(super) fn switch(text: &str) -> Result<bool, ChoiceError> {
     }
 }
 
+/// Reads whether something is on.
+pub(super) fn on_or_off(text: &str) -> Result<bool, ChoiceError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ChoiceError { accepted: "give on or off" }),
+    }
+}
+
 /// Which CPU each worker stays on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PinCores {

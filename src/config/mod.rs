@@ -104,6 +104,9 @@ pub struct Config {
     /// Most topics and patterns one connection may subscribe to
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "128", value_parser = choice::whole_number)]
     pub max_subscriptions: u32,
+    /// Most members of a topic that presence lists, 1 to 100000; the others are only counted
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value = "1000", value_parser = choice::whole_number)]
+    pub max_presence_members: u32,
 
     /// Time for a request's line and headers to arrive
     #[arg(long, help_heading = TIME, value_name = "TIME", default_value = "10s")]
@@ -160,8 +163,14 @@ pub struct Config {
     /// Time an idempotency key is remembered, 1s to 24h
     #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "5m")]
     pub idempotency_ttl: TimeSpan,
+    /// Time in which a member that was lost may come back without having left, 0s to 10m
+    #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "15s")]
+    pub presence_grace: TimeSpan,
+    /// Least time between two tellings of who came and went in a topic, 0s to 1m
+    #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "500ms")]
+    pub presence_interval: TimeSpan,
     /// What differs for the topics of a pattern, repeatable, the first match holds: 'prices/*;history-size=1;slow-consumer=latest', with
-    /// the keys history-size, history-ttl, history-bytes and slow-consumer
+    /// the keys history-size, history-ttl, history-bytes, slow-consumer, presence (off, count, list) and presence-names (on, off)
     #[arg(long, help_heading = DELIVERY, value_name = "RULE", value_delimiter = ',')]
     pub topic_class: Vec<TopicClass>,
 
@@ -250,6 +259,7 @@ impl Default for Config {
             max_topics: 1_000_000,
             max_patterns: 10_000,
             max_subscriptions: 128,
+            max_presence_members: 1000,
             head_timeout: TimeSpan::seconds(10),
             idle_timeout: TimeSpan::seconds(60),
             message_timeout: TimeSpan::seconds(30),
@@ -268,6 +278,8 @@ impl Default for Config {
             history_memory: ByteSize::mib(256),
             idempotency_keys: 100_000,
             idempotency_ttl: TimeSpan::seconds(300),
+            presence_grace: TimeSpan::seconds(15),
+            presence_interval: TimeSpan(std::time::Duration::from_millis(500)),
             topic_class: Vec::new(),
             backlog: 4096,
             accept_batch: 64,

@@ -27,6 +27,8 @@ pub struct TopicClass {
     pub slow_consumer: Option<SlowConsumer>,
     /// In place of `off`.
     pub presence: Option<Presence>,
+    /// In place of `off`.
+    pub presence_names: Option<bool>,
 }
 
 /// Why a text is no rule.
@@ -45,7 +47,7 @@ pub enum TopicClassError {
     #[error("{0:?} sets nothing; {FORM}")]
     NoValue(String),
     /// A key that no class has.
-    #[error("{0:?} is no key; give history-size, history-ttl, history-bytes, slow-consumer or presence")]
+    #[error("{0:?} is no key; give history-size, history-ttl, history-bytes, slow-consumer, presence or presence-names")]
     UnknownKey(String),
     /// A key that stands there twice.
     #[error("{0} is set twice; set each key once")]
@@ -73,6 +75,7 @@ impl TopicClass {
         class.history.bytes = self.history_bytes.map_or(class.history.bytes, |size| size.bytes() as u64);
         class.slow_consumer = self.slow_consumer.unwrap_or(class.slow_consumer);
         class.presence = self.presence.unwrap_or(class.presence);
+        class.presence_names = self.presence_names.unwrap_or(class.presence_names);
         class
     }
 
@@ -84,6 +87,7 @@ impl TopicClass {
             "history-bytes" => once(&mut self.history_bytes, "history-bytes", value.parse()),
             "slow-consumer" => once(&mut self.slow_consumer, "slow-consumer", value.parse()),
             "presence" => once(&mut self.presence, "presence", value.parse()),
+            "presence-names" => once(&mut self.presence_names, "presence-names", choice::on_or_off(value)),
             _ => Err(TopicClassError::UnknownKey(key.to_owned())),
         }
     }
@@ -107,8 +111,15 @@ impl FromStr for TopicClass {
         let Some(settings) = settings else {
             return Err(TopicClassError::NothingSet(pattern));
         };
-        let mut class =
-            Self { pattern, history_size: None, history_ttl: None, history_bytes: None, slow_consumer: None, presence: None };
+        let mut class = Self {
+            pattern,
+            history_size: None,
+            history_ttl: None,
+            history_bytes: None,
+            slow_consumer: None,
+            presence: None,
+            presence_names: None,
+        };
         settings.split(';').try_for_each(|part| class.set(part))?;
         Ok(class)
     }
@@ -121,7 +132,8 @@ impl fmt::Display for TopicClass {
         print(formatter, "history-ttl", self.history_ttl)?;
         print(formatter, "history-bytes", self.history_bytes)?;
         print(formatter, "slow-consumer", self.slow_consumer)?;
-        print(formatter, "presence", self.presence)
+        print(formatter, "presence", self.presence)?;
+        print(formatter, "presence-names", self.presence_names.map(|names| if names { "on" } else { "off" }))
     }
 }
 
@@ -142,6 +154,7 @@ mod tests {
         history: History { size: 100, bytes: 1 << 20, ttl: Duration::from_secs(300) },
         slow_consumer: SlowConsumer::Disconnect,
         presence: Presence::Off,
+        presence_names: false,
     };
 
     #[test]
@@ -149,13 +162,14 @@ mod tests {
         let rule: TopicClass = "prices/*;history-size=1;presence=count".parse().unwrap();
         let expected = Class { history: History { size: 1, ..DEFAULT.history }, presence: Presence::Count, ..DEFAULT };
         assert_eq!(rule.over(DEFAULT), expected);
-        let all = "a;history-size=0;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=list";
+        let all = "a;history-size=0;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=list;presence-names=on";
         let rule: TopicClass = all.parse().unwrap();
         assert_eq!(rule.to_string(), all);
         let expected = Class {
             history: History { size: 0, bytes: 65536, ttl: Duration::from_secs(10) },
             slow_consumer: SlowConsumer::Latest,
             presence: Presence::List,
+            presence_names: true,
         };
         assert_eq!(rule.over(DEFAULT), expected);
     }
@@ -175,6 +189,7 @@ mod tests {
             ("a;colour=red", "\"colour\" is no key"),
             ("a;presence=off;presence=off", "presence is set twice"),
             ("a;presence=on", "presence: give off, count or list"),
+            ("a;presence-names=yes", "presence-names: give on or off"),
             ("a;history-size=-1", "history-size: give a whole number"),
             ("a;history-ttl=10", "history-ttl: give a time"),
             ("a;history-bytes=x", "history-bytes: give bytes"),
@@ -194,6 +209,7 @@ mod tests {
             bytes in prop::option::of(any::<u32>()),
             slow in prop::option::of(prop::sample::select(SlowConsumer::ALL)),
             presence in prop::sample::select(Presence::ALL),
+            presence_names in prop::option::of(any::<bool>()),
         ) {
             let rule = TopicClass {
                 pattern: pattern.parse().unwrap(),
@@ -202,6 +218,7 @@ mod tests {
                 history_bytes: bytes.map(|bytes| ByteSize(bytes as usize)),
                 slow_consumer: slow,
                 presence: Some(presence),
+                presence_names,
             };
             prop_assert_eq!(rule.to_string().parse(), Ok(rule));
         }

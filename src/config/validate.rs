@@ -78,6 +78,7 @@ impl Config {
         within("--max-patterns", self.max_patterns as usize, 1, usize::MAX)?;
         within("--max-batch", self.max_batch as usize, 1, BATCH_MAX)?;
         within("--idempotency-keys", self.idempotency_keys as usize, 1, IDEMPOTENCY_KEYS_MAX)?;
+        within("--max-presence-members", self.max_presence_members as usize, 1, PRESENCE_MEMBERS_MAX)?;
         within("--max-subscriptions", self.max_subscriptions as usize, 1, usize::MAX)?;
         within_bytes("--max-head-size", self.max_head_size, ByteSize::kib(1), ByteSize::mib(1))?;
         within_bytes("--max-message-size", self.max_message_size, ByteSize(1), MESSAGE_BYTES_MAX)?;
@@ -104,6 +105,8 @@ impl Config {
         within_time("--drain-window", self.drain_window, TimeSpan::seconds(0), TimeSpan::MAX)?;
         within_time("--tcp-user-timeout", self.tcp_user_timeout, TimeSpan::seconds(0), TCP_USER_TIMEOUT_MAX)?;
         within_time("--idempotency-ttl", self.idempotency_ttl, TimeSpan::seconds(1), IDEMPOTENCY_TTL_MAX)?;
+        within_time("--presence-grace", self.presence_grace, TimeSpan::seconds(0), PRESENCE_GRACE_MAX)?;
+        within_time("--presence-interval", self.presence_interval, TimeSpan::seconds(0), PRESENCE_INTERVAL_MAX)?;
         within_time("--coalesce", self.coalesce, TimeSpan::seconds(0), COALESCE_MAX)?;
         within_time("--busy-poll", self.busy_poll, TimeSpan::seconds(0), BUSY_POLL_MAX)
     }
@@ -132,8 +135,9 @@ impl Config {
     /// What is accepted must be kept, so a history has room for the largest message; and what is promised to one topic must be there,
     /// so it fits into what its worker has for all.
     fn check_class(&self, class: &Class) -> Result<(), ConfigError> {
-        if class.presence != Presence::Off {
-            return refuse("presence", format!("is {}, which is not available in this version", class.presence), "Leave it out.");
+        if class.presence_names && class.presence != Presence::List {
+            let problem = format!("is on, and presence is {}", class.presence);
+            return refuse("presence-names", problem, "Give presence=list, too: names are told in lists alone.");
         }
         let history = class.history;
         within("--history-size", history.size as usize, 0, HISTORY_SIZE_MAX)?;
@@ -223,6 +227,15 @@ const IDEMPOTENCY_KEYS_MAX: usize = 10_000_000;
 
 /// Who tries for longer has a store of its own.
 const IDEMPOTENCY_TTL_MAX: TimeSpan = TimeSpan::seconds(24 * 3600);
+
+/// A list this long takes some megabytes, for each who watches.
+const PRESENCE_MEMBERS_MAX: usize = 100_000;
+
+/// Who stays away for longer has left.
+const PRESENCE_GRACE_MAX: TimeSpan = TimeSpan::seconds(600);
+
+/// Who is told later is told of what is long over.
+const PRESENCE_INTERVAL_MAX: TimeSpan = TimeSpan::seconds(60);
 
 /// What waits longer is no push any more.
 const COALESCE_MAX: TimeSpan = TimeSpan::seconds(1);
@@ -365,7 +378,10 @@ mod tests {
             ("--topic-class", |config| config.topic_class = rules(&["a;history-bytes=1GiB"])),
             ("--topic-class", |config| config.topic_class = rules(&["a;presence=off", "a;history-size=1"])),
             ("--topic-class", |config| config.topic_class = rules(&["a/**;presence=off", "a/*;history-size=1"])),
-            ("--topic-class", |config| config.topic_class = rules(&["a;presence=list"])),
+            ("--topic-class", |config| config.topic_class = rules(&["a;presence-names=on"])),
+            ("--max-presence-members", |config| config.max_presence_members = 0),
+            ("--presence-grace", |config| config.presence_grace = TimeSpan::seconds(601)),
+            ("--presence-interval", |config| config.presence_interval = TimeSpan::seconds(61)),
             ("--topic-class", |config| config.topic_class = many_rules(65)),
             ("--backlog", |config| config.backlog = 0),
             ("--accept-batch", |config| config.accept_batch = 0),

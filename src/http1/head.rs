@@ -126,29 +126,45 @@ impl<'h> Head<'h> {
         }
     }
 
-    /// Fills in what the headers say about host, body and connection.
+    /// Fills in what the headers say about host, body and connection, by one pass over them: most are told apart by the length of
+    /// their name alone.
     fn interpret(&mut self) -> Result<(), HttpError> {
-        let named = self.named_host()?;
+        let (mut host, mut hosts, mut has_body, mut keep, mut close) = (None, 0, false, false, false);
+        for header in self.headers {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            match header.name.len() {
+                4 if is("Host") => (host, hosts) = (Some(header.value.trim_ascii()), hosts + 1),
+                6 if is("Expect") => self.expects_continue |= self.http11 && lists(header.value, b"100-continue"),
+                10 if is("Connection") => {
+                    keep |= lists(header.value, b"keep-alive");
+                    close |= lists(header.value, b"close");
+                }
+                14 if is("Content-Length") => has_body = true,
+                17 if is("Transfer-Encoding") => has_body = true,
+                _ => {}
+            }
+        }
+        let named = self.named_host(host, hosts)?;
         self.host = self.host.or(named);
-        self.content_length = match Framing::of(self.http11, self.values("content-length"), self.values("transfer-encoding"))? {
-            Framing::None => Some(0),
-            Framing::Length(length) => Some(length),
-            Framing::Chunked => None,
-        };
+        if has_body {
+            let framing = Framing::of(self.http11, self.values("content-length"), self.values("transfer-encoding"))?;
+            self.content_length = match framing {
+                Framing::None => Some(0),
+                Framing::Length(length) => Some(length),
+                Framing::Chunked => None,
+            };
+        }
         // RFC 9112 section 9.3: close wins; HTTP/1.0 must ask to be kept. RFC 9110 section 10.1.1: 1.0 cannot expect.
-        let stays = self.http11 || self.has_token("connection", "keep-alive");
-        self.keep_alive = stays && !self.has_token("connection", "close");
-        self.expects_continue = self.http11 && self.has_token("expect", "100-continue");
+        self.keep_alive = (self.http11 || keep) && !close;
         Ok(())
     }
 
     /// The Host header, checked: exactly one in HTTP/1.1, even beside an absolute target (RFC 9112 section 3.2).
-    fn named_host(&self) -> Result<Option<&'h str>, HttpError> {
-        let mut values = self.values("host");
-        let Some(value) = values.next() else {
+    fn named_host(&self, value: Option<&'h [u8]>, count: usize) -> Result<Option<&'h str>, HttpError> {
+        let Some(value) = value else {
             return if self.http11 { Err(HttpError::MissingHost) } else { Ok(None) };
         };
-        if values.next().is_some() {
+        if count > 1 {
             return Err(HttpError::RepeatedHost);
         }
         let host = std::str::from_utf8(value).map_err(|_| HttpError::BadHost)?;
@@ -175,10 +191,14 @@ impl<'h> Head<'h> {
     /// Whether the comma-separated list in all lines of `name` holds `token`, compared without case (RFC 9110 section 5.6.1).
     #[must_use]
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.values(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        self.values(name).any(|value| lists(value, token.as_bytes()))
     }
+}
+
+/// Whether the comma-separated list holds `token`, compared without case (RFC 9110 section 5.6.1).
+#[must_use]
+pub fn lists(value: &[u8], token: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// What httparse's error means to the client.

@@ -34,6 +34,6 @@ pub use connection::{BodyPlan, Connection, Event, Limits, Step};
 pub use date::DateCache;
 pub use error::HttpError;
 pub use framing::Framing;
-pub use head::{HEADERS_MAX, Head, HeaderSpace, Method, header_space};
+pub use head::{HEADERS_MAX, Head, HeaderSpace, Method, header_space, lists};
 pub use problem::{Problem, quoted};
 pub use response::{Answering, Body, CONTINUE, Response};

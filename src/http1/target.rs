@@ -52,7 +52,7 @@ pub(super) fn check_host(text: &str) -> Result<(), HttpError> {
             (address.parse::<Ipv6Addr>().is_ok(), port)
         }
         None => {
-            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let (name, port) = text.split_at(text.bytes().position(|byte| byte == b':').unwrap_or(text.len()));
             (is_name(name), port)
         }
     };
@@ -61,11 +61,23 @@ pub(super) fn check_host(text: &str) -> Result<(), HttpError> {
 
 /// A name or an IPv4 address: `reg-name` of RFC 3986 section 3.2.2.
 fn is_name(name: &str) -> bool {
-    let mut after_percent = name.split('%').skip(1);
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
     !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
-        && after_percent.all(|rest| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit))
+        && name.bytes().all(|byte| IS_NAME_BYTE[usize::from(byte)])
+        && (!name.contains('%') || name.split('%').skip(1).all(is_escape))
 }
+
+/// Unreserved bytes, sub-delims, and the `%` of an escape.
+const IS_NAME_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'%' | b'&'..=b',' | b';' | b'=');
+        byte += 1;
+    }
+    table
+};
 
 /// Nothing, or a colon and at most five digits that fit 16 bits.
 fn is_port(text: &str) -> bool {

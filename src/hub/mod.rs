@@ -30,6 +30,8 @@
 //! 3. A publication arrives with [`Hub::publish`] and goes out through [`Hub::next_slice`], topics taking turns.
 //! 4. The last subscriber leaves; the empty interest is told, and the topic is released.
 //!
+//! Who is there, and who is told of that, is kept beside it, in [`presence`].
+//!
 //! The hub neither encodes nor sends. It never waits, and no call takes time that grows with a topic's list, but for the two that
 //! go through it once: an acknowledgement that brings a form into force, and a list that gives half of its memory back.
 
@@ -42,6 +44,7 @@ mod interest;
 mod model;
 #[cfg(test)]
 mod overlap;
+pub mod presence;
 mod subscriptions;
 mod topics;
 mod trie;

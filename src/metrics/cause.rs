@@ -44,11 +44,15 @@ pub enum Cause {
     Gap,
     /// A fault of the server inside this connection's protocol step.
     Internal,
+    /// Of a member of a topic, whose connection goes on: no long-poll followed the last one.
+    NotRenewed,
+    /// Of a member of a topic, whose connection goes on: it unsubscribed.
+    Unsubscribed,
 }
 
 impl Cause {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::ClientClose,
         Self::LeftPage,
         Self::EndOfStream,
@@ -69,6 +73,8 @@ impl Cause {
         Self::Overloaded,
         Self::Gap,
         Self::Internal,
+        Self::NotRenewed,
+        Self::Unsubscribed,
     ];
 
     /// The name in logs, metrics and close reasons.
@@ -95,6 +101,8 @@ impl Cause {
             Self::Overloaded => "overloaded",
             Self::Gap => "gap",
             Self::Internal => "internal",
+            Self::NotRenewed => "not_renewed",
+            Self::Unsubscribed => "unsubscribed",
         }
     }
 
@@ -104,7 +112,7 @@ impl Cause {
         match self {
             Self::ClientClose => 1000,
             Self::LeftPage | Self::Drain => 1001,
-            Self::EndOfStream | Self::Reset | Self::NoPong | Self::NetworkError => 0,
+            Self::EndOfStream | Self::Reset | Self::NoPong | Self::NetworkError | Self::NotRenewed | Self::Unsubscribed => 0,
             Self::StalledWrite | Self::SlowConsumer | Self::Overloaded => 1013,
             Self::HandshakeTimeout | Self::MessageTimeout | Self::Policy | Self::Limit => 1008,
             Self::ProtocolError => 1002,
@@ -114,6 +122,19 @@ impl Cause {
             Self::Gap => 4104,
             Self::Internal => 1011,
         }
+    }
+
+    /// Whether the client meant to go, and said so.
+    #[must_use]
+    pub const fn is_orderly(self) -> bool {
+        matches!(self, Self::ClientClose | Self::LeftPage | Self::Unsubscribed)
+    }
+
+    /// Whether a member of a topic is gone with it at once: it meant to go, or is told not to come back. With any other it may be back
+    /// soon, also where the server ended the connection.
+    #[must_use]
+    pub const fn ends_presence(self) -> bool {
+        self.is_orderly() || matches!(self, Self::Forbidden)
     }
 }
 

@@ -85,6 +85,17 @@ labels! {
         /// The connection ended with it in the outbox.
         ConnectionClosed = "connection_closed",
     }
+    /// What watchers of a topic were told of its members.
+    PresenceEvent {
+        /// Somebody came.
+        Join = "join",
+        /// Somebody went.
+        Leave = "leave",
+        /// How many there are.
+        Count = "count",
+        /// Who is there, because very many came and went.
+        List = "list",
+    }
     /// How a publication came in.
     Source {
         /// By `POST /topics/NAME`.
@@ -122,6 +133,8 @@ labels! {
     Handler {
         /// `/topics`.
         Topics = "topics",
+        /// `/bye`.
+        Bye = "bye",
         /// `/echo`.
         Echo = "echo",
         /// `/healthz`.
@@ -251,6 +264,7 @@ mod tests {
         check::<Transport>();
         check::<RejectReason>();
         check::<DropReason>();
+        check::<PresenceEvent>();
         check::<Source>();
         check::<MemoryKind>();
         check::<Handler>();

@@ -14,7 +14,9 @@ mod worker;
 
 pub use cause::Cause;
 pub use cell::{BUCKETS_NS, Counter, Gauge, Histogram, PerLabel, Ratio};
-pub use label::{DropReason, Handler, Label, MemoryKind, Recovery, RejectReason, Source, Status, Transport, Trouble};
+pub use label::{
+    DropReason, Handler, Label, MemoryKind, PresenceEvent, Recovery, RejectReason, Source, Status, Transport, Trouble,
+};
 pub use process::ProcessFacts;
 pub use render::{CONTENT_TYPE, render};
 pub use worker::WorkerMetrics;

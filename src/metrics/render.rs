@@ -63,6 +63,12 @@ fn messages<W: Borrow<WorkerMetrics>>(text: &mut Text, sums: &Sums<'_, W>) {
     .buckets(counts, sum_ns);
     text.counter("fantail_recoveries_total", "Resumes with a cursor, by whether all that was missed was kept.")
         .each("result", |label| sums.counter(|worker| worker.recoveries.of(label)));
+    text.gauge("fantail_presence_members", "Members of topics with presence, those in grace included; each topic counts.")
+        .value(sums.gauge(|worker| &worker.presence_members));
+    text.gauge("fantail_presence_watchers", "Connections that are told of members; each topic counts.")
+        .value(sums.gauge(|worker| &worker.presence_watchers));
+    text.counter("fantail_presence_events_total", "What was told of members, counted once for all who were told.")
+        .each("event", |label| sums.gauge(|worker| worker.presence_events.of(label)));
     text.gauge("fantail_history_bytes", "Bytes of the publications that are kept.")
         .value(sums.gauge(|worker| &worker.history_bytes));
     text.gauge("fantail_outbox_bytes", "Bytes that wait in outboxes.").value(sums.gauge(|worker| &worker.outbox_bytes));

@@ -1,8 +1,8 @@
 //! What one worker counts.
 
 use super::{
-    Cause, Counter, DropReason, Gauge, Handler, Histogram, Label, MemoryKind, PerLabel, Ratio, Recovery, RejectReason, Source,
-    Status, Transport, Trouble,
+    Cause, Counter, DropReason, Gauge, Handler, Histogram, Label, MemoryKind, PerLabel, PresenceEvent, Ratio, Recovery,
+    RejectReason, Source, Status, Transport, Trouble,
 };
 
 /// A worker's numbers: written by that worker alone, read by whoever renders them. They start on a cache line of their own (and
@@ -40,6 +40,12 @@ pub struct WorkerMetrics {
     pub fanout_duration: Histogram,
     /// Resumes with a cursor.
     pub recoveries: PerLabel<Recovery, Counter, { Recovery::COUNT }>,
+    /// Members of the topics that this worker is the home of, those in grace included.
+    pub presence_members: Gauge,
+    /// Watchers of topics, each topic counted, among this worker's connections.
+    pub presence_watchers: Gauge,
+    /// What watchers of the topics that this worker is the home of were told, each once. Numbers that only grow.
+    pub presence_events: PerLabel<PresenceEvent, Gauge, { PresenceEvent::COUNT }>,
     /// Bytes of the publications that are kept.
     pub history_bytes: Gauge,
     /// Bytes that wait in outboxes.

@@ -7,6 +7,7 @@ use super::refusals;
 use crate::auth::Grant;
 use crate::frame::{Payload, Since, Topic, TopicError};
 use crate::http1::Response;
+use crate::hub::presence::{ClientKey, Member};
 use crate::v1::{Open, What};
 
 /// What the worker has to do for a request.
@@ -31,6 +32,13 @@ pub enum Command {
         /// What.
         payload: Payload,
     },
+    /// Tell who is there.
+    Presence {
+        /// In which topic.
+        topic: Topic,
+        /// Whether to tell what changes from now on; `None` to leave that as it is.
+        watch: Option<bool>,
+    },
     /// Answer.
     Ping,
 }
@@ -54,7 +62,15 @@ pub fn command(what: What<'_>, grant: Grant, is_draining: bool) -> Result<Comman
         What::Auth => {
             Err(refusals::request_not_yet("credentials", "Leave it out; what a socket may do is --allow-anonymous's word."))
         }
-        What::Presence => Err(refusals::request_not_yet("presence", "Leave it out; GET /topics/NAME tells how many subscribe.")),
+        What::Presence { .. } if is_draining => Err(refusals::draining()),
+        What::Presence { .. } if !grant.subscribe => Err(refusals::forbidden("ask who is there")),
+        What::Presence { topic, watch } => {
+            let topic = Topic::new(&topic).map_err(|error| match error {
+                TopicError::Wildcard => refusals::presence_not_here("A pattern"),
+                error => refusals::topic_error(&topic, error),
+            })?;
+            Ok(Command::Presence { topic, watch })
+        }
     }
 }
 
@@ -76,10 +92,15 @@ struct Told<'o> {
     max_subscriptions: usize,
     max_unconfirmed: u8,
     retry: &'o Retry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<Member>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_key: Option<Box<str>>,
 }
 
-/// The first message to the client of this name. `unconfirmed_max` of its requests may wait for a home worker at a time.
-pub fn open(client: &str, options: &Options, unconfirmed_max: u8) -> impl Serialize {
+/// The first message to the client of this name, with the key it is to come back with and the id it is known by where presence may
+/// matter. `unconfirmed_max` of its requests may wait for a home worker at a time.
+pub fn open(client: &str, identity: Option<(&ClientKey, Member)>, options: &Options, unconfirmed_max: u8) -> impl Serialize {
     let Options { timeouts, limits, retry, subscriptions_max, .. } = options;
     let told = Told {
         ping_ms: timeouts.ping_ms,
@@ -89,6 +110,8 @@ pub fn open(client: &str, options: &Options, unconfirmed_max: u8) -> impl Serial
         max_subscriptions: *subscriptions_max,
         max_unconfirmed: unconfirmed_max,
         retry,
+        member: identity.map(|(_, member)| member),
+        client_key: identity.map(|(key, _)| key.as_str().into()),
     };
     Open::new(client, told)
 }
@@ -109,6 +132,10 @@ mod tests {
         What::Publish { topic: topic.into(), payload: Payload::new(Kind::Text, b"x").unwrap() }
     }
 
+    fn presence(topic: &str) -> What<'_> {
+        What::Presence { topic: topic.into(), watch: Some(true) }
+    }
+
     fn refused(what: What<'_>, grant: Grant, is_draining: bool) -> (u16, String) {
         let refusal = command(what, grant, is_draining).unwrap_err();
         (refusal.status, problem_type(&refusal))
@@ -116,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_first_message_tells_what_a_client_may_rely_on() {
-        let told = serde_json::to_string(&open("0-13", &Options::default(), 16)).unwrap();
+        let told = serde_json::to_string(&open("0-13", None, &Options::default(), 16)).unwrap();
         assert_eq!(
             told,
             concat!(
@@ -125,6 +152,10 @@ mod tests {
                 r#""retry":{"min_ms":500,"max_ms":20000,"jitter":"full"}}"#
             )
         );
+        let key = ClientKey::new("0123456789abcdef").unwrap();
+        let told = serde_json::to_string(&open("0-13", Some((&key, key.member())), &Options::default(), 16)).unwrap();
+        let identity = format!(r#","member":"{}","client_key":"0123456789abcdef"}}"#, key.member());
+        assert!(told.ends_with(&identity), "{told}");
     }
 
     #[test]
@@ -137,6 +168,7 @@ mod tests {
             matches!(command(What::Unsubscribe { topic: "a".into() }), Command::Unsubscribe { topic } if topic.as_str() == "a")
         );
         assert!(matches!(command(publish("a%2Fb")), Command::Publish { topic, .. } if topic.as_str() == "a%2Fb"));
+        assert!(matches!(command(presence("a")), Command::Presence { topic, watch: Some(true) } if topic.as_str() == "a"));
         assert!(matches!(command(What::Ping), Command::Ping));
     }
 
@@ -154,7 +186,10 @@ mod tests {
             (publish("a/*"), ALL, false, (400, "bad-topic")),
             (publish("meta/x"), ALL, false, (403, "reserved-topic")),
             (What::Auth, ALL, false, (400, "not-in-this-version")),
-            (What::Presence, ALL, false, (400, "not-in-this-version")),
+            (presence("a"), ALL, true, (503, "draining")),
+            (presence("a"), may(false, true), false, (403, "forbidden")),
+            (presence("a/*"), ALL, false, (400, "presence-not-here")),
+            (presence("a//b"), ALL, false, (400, "bad-topic")),
         ] {
             let told = format!("{what:?}");
             assert_eq!(refused(what, grant, is_draining), (expected.0, expected.1.into()), "{told}");

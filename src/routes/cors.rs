@@ -14,7 +14,8 @@ pub struct Cors {
 }
 
 /// What a script may read beyond the headers that Fetch lets it read anyway.
-const EXPOSED: &str = "Fantail-Connection, Fantail-Recovered, Idempotency-Replayed, Retry-After, TTL";
+const EXPOSED: &str =
+    "Fantail-Client-Key, Fantail-Connection, Fantail-Member, Fantail-Recovered, Idempotency-Replayed, Retry-After, TTL";
 /// What a script may send.
 const ALLOWED: &str = "Content-Type, Authorization, Idempotency-Key, Last-Event-ID, Prefer, TTL";
 /// A day; browsers cap it at two hours or less, and a preflight costs a whole round trip.
@@ -103,7 +104,7 @@ mod tests {
                 ("Access-Control-Allow-Origin", "http://127.0.0.1:8080"),
                 (
                     "Access-Control-Expose-Headers",
-                    "Fantail-Connection, Fantail-Recovered, Idempotency-Replayed, Retry-After, TTL",
+                    "Fantail-Client-Key, Fantail-Connection, Fantail-Member, Fantail-Recovered, Idempotency-Replayed, Retry-After, TTL",
                 ),
             ] {
                 assert!(answer.headers.contains(&(expected.0, expected.1.into())), "{method} {target} {expected:?}");

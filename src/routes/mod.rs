@@ -19,6 +19,7 @@ mod kind;
 mod options;
 mod page;
 mod polls;
+mod presence;
 mod query;
 mod question;
 pub mod refusals;
@@ -41,6 +42,7 @@ pub use command::{Command, command, open};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
 pub use polls::polled;
+pub use presence::{Client, heard, present, read_bye};
 pub use question::Subprotocol;
 pub use streams::{come_back, stream_of};
 pub use subscribe::{Attach, OnGap, StreamKind, Subscribe};
@@ -50,6 +52,7 @@ use crate::auth::{self, Asker};
 use crate::engine::Terms;
 use crate::frame::{Kind, Topic};
 use crate::http1::{Body, Head, Method, Response};
+use crate::hub::presence::ClientKey;
 use crate::metrics::Handler;
 use crate::ws::{self, Handshake};
 use question::{Question, Resource};
@@ -104,6 +107,16 @@ pub enum Action {
         /// Of which topic.
         topic: Topic,
     },
+    /// Ask the topic's home worker who is there; [`present`] answers.
+    Presence {
+        /// In which topic.
+        topic: Topic,
+    },
+    /// Have the client of this key leave all its topics; without it, the body is the key, for [`read_bye`]. [`heard`] answers.
+    Bye {
+        /// The key that the URL has.
+        key: Option<ClientKey>,
+    },
     /// Ask the topic's home worker; [`information`] answers.
     Information {
         /// About which topic.
@@ -124,6 +137,8 @@ pub struct Routed {
     pub cors: Cors,
     /// It asks for an event stream: what would be 503 is [`come_back`].
     pub wants_events: bool,
+    /// Who subscribes, where presence may matter.
+    pub client: Option<Box<Client>>,
 }
 
 /// Decides what a request means.
@@ -156,9 +171,13 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         Some(foreign) => Err(refusals::origin_refused(foreign)),
         None => resource.and_then(|resource| question.action(resource)),
     };
-    let action = action.unwrap_or_else(|refusal| Action::Respond(question.refused(refusal)));
+    let action = action.and_then(|action| match &action {
+        Action::Subscribe(subscribe) => presence::client(&question, subscribe).map(|client| (action, client)),
+        _ => Ok((action, None)),
+    });
+    let (action, client) = action.unwrap_or_else(|refusal| (Action::Respond(question.refused(refusal)), None));
     let cors = Cors::new(head, origin.as_deref().filter(|_| allowed));
-    Routed { action, handler, cors, wants_events: question.wants_events }
+    Routed { action, handler, cors, wants_events: question.wants_events, client }
 }
 
 /// The Origin header. Several lines are one list (RFC 9110 section 5.3), which is no origin, and neither are foreign bytes; but
@@ -203,6 +222,7 @@ mod tests {
             ("/", [200, 200, 405, 405, 204, 405]),
             ("/chat.html", [200, 200, 405, 405, 204, 405]),
             ("/cometd", [404; 6]),
+            ("/bye", [405, 405, ASKS_ON, 405, 204, 405]),
             ("/nowhere", [404; 6]),
             ("*", [405, 405, 405, 405, 204, 405]),
         ] {

@@ -1,8 +1,11 @@
 //! What the routes are told by the command line, and what they tell clients of it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::auth::{AllowAnonymous, OriginPattern};
+use crate::class::Classes;
 
 /// The routes' share of the configuration.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub struct Options {
     pub echo: bool,
     /// `--max-subscriptions` of one connection.
     pub subscriptions_max: usize,
+    /// What holds for which topics.
+    pub classes: Arc<Classes>,
     /// What `/.well-known/fantail` tells of time.
     pub timeouts: Timeouts,
     /// What it tells of sizes.
@@ -48,6 +53,7 @@ impl Default for Options {
             page: false,
             echo: false,
             subscriptions_max: 128,
+            classes: Arc::new(Classes::plain()),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             retry: Retry::default(),
@@ -73,6 +79,8 @@ pub struct Timeouts {
     pub publish_timeout_ms: u64,
     /// `--idempotency-ttl`: how long a key is remembered.
     pub idempotency_ttl_ms: u64,
+    /// `--presence-grace`: how long a member that was lost may stay away without having left.
+    pub presence_grace_ms: u64,
     /// `--ping-interval`: silence before the server asks whether the client is there. 0 is never.
     pub ping_ms: u64,
     /// `--pong-timeout`: silence after that before it is taken for lost.
@@ -89,6 +97,7 @@ impl Default for Timeouts {
             close_timeout_ms: 5_000,
             publish_timeout_ms: 5_000,
             idempotency_ttl_ms: 300_000,
+            presence_grace_ms: 15_000,
             ping_ms: 25_000,
             pong_timeout_ms: 10_000,
         }

@@ -1,7 +1,7 @@
 //! A request against the resources there are: which one its path names, and what its method asks of it.
 
 use super::page::{self, Page};
-use super::{Action, Drain, Options, cors, refusals, topics, well_known};
+use super::{Action, Drain, Options, cors, presence, refusals, topics, well_known};
 use crate::auth::Grant;
 use crate::http1::{Body, Head, Method, Response};
 use crate::metrics::Handler;
@@ -46,6 +46,7 @@ pub(super) enum Resource<'p> {
     Topic(&'p str),
     /// `/topics`, the names in the query.
     Topics,
+    Bye,
     Echo,
     Health,
     WellKnown,
@@ -67,6 +68,7 @@ impl<'r> Question<'r> {
     pub(super) fn action(&self, resource: Resource<'_>) -> Result<Action, Response> {
         let allow = resource.allow();
         match (self.head.method, resource) {
+            (Method::Post, Resource::Bye) => presence::bye(self),
             (Method::Options, _) => Ok(Action::Respond(cors::options(self.head, allow))),
             (Method::Get | Method::Head, _) => self.get(resource),
             // An upgrade is one whatever its method; the handshake has the words for all but GET.
@@ -89,6 +91,7 @@ impl<'r> Question<'r> {
             Resource::WellKnown => well_known::well_known(self.options),
             Resource::Page(page) => page::page(self.head, page),
             Resource::BaseWithoutSlash => Response::new(308).header("Location", format!("{}/", self.options.prefix())),
+            Resource::Bye => return Err(refusals::method_not_allowed(resource.allow())),
             Resource::Server => return Err(refusals::method_not_allowed("OPTIONS")),
         };
         Ok(Action::Respond(response))
@@ -102,6 +105,7 @@ impl<'r> Question<'r> {
             _ if path == "*" => Resource::Server,
             Some("") => Resource::BaseWithoutSlash,
             Some("/topics") => Resource::Topics,
+            Some("/bye") => Resource::Bye,
             Some("/healthz") => Resource::Health,
             Some("/.well-known/fantail") => Resource::WellKnown,
             Some("/cometd") => return Err(refusals::bayeux_not_yet()),
@@ -122,7 +126,7 @@ impl<'r> Question<'r> {
     fn not_found(&self) -> Response {
         let base = self.options.prefix();
         let known = format!(
-            "{base}/topics/NAME, {base}/topics?topic=A&topic=B, {base}/healthz, {base}/.well-known/fantail and, \
+            "{base}/topics/NAME, {base}/topics?topic=A&topic=B, {base}/bye, {base}/healthz, {base}/.well-known/fantail and, \
              on loopback listeners, {base}/, {base}/chat.html, {base}/fantail.js and {base}/echo"
         );
         refusals::not_found(self.head.path, &known)
@@ -166,6 +170,7 @@ impl Resource<'_> {
     pub(super) const fn handler(&self) -> Handler {
         match self {
             Self::Topic(_) | Self::Topics => Handler::Topics,
+            Self::Bye => Handler::Bye,
             Self::Echo => Handler::Echo,
             Self::Health => Handler::Healthz,
             Self::WellKnown => Handler::WellKnown,
@@ -179,6 +184,7 @@ impl Resource<'_> {
         match self {
             Self::Topic(_) | Self::Server => "GET, HEAD, POST, DELETE, OPTIONS",
             Self::Topics => "GET, HEAD, POST, OPTIONS",
+            Self::Bye => "POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
 
+mod presence;
 mod subscribing;
 
+pub use presence::presence_off;
+pub(super) use presence::{bad_client_key, bad_member_name, member_name_refused, presence_needs_envelope, presence_not_here};
 pub use subscribing::{cancelled, too_many_patterns, too_many_subscriptions};
 pub(super) use subscribing::{
     cursor_of_one_topic, envelope_needed, one_topic_only, pattern_error, pattern_not_here, pattern_not_yet,
@@ -402,7 +405,7 @@ mod tests {
             only_on_loopback("The page", ""),
             method_not_allowed("GET"),
             delete_not_allowed(),
-            request_not_yet("presence", ""),
+            request_not_yet("credentials", ""),
             cancelled(),
             cursor_of_one_topic(),
             too_many_for_a_cursor(),
@@ -419,6 +422,12 @@ mod tests {
             topic_twice(),
             one_topic_only(),
             envelope_needed(),
+            presence_needs_envelope(),
+            presence_off("a"),
+            presence_not_here("A pattern"),
+            bad_client_key(),
+            bad_member_name("@"),
+            member_name_refused("a"),
             too_many_subscriptions(1),
             bad_parameter("kind", "x", ""),
             bad_ttl("x"),

@@ -123,7 +123,7 @@ mod tests {
     fn a_stream_is_of_no_more_topics_than_its_cursor() {
         let ask = |count: usize, way: &str| {
             let query: String = (0..count).map(|number| format!("topic=t{number}&")).collect();
-            Ask::new("GET", Box::leak(format!("/topics?{query}{way}").into_boxed_str()))
+            Ask::new("GET", format!("/topics?{query}{way}"))
         };
         for way in ["as=sse&envelope", "as=ndjson", "wait=1"] {
             assert!(matches!(ask(64, way).action(), Action::Subscribe(_)), "{way}");

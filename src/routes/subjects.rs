@@ -181,10 +181,6 @@ mod tests {
         Cursors::text([("a", 1), ("b", 2)].into_iter().map(place))
     }
 
-    fn ask(target: String) -> Ask {
-        Ask::new("GET", Box::leak(target.into_boxed_str()))
-    }
-
     fn since(ask: &Ask) -> Vec<Since> {
         match ask.action() {
             Action::Subscribe(subscribe) => subscribe.since.unwrap(),
@@ -206,11 +202,12 @@ mod tests {
             ("since=earliest&since=latest&topic=a&topic=b", vec![Since::Latest; 2]),
         ] {
             for way in ["as=sse&envelope", "as=ndjson", "wait=1"] {
-                let ask = ask(format!("/topics?{}&{way}", query.replace("BOTH", &both)));
+                let ask = Ask::new("GET", format!("/topics?{}&{way}", query.replace("BOTH", &both)));
                 assert_eq!(since(&ask), expected, "{query}");
             }
         }
-        let socket = ask(format!("/topics?topic=a&topic=b&envelope&since={}", both.replacen('~', "%7E", 1))).upgrade();
+        let socket =
+            Ask::new("GET", format!("/topics?topic=a&topic=b&envelope&since={}", both.replacen('~', "%7E", 1))).upgrade();
         assert_eq!(since(&socket), [after(1), after(2)]);
     }
 
@@ -227,7 +224,7 @@ mod tests {
             ("topic=a&topic=b&since=%FF", "bad-parameter"),
             ("topic=a&topic=c%2F*&since=BOTH", "not-in-this-version"),
         ] {
-            let ask = ask(format!("/topics?{}&as=ndjson", query.replace("BOTH", &both)));
+            let ask = Ask::new("GET", format!("/topics?{}&as=ndjson", query.replace("BOTH", &both)));
             assert_eq!(ask.problem_type(), (400, expected.into()), "{query}");
         }
     }

@@ -156,10 +156,10 @@ mod tests {
     use crate::frame::Position;
     use crate::routes::testing::{Ask, problem_type};
 
-    fn subscribed(target: &'static str) -> Subscribe {
+    fn subscribed(target: impl Into<String>) -> Subscribe {
         match Ask::new("GET", target).upgrade().action() {
             Action::Subscribe(subscribe) => *subscribe,
-            _ => panic!("{target} is no subscription"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -296,7 +296,7 @@ mod tests {
     fn subscriptions_of_a_connection_are_bounded() {
         let target = |count: usize| {
             let query: String = (0..count).map(|number| format!("topic=t{number}&")).collect();
-            Box::leak(format!("/topics?{query}envelope").into_boxed_str())
+            format!("/topics?{query}envelope")
         };
         assert_eq!(subscribed(target(128)).topics.len(), 128);
         assert_eq!(Ask::new("GET", target(129)).upgrade().problem_type(), (400, "too-many-subscriptions".into()));

@@ -13,7 +13,7 @@ use super::streams::{by_stream, wants_events};
 use super::subjects::topics;
 use super::subscribe::{StreamKind, by_websocket};
 use super::terms::terms;
-use super::{Action, json, refusals};
+use super::{Action, json, presence, refusals};
 use crate::engine::Appended;
 use crate::frame::{Cursor, Epoch, Kind, Position, Topic};
 use crate::http1::Response;
@@ -49,7 +49,10 @@ pub(super) fn get(question: &Question<'_>, name: Option<&str>) -> Result<Action,
     }
     let mut topics = topics(question, name, "Information")?.topics;
     match (topics.pop(), topics.is_empty()) {
-        (Some(topic), true) => Ok(Action::Information { topic, base_url: base_url(question) }),
+        (Some(topic), true) => match presence::asked(question, &topic)? {
+            Some(asked) => Ok(asked),
+            None => Ok(Action::Information { topic, base_url: base_url(question) }),
+        },
         _ => Err(refusals::one_topic_only()),
     }
 }

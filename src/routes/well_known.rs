@@ -55,6 +55,7 @@ mod tests {
             "close_timeout_ms": 5000,
             "publish_timeout_ms": 5000,
             "idempotency_ttl_ms": 300000,
+            "presence_grace_ms": 15000,
             "ping_ms": 25000,
             "pong_timeout_ms": 10000,
             "max_head_bytes": 16384,

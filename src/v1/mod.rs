@@ -13,7 +13,7 @@
 mod object;
 mod request;
 
-pub use object::{Error, Okay, Open, PING};
+pub use object::{Error, Okay, Open, PING, Present};
 pub use request::{Id, Request, RequestError, What};
 
 /// The name it is offered and accepted by in `Sec-WebSocket-Protocol`.

@@ -76,6 +76,25 @@ impl<'a> Okay<'a> {
     }
 }
 
+/// Who is there, as was asked for.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Present<'a, S: Serialize> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Id>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    topic: &'a str,
+    #[serde(flatten)]
+    state: S,
+}
+
+impl<'a, S: Serialize> Present<'a, S> {
+    /// The answer to the request of this id. Members of `state` stand beside the others.
+    pub const fn new(id: Option<&'a Id>, topic: &'a str, state: S) -> Self {
+        Self { id, kind: "ok", topic, state }
+    }
+}
+
 /// What was asked for is not done.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Error<'a> {
@@ -137,6 +156,8 @@ mod tests {
         ] {
             assert_eq!(object, expected);
         }
+        let state = serde_json::json!({"count": 2});
+        assert_eq!(text(&Present::new(Some(&id), "chat", state)), r#"{"id":1,"type":"ok","topic":"chat","count":2}"#);
         let problem: Box<RawValue> = serde_json::from_str(r#"{"status":400}"#).unwrap();
         let id = Id::Text("a".into());
         let error = Error::new(Some(&id), &problem);

@@ -59,7 +59,12 @@ pub enum What<'m> {
     /// To be somebody else.
     Auth,
     /// To know who is there.
-    Presence,
+    Presence {
+        /// The topic.
+        topic: Cow<'m, str>,
+        /// Whether to be told what changes from now on; `None` if nothing is said of that.
+        watch: Option<bool>,
+    },
 }
 
 /// The rule that a request breaks, and the id of its answer.
@@ -150,7 +155,7 @@ impl Broken {
             Self::Binary | Self::NotAnObject(_) => {
                 "Send one JSON object in a text message, such as {\"id\":1,\"type\":\"subscribe\",\"topic\":\"chat\"}."
             }
-            Self::UnknownType(_) => "Use subscribe, unsubscribe, publish or ping.",
+            Self::UnknownType(_) => "Use subscribe, unsubscribe, publish, presence or ping.",
             Self::Missing(_) => "Give it; docs/protocol.md lists the members of each request.",
             Self::BadMember(_, fix) => fix,
             Self::NotOnePayload => "Give exactly one of them.",
@@ -162,6 +167,7 @@ impl Broken {
 const ID_FIX: &str = "Use a whole number from 0 below 2^53, or a text of at most 64 bytes.";
 const TEXT_FIX: &str = "Use a JSON text.";
 const SINCE_FIX: &str = "Use a cursor as the server gave it, earliest, latest, or a time such as 10m.";
+const WATCH_FIX: &str = "Use true or false.";
 const BASE64_FIX: &str = "Use base64 (RFC 4648 section 4) with its padding.";
 
 /// A request's members as they stand in the message, so that each can be told by its name.
@@ -181,6 +187,8 @@ struct Object<'m> {
     text: Member<'m>,
     #[serde(borrow, default, deserialize_with = "present")]
     base64: Member<'m>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    watch: Member<'m>,
 }
 
 type Member<'m> = Option<&'m RawValue>;
@@ -220,7 +228,7 @@ impl<'m> Object<'m> {
             "publish" => What::Publish { topic: self.topic()?, payload: self.payload()? },
             "ping" => What::Ping,
             "auth" => What::Auth,
-            "presence" => What::Presence,
+            "presence" => What::Presence { topic: self.topic()?, watch: self.watch()? },
             _ => return Err(Broken::UnknownType(Some(kind.into_owned()))),
         })
     }
@@ -232,6 +240,11 @@ impl<'m> Object<'m> {
     fn since(&self, topic: &str) -> Result<Since, Broken> {
         let Some(raw) = optional(self.since) else { return Ok(Since::Latest) };
         text(raw).and_then(|text| Since::of_topic(&text, topic).ok()).ok_or(Broken::BadMember("since", SINCE_FIX))
+    }
+
+    fn watch(&self) -> Result<Option<bool>, Broken> {
+        let Some(raw) = optional(self.watch) else { return Ok(None) };
+        raw.get().parse().map(Some).map_err(|_| Broken::BadMember("watch", WATCH_FIX))
     }
 
     fn payload(&self) -> Result<Payload, Broken> {
@@ -305,7 +318,8 @@ mod tests {
             (r#"{"type":"publish","topic":"a","base64":"/wA="}"#, None, publish(payload(Kind::Binary, &[0xFF, 0]))),
             (r#"{"type":"ping","id":9007199254740991}"#, Some(Id::Number((1 << 53) - 1)), What::Ping),
             (r#"{"type":"\u0061uth"}"#, None, What::Auth),
-            (r#"{"type":"presence","id":0}"#, Some(Id::Number(0)), What::Presence),
+            (r#"{"type":"presence","id":0,"topic":"a"}"#, Some(Id::Number(0)), What::Presence { topic: "a".into(), watch: None }),
+            (r#"{"type":"presence","topic":"a","watch":true}"#, None, What::Presence { topic: "a".into(), watch: Some(true) }),
         ] {
             assert_eq!(parse(message), Ok(Request { id, what }), "{message}");
         }
@@ -333,6 +347,8 @@ mod tests {
             (r#"{"id":1,"type":"subscribe","topic":["a"]}"#, one.clone(), "bad-member", "\"topic\""),
             (r#"{"id":1,"type":"subscribe","topic":"a","since":7}"#, one.clone(), "bad-member", "\"since\""),
             (r#"{"id":1,"type":"subscribe","topic":"a","since":"k3Vq"}"#, one.clone(), "bad-member", "\"since\""),
+            (r#"{"id":1,"type":"presence"}"#, one.clone(), "bad-member", "no \"topic\""),
+            (r#"{"id":1,"type":"presence","topic":"a","watch":1}"#, one.clone(), "bad-member", "\"watch\""),
             (r#"{"id":1,"type":"publish","data":1}"#, one.clone(), "bad-member", "\"topic\""),
             (r#"{"id":1,"type":"publish","topic":"a"}"#, one.clone(), "bad-member", "one of"),
             (r#"{"id":1,"type":"publish","topic":"a","data":1,"text":"x"}"#, one.clone(), "bad-member", "one of"),

@@ -195,6 +195,8 @@ impl<D: Driver> Core<D> {
                 run::begin(&mut self.hub, &self.options, publication);
                 return;
             }
+            Delivery::PresenceTold(told) => return self.take_told(told),
+            Delivery::PresenceNoted(states) => self.letter_answered(home, states),
             Delivery::Published { asker, topic, result } => self.published(driver.store(), asker, &topic, result),
             Delivery::InterestKnown(topic, version) => self.hub.acknowledge_interest(&topic, version),
             Delivery::PatternKnown(pattern, version) => self.hub.acknowledge_pattern(home, &pattern, version),
@@ -245,7 +247,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// The request an answer is for, if it was not given up meanwhile.
-    fn asked(&mut self, asker: Asker) -> Option<Pending> {
+    pub(super) fn asked(&mut self, asker: Asker) -> Option<Pending> {
         self.connection(asker.token)?.http()?.take_asked(asker.number)
     }
 

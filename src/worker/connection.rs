@@ -11,7 +11,7 @@ use crate::http1;
 use crate::io::Token;
 use crate::limits::{BufferPool, Tick};
 use crate::metrics::{Cause, Transport};
-use crate::routes::{Action, AdminAction, Cors};
+use crate::routes::{Action, AdminAction, Client, Cors};
 use crate::ws;
 
 use super::outbox::Outbox;
@@ -85,7 +85,11 @@ pub struct Flags {
     pub admin: bool,
     /// Handed to the driver for closing; the slot is free when it says so.
     pub gone: bool,
-    #[bits(14)]
+    /// Its client is known, and a member or watcher of topics.
+    pub present: bool,
+    /// It could not be told who came and went.
+    pub behind: bool,
+    #[bits(12)]
     _unused: u16,
 }
 
@@ -176,6 +180,8 @@ pub struct Pending {
     pub wants_events: bool,
     /// For how long what it publishes is kept, if it says for how long that may be.
     pub kept_for: Option<Duration>,
+    /// Who subscribes, where presence may matter.
+    pub client: Option<Box<Client>>,
 }
 
 /// What a request asks for.
@@ -191,6 +197,8 @@ pub enum Do {
     Batch(Box<Batch>),
     /// The home worker was asked about this topic, on behalf of a client that reached us at this origin.
     Inform(String),
+    /// The home worker was asked who is there.
+    Presence,
     /// The home worker was asked to delete what is kept of a topic.
     Delete,
     /// The publication was sent; its answer finds the request here.

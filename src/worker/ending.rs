@@ -125,6 +125,9 @@ impl<D: Driver> Core<D> {
 
     /// It gets nothing more that is published.
     pub(super) fn unsubscribe_all(&mut self, slot: u32) {
+        if self.connections[slot as usize].flags.present() {
+            self.depart(slot);
+        }
         self.hub.unsubscribe_all(slot);
         self.connections[slot as usize].flags.set_keeps_positions(false);
         self.stop_reading(slot);
@@ -173,6 +176,7 @@ impl<D: Driver> Core<D> {
         if self.connections[slot as usize].flags.gone() {
             return;
         }
+        let cause = *self.connections[slot as usize].cause.get_or_insert(cause);
         self.drop_queue(store, slot);
         self.unsubscribe_all(slot);
         self.deadlines.clear(slot as usize);
@@ -188,7 +192,6 @@ impl<D: Driver> Core<D> {
         }
         let (token, id, transport) = (connection.token, connection.id, connection.transport());
         let (admin, address) = (connection.flags.admin(), connection.address);
-        let cause = connection.cause.unwrap_or(cause);
         connection.protocol = Protocol::Vacant;
         self.closing.push((token, how));
         self.live -= 1;

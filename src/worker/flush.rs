@@ -89,12 +89,16 @@ impl<D: Driver> Core<D> {
         let resumes = connection.flags.choked() && half_empty;
         let (token, transport) = (connection.token, connection.transport());
         let reads = connection.flags.reading() && half_empty;
+        let catches_up = connection.flags.behind() && half_empty;
         if resumes {
             self.connections[slot as usize].flags.set_choked(false);
             self.resume_later(token);
         }
         if reads {
             self.read_on(slot);
+        }
+        if catches_up {
+            self.catch_up(slot);
         }
         let metrics = self.metrics();
         metrics.sent_bytes.of(transport).add(taken as u64);

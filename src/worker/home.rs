@@ -76,6 +76,10 @@ impl<D: Driver> Core<D> {
                     self.engine.read(Read { request, topic, since, bytes_max, now_ns: self.now });
                     self.work_off_engine(driver);
                 }
+                Request::Presence(letter) => {
+                    let states = self.read_letter(*letter);
+                    self.reply(driver, other, Delivery::PresenceNoted(states));
+                }
                 Request::Adopt { socket, origin } => {
                     self.adopt(driver, socket, origin);
                     self.reply(driver, other, Delivery::Adopted);

@@ -3,6 +3,7 @@
 use crate::engine::Submission;
 use crate::frame::{Payload, PayloadError};
 use crate::http1::{self, Answering, BodyPlan, Event, Head, HttpError, Response};
+use crate::hub::presence::ClientKey;
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
 use crate::metrics::{Cause, Handler, ProcessFacts, WorkerMetrics, render};
@@ -29,6 +30,8 @@ enum Content {
     One(Result<Payload, PayloadError>),
     /// Several.
     Batch(Result<Vec<Result<Submission, Response>>, Response>),
+    /// A client's key.
+    Key(Result<ClientKey, Response>),
 }
 
 impl<D: Driver> Core<D> {
@@ -91,7 +94,7 @@ impl<D: Driver> Core<D> {
                 http.requests = http.requests.wrapping_add(1);
                 let pending = understand(&head, http.requests, facts, &self.options.routes);
                 let plan = match pending.action {
-                    Do::Public(Action::Publish { .. } | Action::PublishBatch) => BodyPlan::Collect,
+                    Do::Public(Action::Publish { .. } | Action::PublishBatch | Action::Bye { key: None }) => BodyPlan::Collect,
                     _ => BodyPlan::Discard,
                 };
                 http.due = body_due;
@@ -106,6 +109,7 @@ impl<D: Driver> Core<D> {
                     Do::Public(Action::PublishBatch) => {
                         Content::Batch(routes::read_batch(body, self.options.routes.limits.max_batch_publications))
                     }
+                    Do::Public(Action::Bye { key: None }) => Content::Key(routes::read_bye(body)),
                     _ => Content::None,
                 };
                 (consumed, Came::Body(Box::new(pending), content))
@@ -154,16 +158,26 @@ impl<D: Driver> Core<D> {
             Do::Public(Action::Publish { topic, terms, .. }) => match content {
                 Content::One(Ok(payload)) => self.publish_posted(store, slot, pending, Submission { topic, payload, terms }),
                 Content::One(Err(error)) => self.answer(store, slot, refusals::payload_error(&error), &pending),
-                Content::Batch(_) | Content::None => self.answer(store, slot, refusals::internal(), &pending),
+                Content::Batch(_) | Content::Key(_) | Content::None => self.answer(store, slot, refusals::internal(), &pending),
             },
             Do::Public(Action::PublishBatch) => match content {
                 Content::Batch(Ok(read)) => self.publish_batch(store, slot, pending, read),
                 Content::Batch(Err(refusal)) => self.answer(store, slot, refusal, &pending),
-                Content::One(_) | Content::None => self.answer(store, slot, refusals::internal(), &pending),
+                Content::One(_) | Content::Key(_) | Content::None => self.answer(store, slot, refusals::internal(), &pending),
             },
             Do::Public(Action::Subscribe(subscribe)) => self.subscribe(store, slot, pending, *subscribe),
             Do::Public(Action::Echo(accepted)) => self.upgrade_to_echo(store, slot, &pending, &accepted),
             Do::Public(Action::Information { topic, base_url }) => self.ask_information(store, slot, pending, topic, base_url),
+            Do::Public(Action::Presence { topic }) => self.ask_presence(store, slot, pending, &topic),
+            Do::Public(Action::Bye { key }) => {
+                let key = match (key, content) {
+                    (Some(key), _) => Ok(key),
+                    (None, Content::Key(key)) => key,
+                    (None, _) => Err(refusals::internal()),
+                };
+                let response = key.map_or_else(|refusal| refusal, |key| self.say_goodbye(&key));
+                self.answer(store, slot, response, &pending);
+            }
             Do::Public(Action::Delete { topic }) => {
                 if self.shared.phase() >= Phase::Draining {
                     return self.answer(store, slot, refusals::draining(), &pending);
@@ -174,7 +188,7 @@ impl<D: Driver> Core<D> {
                 let response = self.admin(action);
                 self.answer(store, slot, response, &pending);
             }
-            Do::Publish(_) | Do::Batch(_) | Do::Inform(_) | Do::Delete | Do::Asked | Do::Poll => {}
+            Do::Publish(_) | Do::Batch(_) | Do::Inform(_) | Do::Presence | Do::Delete | Do::Asked | Do::Poll => {}
         }
     }
 
@@ -264,6 +278,7 @@ impl<D: Driver> Core<D> {
             handler: Handler::Other,
             wants_events: false,
             kept_for: None,
+            client: None,
         });
         self.connections[slot as usize].cause.get_or_insert(cause);
         self.answer(store, slot, response.close(), &pending);
@@ -290,12 +305,13 @@ fn understand(head: &Head<'_>, number: u16, facts: Facts, options: &routes::Opti
             handler: Handler::Admin,
             wants_events: false,
             kept_for: None,
+            client: None,
         };
     }
     let request =
         routes::Request { head, peer_is_loopback: facts.peer, listener_is_loopback: facts.listener, drain: facts.drain };
-    let Routed { action, cors, handler, wants_events } = routes::route(&request, options);
-    Pending { action: Do::Public(action), number, answering, cors, handler, wants_events, kept_for: None }
+    let Routed { action, cors, handler, wants_events, client } = routes::route(&request, options);
+    Pending { action: Do::Public(action), number, answering, cors, handler, wants_events, kept_for: None, client }
 }
 
 impl Http {
@@ -311,7 +327,7 @@ impl Http {
 
     /// The request of this number, taken out, if it still waits for an answer.
     pub(super) fn take_asked(&mut self, number: u16) -> Option<Pending> {
-        let waits = |action: &Do| matches!(action, Do::Asked | Do::Inform(_) | Do::Delete);
+        let waits = |action: &Do| matches!(action, Do::Asked | Do::Inform(_) | Do::Presence | Do::Delete);
         self.pending.take_if(|pending| pending.number == number && waits(&pending.action))
     }
 }

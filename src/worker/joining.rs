@@ -63,6 +63,7 @@ impl<D: Driver> Core<D> {
         let (topic, asked) = (reading.topic.clone(), std::mem::replace(&mut reading.asked, Asked::ByUrl));
         self.count_recovery(recovered);
         self.say(store, slot, &Okay::new(asked.id()).topic(topic.as_str()).cursor(start).recovered(recovered));
+        self.enter(slot, &topic, matches!(asked, Asked::ByUrl));
         self.is_answered(slot, &asked);
     }
 
@@ -81,6 +82,7 @@ impl<D: Driver> Core<D> {
             return self.say(store, slot, &Okay::new(id).topic(topic.as_str()).already());
         };
         self.hub.unsubscribe(slot, of);
+        self.depart_from(slot, topic);
         let Self { connections, entries, .. } = self;
         connections[slot as usize].outbox.forget_topic(entries, of);
         if let Some(reading) = self.take_reading(slot, |reading| reading.id == of)

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::engine::{AppendError, Appended, Extent, Page, Submission};
 use crate::frame::{Epoch, Forms, Pattern, Publication, Since, Topic};
+use crate::hub::presence::{State, Told};
 use crate::io::Token;
 use crate::metrics::Source;
 
 use super::accept::Origin;
+use super::presence::Letter;
 
 /// What one worker asks of another.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ pub enum Request<S> {
         /// Bytes of the page; 0 for a look at what can be recovered.
         bytes_max: usize,
     },
+    /// These are my members and watchers; who is there?
+    Presence(Box<Letter>),
     /// Take this connection.
     Adopt {
         /// The socket.
@@ -141,6 +145,10 @@ pub enum Delivery {
         /// A piece of the history; or the topic has no room.
         result: Result<Box<Page>, AppendError>,
     },
+    /// The answer to [`Request::Presence`]: it is noted, and this is who is there in the topics that it asks of.
+    PresenceNoted(Vec<(Topic, Arc<State>)>),
+    /// Who has come and gone, for its watchers.
+    PresenceTold(Arc<Told>),
     /// The answer to [`Request::Adopt`].
     Adopted,
 }

@@ -29,6 +29,7 @@
 //! | `replay`, `readers` | what was missed, page by page, before what is published; whose turn it is |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
+//! | `presence` | who is there, and who is told of that |
 //! | `timers`, `deadlines` | what happens when time has passed |
 //! | `drain` | stopping in order |
 //!
@@ -57,6 +58,7 @@ mod pattern;
 mod poll;
 mod positions;
 mod posting;
+mod presence;
 mod readers;
 mod replay;
 mod run;
@@ -87,6 +89,7 @@ use crate::v1::Id;
 pub use accept::Listener;
 pub use letters::{Asker, Delivery, Request};
 pub use options::{Options, SlowConsumer};
+pub use presence::{Goodbye, Letter};
 pub use shared::{Phase, Shared};
 
 use asking::Waiter;
@@ -95,6 +98,7 @@ use deadlines::Deadlines;
 use drain::Drain;
 use gate::Gate;
 use outbox::Entries;
+use presence::Presence;
 use readers::Reader;
 use replay::Replay;
 use run::Run;
@@ -178,6 +182,8 @@ struct Core<D: Driver> {
     /// Other workers that have mail from this turn.
     to_wake: Vec<bool>,
 
+    presence: Presence,
+
     accept_bucket: Option<TokenBucket>,
     accept_again: Option<Tick>,
     drain: Drain,
@@ -241,6 +247,7 @@ impl<D: Driver> Worker<D> {
             waiting: (0..workers).map(|_| VecDeque::new()).collect(),
             answers: Vec::new(),
             to_wake: vec![false; workers],
+            presence: Presence::new(workers, options.classes.any(presence::has_presence), options.presence),
             accept_bucket: options.accept_rate.map(|rate| TokenBucket::new(rate / workers as f64)),
             accept_again: None,
             drain: Drain::new(),
@@ -286,6 +293,7 @@ impl<D: Driver> Worker<D> {
     fn check(&self) {
         let core = &self.core;
         core.hub.check_invariants();
+        core.presence.check();
         let live = core.connections.iter().filter(|connection| !connection.flags.gone()).count();
         assert_eq!(live, core.live + core.refused);
         let queued: u64 = core.connections.iter().map(|connection| connection.outbox.bytes() as u64).sum();

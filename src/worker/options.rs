@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::class::Classes;
 pub use crate::class::SlowConsumer;
+use crate::hub::presence;
 use crate::{engine, http1, io, routes, ws};
 
 /// Settings of a worker; times in ticks, sizes in bytes.
@@ -64,4 +65,6 @@ pub struct Options {
     pub io_name: &'static str,
     /// Patterns with subscribers, counted on each worker, all workers together.
     pub patterns_max: usize,
+    /// Presence's.
+    pub presence: presence::Options,
 }

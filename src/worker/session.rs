@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::auth::Grant;
 use crate::engine::AppendError;
-use crate::frame::{FrameHeader, OpCode, Payload, Position, Since, Topic};
+use crate::frame::{Form, FrameHeader, OpCode, Payload, Position, Since, Topic};
 use crate::http1::Response;
 use crate::io::{Driver, Store};
 use crate::limits::GiveBack;
@@ -54,6 +54,7 @@ impl<D: Driver> Core<D> {
     ) {
         let mut head = self.pool.take();
         self.write_upgrade(slot, accepted, &mut head);
+        self.arrive(slot, pending.client.as_deref(), Form::WsEnvelope);
         self.connections[slot as usize].outbox.push_first(&mut self.entries, store, head);
         self.metrics().answered(pending.handler, 101);
         let ping_due = self.tick.after(self.options.ws.ping_interval);
@@ -61,7 +62,9 @@ impl<D: Driver> Core<D> {
         self.swap(slot, Protocol::Session(Session { socket, grant, ping_due }));
         let client = self.connection_name(slot);
         let options = std::sync::Arc::clone(&self.options);
-        self.say(store, slot, &routes::open(&client, &options.routes, UNCONFIRMED_MAX));
+        let identity = self.take_identity(slot);
+        let identity = identity.as_ref().map(|(key, member)| (key, *member));
+        self.say(store, slot, &routes::open(&client, identity, &options.routes, UNCONFIRMED_MAX));
         for (at, topic) in subscribe.topics.iter().enumerate() {
             let since = subscribe.since.as_ref().map_or(Since::Latest, |since| since[at]);
             self.join(store, slot, topic.clone(), since, Asked::ByUrl);
@@ -75,6 +78,7 @@ impl<D: Driver> Core<D> {
             Ok(Command::Ping) => self.say(store, slot, &Okay::new(id.as_ref())),
             Ok(Command::Subscribe { topic, since }) => self.join(store, slot, topic, since, Asked::ByMessage(id)),
             Ok(Command::Unsubscribe { topic }) => self.leave_topic(store, slot, &topic, id.as_ref()),
+            Ok(Command::Presence { topic, watch }) => self.request_presence(store, slot, &topic, watch, id),
             Ok(Command::Publish { topic, payload }) => self.publish_for(store, slot, topic, payload, id),
         }
     }

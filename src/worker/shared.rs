@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::fast::FixedState;
 
@@ -37,6 +37,8 @@ pub struct Shared<B: Bell> {
     quiet: AtomicUsize,
     /// Workers whose clients have all gone.
     empty: AtomicUsize,
+    /// Joins and goodbyes of members so far.
+    tickets: AtomicU64,
     addresses: Option<Box<[AtomicU32]>>,
 }
 
@@ -78,6 +80,7 @@ impl<B: Bell> Shared<B> {
             connections: AtomicUsize::new(0),
             quiet: AtomicUsize::new(0),
             empty: AtomicUsize::new(0),
+            tickets: AtomicU64::new(0),
             addresses: limit_addresses.then(|| (0..ADDRESSES).map(|_| AtomicU32::new(0)).collect()),
         }
     }
@@ -139,6 +142,12 @@ impl<B: Bell> Shared<B> {
         for bell in self.peers.iter().filter_map(|peer| peer.bell.get()) {
             bell.ring();
         }
+    }
+
+    /// A place in the order of all joins and goodbyes of members, on whatever worker.
+    #[must_use]
+    pub fn draw_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// How far the stop has come.

@@ -15,6 +15,7 @@ use crate::routes::{self, StreamKind, Subscribe};
 use super::Core;
 use super::connection::{Pending, Protocol};
 use super::positions::Positions;
+use super::presence::{CLIENT_KEY, MEMBER};
 
 /// The state of a stream.
 #[derive(Debug)]
@@ -86,6 +87,9 @@ impl<D: Driver> Core<D> {
             first.extend(subscribe.patterns.iter().flat_map(|pattern| missed_chunk(kind, pattern.as_str())));
         }
         let mut response = routes::stream_of(kind, first).header("Fantail-Connection", self.connection_name(slot));
+        if let Some((key, member)) = self.take_identity(slot) {
+            response = response.header(CLIENT_KEY, key.as_str()).header(MEMBER, member.to_string());
+        }
         if let Some(recovered) = recovered {
             response = response.header("Fantail-Recovered", if recovered { "true" } else { "false" });
         }

@@ -91,7 +91,7 @@ impl<D: Driver> Core<D> {
             Some(Do::Publish(_)) => refusals::publish_timeout(),
             Some(Do::Asked) => refusals::unanswered(),
             Some(Do::Batch(_)) => return self.end_batch(store, slot),
-            Some(Do::Inform(_) | Do::Delete) => refusals::busy(),
+            Some(Do::Inform(_) | Do::Presence | Do::Delete) => refusals::busy(),
             Some(Do::Poll) => return self.end_poll(store, slot),
             Some(Do::Public(_) | Do::Admin(_)) | None => {
                 return self.refuse(store, slot, HttpError::Timeout.into_response(), Cause::HandshakeTimeout);

@@ -45,10 +45,12 @@ impl<D: Driver> Worker<D> {
         core.ask_pages();
         core.take_mail(driver);
         core.tell_interest(driver.store());
+        core.tell_presence();
         core.resume(driver);
         // They hand out their part of a publication while this worker hands out its own.
         core.wake_others();
         core.fan_out(driver);
+        core.hand_out_presence(driver.store());
         let unfinished = core.check_deadlines(driver);
         core.resume_accept(driver);
         core.drain(driver);
@@ -111,6 +113,7 @@ impl<D: Driver> Core<D> {
         self.engine.expire(self.tick);
         self.forget_topics_of_patterns();
         self.wake_others();
+        self.count_presence();
         let metrics = self.shared.metrics(self.index);
         metrics.subscriptions.set(self.hub.subscriptions() as u64);
         metrics.patterns.set(self.hub.patterns() as u64);
@@ -145,7 +148,7 @@ impl<D: Driver> Core<D> {
         let memory = &self.metrics().memory_bytes;
         memory.of(MemoryKind::Connections).set(connections as u64);
         memory.of(MemoryKind::Buffers).set(buffers as u64);
-        memory.of(MemoryKind::Hub).set(self.hub.bytes() as u64);
+        memory.of(MemoryKind::Hub).set((self.hub.bytes() + self.presence.bytes()) as u64);
         memory.of(MemoryKind::Topics).set((self.engine.bytes() + self.interests.bytes()) as u64);
     }
 
@@ -160,6 +163,7 @@ impl<D: Driver> Core<D> {
             || (self.hub.has_open_fanouts() && held_back.is_none())
             || (self.hub.has_dirty_interest() && !self.interest_waits)
             || self.hub.may_confirm()
+            || self.presence_is_busy()
             || self.can_take(self.index);
         if busy {
             return Some(Duration::ZERO);
@@ -176,6 +180,7 @@ impl<D: Driver> Core<D> {
             self.drain_due(),
             self.ended.due(),
             self.engine.poll_timeout(),
+            self.presence_due(),
         ];
         let due = dues.into_iter().flatten().min().map(|due| {
             let due_ns = u64::from(due.0) * TICK_MS * 1_000_000;

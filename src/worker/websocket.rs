@@ -14,6 +14,7 @@ use super::asking::Waiter;
 use super::connection::{Connection, Do, Pending, Protocol, WebSocket};
 use super::input::{Took, protocol_step};
 use super::letters::Asker;
+use super::presence::{CLIENT_KEY, MEMBER};
 use super::session::{Understood, understand};
 use super::shared::Phase;
 
@@ -72,6 +73,8 @@ impl<D: Driver> Core<D> {
         let token = connection.token;
         let Some(pending) = connection.http().and_then(|http| http.take_pending()) else { return };
         let Do::Public(Action::Subscribe(subscribe)) = &pending.action else { return };
+        self.arrive(slot, pending.client.as_deref(), subscribe.form);
+        subscribe.topics.iter().for_each(|topic| self.enter(slot, topic, true));
         let (accepted, text_kind, may_publish) = match &subscribe.attach {
             Attach::WebSocket { accepted, text_kind, may_publish } => (accepted, text_kind, may_publish),
             Attach::Stream(kind) => {
@@ -281,13 +284,16 @@ impl<D: Driver> Core<D> {
 
     /// The connection's name in the log and in `Fantail-Connection`.
     pub(super) fn connection_name(&self, slot: u32) -> String {
-        format!("{:x}-{:x}", self.index, self.connections[slot as usize].id)
+        let id = self.connections[slot as usize].id;
+        [itoa::Buffer::new().format(self.index), "-", itoa::Buffer::new().format(id)].concat()
     }
 
-    pub(super) fn write_upgrade(&self, slot: u32, accepted: &ws::Accepted<Subprotocol>, out: &mut Vec<u8>) {
+    pub(super) fn write_upgrade(&mut self, slot: u32, accepted: &ws::Accepted<Subprotocol>, out: &mut Vec<u8>) {
         let id = self.connection_name(slot);
+        let identity = self.take_identity(slot).map(|(key, member)| (key, member.to_string()));
+        let identity = identity.iter().flat_map(|(key, member)| [(CLIENT_KEY, key.as_str()), (MEMBER, member.as_str())]);
         let lines = [("Fantail-Connection", id.as_str()), ("Keep-Alive", &self.options.keep_alive)];
         let recovered = self.recovered(slot).map(|recovered| ("Fantail-Recovered", if recovered { "true" } else { "false" }));
-        accepted.write_response(lines.into_iter().chain(recovered), out);
+        accepted.write_response(lines.into_iter().chain(recovered).chain(identity), out);
     }
 }

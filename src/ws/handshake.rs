@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 
 use super::extension::{Agreement, Entry, OfferedIn, Params, Table, is_token_byte, offers};
 use super::refusal::HandshakeError;
-use crate::http1::{Head, Method};
+use crate::http1::{Head, Method, lists};
 
 /// What a request means to do about WebSocket, before anything is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +148,8 @@ impl<'h> Handshake<'h> {
     fn add(&mut self, header: &httparse::Header<'h>) {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
-            7 if is("Upgrade") => self.upgrade_websocket |= has_token(header.value, b"websocket"),
-            10 if is("Connection") => self.connection_upgrade |= has_token(header.value, b"upgrade"),
+            7 if is("Upgrade") => self.upgrade_websocket |= lists(header.value, b"websocket"),
+            10 if is("Connection") => self.connection_upgrade |= lists(header.value, b"upgrade"),
             17 if is("Sec-WebSocket-Key") => self.key.add(header.value),
             18 if is("Sec-WebSocket-Key1") || is("Sec-WebSocket-Key2") => self.draft = true,
             19 if is("Sec-WebSocket-Draft") => self.draft = true,
@@ -170,10 +170,6 @@ impl<'h> Handshake<'h> {
             (false, false) => Intent::None,
         }
     }
-}
-
-fn has_token(list: &[u8], token: &[u8]) -> bool {
-    list.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// Section 4.2.1: a GET of HTTP/1.1. A body would stand where the first frame is expected, so there must be none.

@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
-import { chats, enter, eventually, launch, launchOptions, leave, opened, send, serve, shows } from "./support.js";
+import {
+  between, chats, enter, eventually, launch, launchOptions, leave, opened, send, serve, shows, visit,
+} from "./support.js";
 
 let browser, server;
 // The server first: where it can't start, no browser is left behind that would keep the run from ending.
@@ -24,15 +26,15 @@ const says = {
   },
 };
 
-for (const [kind, { sockets }] of Object.entries(chats)) {
+for (const [kind, { subscriptions }] of Object.entries(chats)) {
   test(`${kind}: Leave closes in order, tells nobody else, and stays left`, async () => {
     const [ann, ben] = await Promise.all([enter(browser, server, kind), enter(browser, server, kind)]);
-    await opened(server, 2 * sockets);
+    await opened(server, 2 * subscriptions);
     const log = await ben.getByRole("log").textContent();
     const before = await server.closed("client_close");
     await leave(ann);
     await says[kind].left(ann);
-    await eventually("the server counts client_close", async () => await server.closed("client_close") >= before + sockets);
+    await eventually("the server counts client_close", async () => await server.closed("client_close") >= before + 1);
     await sleep(1500);
     await says[kind].left(ann);
     assert.equal(await ben.getByRole("log").textContent(), log);
@@ -45,9 +47,9 @@ for (const [kind, { sockets }] of Object.entries(chats)) {
 
   test(`${kind}: a closed tab is told as left_page`, async () => {
     const page = await enter(browser, server, kind);
-    await opened(server, sockets);
+    await opened(server, subscriptions);
     await page.close();
-    await eventually("the server counts left_page", async () => await server.closed("left_page") === sockets);
+    await eventually("the server counts left_page", async () => await server.closed("left_page") === 1);
     for (const cause of ["end_of_stream", "reset"]) assert.equal(await server.closed(cause), 0, cause);
   });
 
@@ -55,10 +57,10 @@ for (const [kind, { sockets }] of Object.entries(chats)) {
     const doomed = await chromium.launchServer(launchOptions);
     const remote = await chromium.connect(doomed.wsEndpoint());
     await enter(remote, server, kind);
-    await opened(server, sockets);
+    await opened(server, subscriptions);
     await doomed.kill();
     await eventually("the server counts end_of_stream or reset",
-      async () => await server.closed("end_of_stream") + await server.closed("reset") === sockets);
+      async () => await server.closed("end_of_stream") + await server.closed("reset") === 1);
     // client_close says nothing here: an idle HTTP connection that ends between two requests has closed in order.
     assert.equal(await server.closed("left_page"), 0);
   });
@@ -123,7 +125,7 @@ test("/: Leave while it waits for the server ends the waiting", async () => {
 
 test("/: a drained page does not come back before the time it was told", async () => {
   const page = await enter(browser, server, "/");
-  const back = page.waitForEvent("websocket", (socket) => socket.url().endsWith("/topics/chat"));
+  const back = page.waitForEvent("websocket", (socket) => socket.url().endsWith("/topics"));
   await server.stop("SIGTERM");
   await says["/"].drained(page);
   const [, told] = (await page.getByRole("log").textContent()).match(/come back in ([\d.]+)\ss\./);
@@ -132,19 +134,56 @@ test("/: a drained page does not come back before the time it was told", async (
   assert.ok(Date.now() - seen > Number(told) * 1000 - 500, `told ${told} s, back after ${Date.now() - seen} ms`);
 });
 
-for (const [kind, words] of [["/", "The server does not allow this from here."], ["/chat.html", "you may not do that here"]]) {
-  test(`${kind}: who may only listen is told so, and does not try again`, async () => {
-    await server.stop();
-    server = await serve(0, "--allow-anonymous", "subscribe");
-    const page = await enter(browser, server, kind);
-    await send(page, "May I?");
-    await page.getByText(words).first().waitFor();
-    let opened = 0;
-    page.on("websocket", () => { opened++; });
-    await sleep(2000);
-    assert.equal(opened, 0);
-    assert.equal(await page.getByText(words).first().isVisible(), true);
-    assert.ok(await server.closed("forbidden") >= 1);
-    assert.equal(await page.getByRole("log").getByText("May I?").count(), 0);
-  });
-}
+test("/: who may only listen is told so, keeps its words, and goes on listening", async () => {
+  await server.stop();
+  server = await serve(0, "--allow-anonymous", "subscribe");
+  const page = await enter(browser, server, "/");
+  await send(page, "May I?");
+  await shows(page, "The server does not allow this from here.");
+  assert.equal(await page.getByLabel("Message", { exact: true }).inputValue(), "May I?");
+  await page.getByText("not measured: publishing is not allowed from here").waitFor();
+  await chats["/"].connected(page);
+  assert.equal(await server.closed("forbidden"), 0);
+  assert.equal(await page.getByRole("log").getByText("May I?").count(), 0);
+});
+
+test("/chat.html: who may only listen is told so, and does not try again", async () => {
+  await server.stop();
+  server = await serve(0, "--allow-anonymous", "subscribe");
+  const page = await enter(browser, server, "/chat.html");
+  await send(page, "May I?");
+  const words = page.getByText("you may not do that here").first();
+  await words.waitFor();
+  let opened = 0;
+  page.on("websocket", () => { opened++; });
+  await sleep(2000);
+  assert.equal(opened, 0);
+  assert.equal(await words.isVisible(), true);
+  assert.ok(await server.closed("forbidden") >= 1);
+  assert.equal(await page.getByRole("log").getByText("May I?").count(), 0);
+});
+
+test("/: what was said while the page was cut off is there when it is back, and what was said before it came", async () => {
+  await server.publish("chat", "said before");
+  const network = await between(server);
+  const page = await visit(browser, network.url);
+  await chats["/"].connected(page);
+  await shows(page, "said before");
+  network.down();
+  await says["/"].lost(page);
+  await server.publish("chat", "said meanwhile");
+  await network.up();
+  await shows(page, "said meanwhile");
+  await shows(page, /Back after/);
+  for (const text of ["said before", "said meanwhile"]) assert.equal(await page.getByRole("log").getByText(text).count(), 1, text);
+  network.down();
+});
+
+test("/: where no WebSocket gets through the page goes on by event stream", async () => {
+  const page = await (await browser.newContext()).newPage();
+  await page.addInitScript(() => { delete globalThis.WebSocket; });
+  await page.goto(server.url);
+  await page.locator("#state", { hasText: /^Connected by event stream$/ }).waitFor();
+  await send(page, "without a socket");
+  await shows(page, "without a socket");
+});

@@ -128,13 +128,13 @@ export async function eventually(what, probe, patience_ms = PATIENCE_MS) {
   throw new Error(`not in ${patience_ms} ms: ${what}`);
 }
 
-/** The two pages differ in where they live, how they say that they are connected, and how many sockets they hold. */
+/** The two pages differ in where they live, how they say that they are connected, and how many subscriptions their socket has. */
 export const chats = {
   // One for the chat, one that measures latency.
-  "/": { path: "", sockets: 2, connected: (page) => page.locator("#state", { hasText: /^Connected$/ }).waitFor() },
+  "/": { path: "", subscriptions: 2, connected: (page) => page.locator("#state", { hasText: /^Connected$/ }).waitFor() },
   "/chat.html": {
     path: "chat.html",
-    sockets: 1,
+    subscriptions: 1,
     connected: (page) => page.getByRole("status").filter({ hasText: /^Connected\.$/ }).waitFor(),
   },
 };
@@ -152,9 +152,9 @@ export async function enter(browser, server, kind, options) {
   return page;
 }
 
-/** Waits until `count` sockets are open: one that is cut while it connects has never been a WebSocket, and ends for another cause. */
+/** Waits until `count` subscriptions are in force: a socket cut while it connects has never been one, and ends for another cause. */
 export const opened = (server, count) =>
-  eventually(`${count} sockets are open`, async () => await server.subscriptions() === count);
+  eventually(`${count} subscriptions are in force`, async () => await server.subscriptions() === count);
 
 export const shows = (page, text) => page.getByRole("log").getByText(text).first().waitFor();
 export const leave = (page) => page.getByRole("button", { name: "Leave" }).click();

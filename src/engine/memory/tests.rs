@@ -22,7 +22,7 @@ fn engine(topics_max: usize) -> MemoryEngine<u32> {
 /// An engine that keeps this many publications of each topic, for this long.
 fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
     let history = History { size, bytes: u64::MAX, ttl: Duration::from_millis(u64::from(age.0) * TICK_MS) };
-    let class = Class { history, slow_consumer: SlowConsumer::Disconnect, presence: Presence::Off };
+    let class = Class { history, slow_consumer: SlowConsumer::Disconnect, presence: Presence::Off, presence_names: false };
     let limits = Limits { topics_max, history_bytes_max: u64::MAX, keys_max: 2, keys_ttl: Duration::from_millis(50 * TICK_MS) };
     MemoryEngine::new(limits, Arc::new(Classes::new(Vec::new(), class)), 1)
 }

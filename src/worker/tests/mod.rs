@@ -11,6 +11,8 @@ mod cluster;
 mod deletion;
 mod patterns;
 mod posting;
+mod presence;
+mod presence_history;
 mod recovery;
 mod replays;
 mod rows;

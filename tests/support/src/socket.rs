@@ -192,12 +192,12 @@ impl Socket {
         Self { wire, response }
     }
 
-    /// The worker that has this connection: the part before the dash of `Fantail-Connection`, in hexadecimal digits.
+    /// The worker that has this connection: the part before the dash of `Fantail-Connection`.
     #[must_use]
     #[track_caller]
     pub fn worker(&self) -> usize {
         let name = self.response.header("Fantail-Connection").expect("every 101 names its connection");
-        let worker = name.split_once('-').and_then(|(worker, _)| usize::from_str_radix(worker, 16).ok());
+        let worker = name.split_once('-').and_then(|(worker, _)| worker.parse().ok());
         worker.unwrap_or_else(|| panic!("not WORKER-NUMBER: {name:?}"))
     }
 
