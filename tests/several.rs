@@ -1,11 +1,14 @@
 //! Several topics in one stream or poll: where all of them stand is one cursor, with which every transport goes on.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use support::http::{ask, get, post};
 use support::server::Server;
 use support::socket::Socket;
 use support::stream::{Event, EventStream};
 use support::wire::Connection;
+use support::{PATIENCE, eventually};
 
 fn publish(server: &Server, topic: &str, text: &str) -> String {
     let answer = ask(server.address, post(&format!("/topics/{topic}"), "Content-Type: text/plain\r\n", text)).json();
@@ -33,7 +36,11 @@ fn messages(stream: &mut EventStream, count: usize) -> (Vec<(String, String)>, S
     let (mut got, mut cursor) = (Vec::new(), None);
     while got.len() < count || cursor.is_none() {
         match stream.event() {
-            Event { id: Some(id), event: None, data: None, .. } => cursor = Some(id),
+            Event { id: Some(id), event: Some(event), data: Some(data), .. } => {
+                assert_eq!((&*event, &*data), ("cursor", "{}"));
+                cursor = Some(id);
+            }
+            Event { id: None, event: Some(event), .. } if event == "presence" => {}
             event => {
                 assert_eq!((&event.id, &event.event), (&None, &None), "its frame is everybody's");
                 got.push(said(&event.json()));
@@ -190,22 +197,88 @@ fn a_poll_of_several_topics_waits_for_any_and_tells_which_is_missing_something()
         assert_eq!(got, [pair(topic, &round.to_string())]);
         cursor = answer["cursor"].as_str().expect("a cursor").to_owned();
     }
-    // What is kept is more than an answer holds: nothing is left out all the same.
-    let server = Server::start(&["--workers", "2"]);
-    let text = |number: usize| format!("{number:02} {}", "x".repeat(9_000));
-    for number in 0..6 {
-        publish(&server, ["a", "b", "c"][number % 3], &text(number));
+    drop(poller);
+    server.assert_well();
+}
+
+#[test]
+fn what_is_more_than_an_answer_holds_comes_with_the_next_ones() {
+    // Topics, the length of a message, and how many at most have room in an answer, of which the first beyond the bound is one.
+    for (topics, bytes, most) in [(3, 9_000, 4), (6, 20_000, 2)] {
+        let server = Server::start(&["--workers", "2"]);
+        let text = |number: usize| format!("{number:02} {}", "x".repeat(bytes));
+        for number in 0..6 {
+            publish(&server, &format!("t{}", number % topics), &text(number));
+        }
+        let names: String = (0..topics).map(|topic| format!("topic=t{topic}&")).collect();
+        let (mut got, mut since) = (Vec::new(), "earliest".to_owned());
+        while got.len() < 6 {
+            let answer = get(server.address, &format!("/topics?{names}since={since}")).json();
+            let messages = answer["messages"].as_array().expect("messages");
+            assert!((1..=most).contains(&messages.len()), "{} messages of {bytes} bytes", messages.len());
+            got.extend(messages.iter().map(|message| said(message).1));
+            since = answer["cursor"].as_str().expect("a cursor").to_owned();
+        }
+        got.sort();
+        assert_eq!(got, (0..6).map(text).collect::<Vec<_>>());
+        server.assert_well();
     }
-    let (mut got, mut since, mut answers) = (Vec::new(), "earliest".to_owned(), 0);
-    while got.len() < 6 {
-        let answer = get(server.address, &format!("/topics?topic=a&topic=b&topic=c&since={since}")).json();
-        got.extend(answer["messages"].as_array().expect("messages").iter().map(|message| said(message).1));
-        since = answer["cursor"].as_str().expect("a cursor").to_owned();
-        answers += 1;
+}
+
+/// The ids of those who are there.
+fn present(server: &Server, topic: &str) -> BTreeSet<String> {
+    let state = get(server.address, &format!("/topics/{topic}?presence")).json();
+    let members = state["members"].as_array().expect("a list").iter();
+    members.map(|member| member["member"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
+fn who_reads_several_topics_is_a_member_of_each_that_has_presence() {
+    let class = ["--topic-class", "rooms/*;presence=list", "--presence-interval", "20ms", "--presence-grace", "50ms"];
+    let server = Server::start(&[&class[..], &["--workers", "2"]].concat());
+    let rooms = ["rooms/1", "rooms/2"];
+    let mut stream = EventStream::open(server.address, "/topics?topic=rooms%2F1&topic=rooms%2F2&as=sse&envelope&presence", "");
+    let start = stream.start();
+    let watcher = stream.response.header("Fantail-Member").expect("an id").to_owned();
+    // Beside a topic without presence: it is a member, and cannot watch.
+    let key = "0123456789abcdef";
+    let mut wire = lines(&server, &format!("topic=rooms%2F1&topic=chat&client-key={key}"));
+    assert_eq!(line(&mut wire)["type"], "open");
+    let watches = get(server.address, "/topics?topic=rooms%2F1&topic=chat&presence&as=ndjson").problem(400);
+    assert_eq!(watches["type"], "urn:fantail:problem:presence-off");
+    let poll = format!("/topics?topic=rooms%2F1&topic=rooms%2F2&wait=30&client-key={key}-poll");
+    let mut poller = server.connect();
+    poller.send(format!("GET {poll} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"));
+    for (room, members) in [(rooms[0], 3), (rooms[1], 2)] {
+        eventually("all are there", PATIENCE, || present(&server, room).len() == members);
+        assert!(present(&server, room).contains(&watcher));
     }
-    got.sort();
-    assert_eq!(got, (0..6).map(text).collect::<Vec<_>>());
-    assert!(answers > 1, "an answer is bounded");
+    // The watcher is told of each topic, and none of that is a place.
+    let (mut told, mut joined) = (BTreeSet::new(), BTreeSet::new());
+    while told.len() < 2 || joined.len() < 3 {
+        let event = stream.event();
+        assert_eq!((event.event.as_deref(), &event.id), (Some("presence"), &None));
+        let (object, mut who) = (event.json(), Vec::new());
+        match object["event"].as_str() {
+            Some("list") => {
+                told.insert(object["topic"].clone().to_string());
+                who.extend(object["members"].as_array().expect("a list").iter().map(|member| member["member"].clone()));
+            }
+            _ => who.push(object["member"].clone()),
+        }
+        joined.extend(who.into_iter().filter(|member| *member != *watcher).map(|member| format!("{member} {}", object["topic"])));
+    }
+    publish(&server, "rooms/2", "1");
+    let (got, cursor) = messages(&mut stream, 1);
+    assert_eq!(got, [pair("rooms/2", "1")]);
+    assert_ne!(cursor, start);
+    assert_eq!(poller.response().json()["messages"].as_array().map(Vec::len), Some(1));
+    assert_eq!(ask(server.address, post("/bye", "", key)).status, 204);
+    stream.wire.reset();
+    for room in rooms {
+        eventually("nobody is there", PATIENCE, || present(&server, room).is_empty());
+    }
+    drop((wire, poller));
     server.assert_well();
 }
 
@@ -213,7 +286,7 @@ fn a_poll_of_several_topics_waits_for_any_and_tells_which_is_missing_something()
 fn a_deletion_moves_one_topic_of_a_stream_to_its_new_life() {
     let server = Server::start(&["--allow-delete"]);
     let mut stream = EventStream::open(server.address, URL, "");
-    stream.start();
+    let start = stream.start();
     publish(&server, "a", "1");
     messages(&mut stream, 1);
     assert_eq!(ask(server.address, "DELETE /topics/a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").status, 200);
@@ -226,6 +299,13 @@ fn a_deletion_moves_one_topic_of_a_stream_to_its_new_life() {
     assert_eq!(again.response.header("Fantail-Recovered"), Some("true"));
     again.start();
     assert_eq!(messages(&mut again, 1).0, [pair("a", "3")]);
+    // From before the deletion something is missing of one topic, and nothing of the other.
+    publish(&server, "b/c", "1");
+    let answer = get(server.address, &format!("/topics?topic=a&topic=b%2Fc&since={start}")).json();
+    let gaps = answer["gaps"].as_array().expect("gaps").iter().map(|gap| (&gap["topic"], &gap["reason"]));
+    assert_eq!(gaps.collect::<Vec<_>>(), [(&json!("a"), &json!("epoch"))]);
+    let got = answer["messages"].as_array().expect("messages").iter().map(said).collect();
+    assert_eq!(in_order_of_topics(got), [pair("a", "2"), pair("a", "3"), pair("b/c", "1")]);
 }
 
 #[test]
@@ -248,6 +328,8 @@ fn topics_and_a_pattern_stand_in_one_stream_and_the_pattern_is_told_that_it_miss
     let gap = json!({"type": "gap", "topic": "news/*", "from": null, "to": null, "reason": "pattern"});
     assert_eq!(again.event().json(), gap);
     assert_eq!(messages(&mut again, 1).0, [pair("a", "2")]);
+    server.expect_metric("fantail_recoveries_total", &[("result", "gap")], 1.0);
+    assert_eq!(server.metrics().sum("fantail_recoveries_total", &[]), 1.0, "one return is counted once");
 }
 
 #[test]
@@ -268,7 +350,7 @@ fn who_reads_too_slowly_is_cut_off_and_gets_it_all_when_it_comes_back() {
     while let Some(event) = slow.next_event() {
         match (event.event.as_deref(), &event.id) {
             (Some("end"), _) => end = event.data,
-            (None, Some(id)) => (cursor, covered) = (id.clone(), got),
+            (Some("cursor"), Some(id)) => (cursor, covered) = (id.clone(), got),
             _ => {
                 let (topic, said) = said(&event.json());
                 let topic = topics.iter().position(|name| *name == topic).expect("a topic");
@@ -284,7 +366,7 @@ fn who_reads_too_slowly_is_cut_off_and_gets_it_all_when_it_comes_back() {
     assert_eq!(again.start(), cursor);
     while covered != [256, 256] {
         let event = again.event();
-        if event.data.is_some() {
+        if event.event.is_none() {
             let (topic, said) = said(&event.json());
             let topic = topics.iter().position(|name| *name == topic).expect("a topic");
             assert_eq!(said, text(2 * covered[topic] + topic), "everything behind the cursor, in order");

@@ -46,9 +46,9 @@ impl Found {
         self.messages.is_empty() && self.gaps.is_empty()
     }
 
-    /// What the next page may have of `bytes_max` bytes for the whole answer; 0 for a look.
+    /// What the next page may have of `bytes_max` bytes for the whole answer; 0 for a look, which says whether there is more.
     pub(super) fn bytes_left(&self, bytes_max: usize) -> usize {
-        if self.is_full { 0 } else { bytes_max.saturating_sub(self.bytes).max(1) }
+        if self.is_full { 0 } else { bytes_max.saturating_sub(self.bytes) }
     }
 
     fn add(&mut self, topic: &Topic, page: Page) {

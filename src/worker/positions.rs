@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! shared frames, without an id      this stream's own
-//! [ a 7 ][ b 3 ][ a 8 ]             [ id: ~ a 8, b 3 ]     one flush
+//! [ a 7 ][ b 3 ][ a 8 ]             [ cursor, id: ~ a 8, b 3 ]     one flush
 //! ```
 //!
 //! The frames are those of every other subscriber, so none can say where this one stands. What can is a cursor of all its topics, queued
@@ -87,10 +87,11 @@ impl<D: Driver> Core<D> {
     }
 }
 
-/// What tells a client where it stands and nothing else: an event without data sets the last id and reaches no listener.
+/// What tells a client where it stands and nothing else. The event needs no listener, and has data because some clients take no id from
+/// one that has none.
 fn cursor_chunk(kind: StreamKind, cursor: &str) -> Vec<u8> {
     match kind {
-        StreamKind::Events => StreamEvent { id: Some(cursor), ..StreamEvent::default() }.chunk(),
+        StreamKind::Events => StreamEvent { retry_ms: None, id: Some(cursor), event: Some("cursor"), data: Some(b"{}") }.chunk(),
         // It has no character that JSON escapes.
         StreamKind::Lines => chunk(&[b"{\"type\":\"cursor\",\"cursor\":\"", cursor.as_bytes(), b"\"}\n"]),
     }

@@ -165,7 +165,8 @@ impl<D: Driver> Core<D> {
             _ => (Purpose::Head, Stage::Look),
         };
         let mut replay = Replay::new(self.new_reader(slot), *form, *on_gap, purpose);
-        replay.recovered = since.iter().any(|since| matches!(since, Since::After(_))).then_some(true);
+        let has_cursor = since.iter().any(|since| matches!(since, Since::After(_)));
+        replay.recovered = (has_cursor || subscribe.has_missed).then_some(!subscribe.has_missed);
         if subscribe.keeps_positions() {
             replay.positions = Some(Box::new(Positions::with_capacity(topics.len())));
             self.connections[slot as usize].flags.set_keeps_positions(true);
@@ -341,8 +342,9 @@ impl<D: Driver> Core<D> {
 
     /// Queues what tells of a gap.
     fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: &Topic, form: Form, gap: &Gap) {
-        let Self { connections, entries, pool, .. } = self;
-        connections[slot as usize].outbox.append_owned(entries, store, pool, |out| gap.write(topic, form, out));
+        let mut bytes = self.pool.take();
+        gap.write(topic, form, &mut bytes);
+        self.connections[slot as usize].outbox.push_missing(&mut self.entries, store, bytes);
         self.mark_dirty(slot);
     }
 

@@ -82,8 +82,10 @@ impl<D: Driver> Core<D> {
         let mut first = self.first_chunk(kind, subscribe, cursor.as_deref());
         let mut recovered = self.recovered(slot);
         if subscribe.has_missed {
-            recovered = Some(false);
-            self.metrics().recoveries.of(Recovery::Gap).add(1);
+            // Where there are topics, too, it is counted with theirs.
+            if recovered.replace(false).is_none() {
+                self.metrics().recoveries.of(Recovery::Gap).add(1);
+            }
             first.extend(subscribe.patterns.iter().flat_map(|pattern| missed_chunk(kind, pattern.as_str())));
         }
         let mut response = routes::stream_of(kind, first).header("Fantail-Connection", self.connection_name(slot));

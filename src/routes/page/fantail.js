@@ -18,6 +18,10 @@ const TOLD = { ping_ms: 25_000, pong_timeout_ms: 10_000, retry: { min_ms: 500, m
 const OPEN_TIMEOUT_MS = 10_000;
 /** One stream or poll has a cursor for so many topics. */
 const CURSOR_TOPICS_MAX = 64;
+/** Their names and cursors, and one of them all, leave a URL below the 8 kB that proxies take. */
+const URL_TOPICS_CHARS_MAX = 5000;
+/** What `&topic=&since=EPOCH.OFFSET` adds to a name. */
+const URL_CURSOR_CHARS = 45;
 /** How long a poll asks to wait. */
 const POLL_WAIT_S = 25;
 /** A timer beyond 2^31 ms would fire at once. */
@@ -289,8 +293,9 @@ class Socket {
     switch (object.type) {
       case "open":
         this.#isOpen = true;
-        this.#tell.opened(object);
+        // Before the caller is told, who may subscribe to more.
         for (const [topic, since] of positions) this.subscribe(topic, since);
+        this.#tell.opened(object);
         break;
       case "message": this.#tell.message(object); break;
       case "gap": this.#tell.gap(object); break;
@@ -353,7 +358,7 @@ class Requests {
       const { signal } = this.#abort = new AbortController();
       const topics = [...this.positions.keys()];
       if (!topics.length) this.tell.opened();
-      while (topics.length) this.follow(topics.splice(0, CURSOR_TOPICS_MAX), signal).catch(() => signal.aborted || this.tell.ended({}));
+      for (const some of inRequests(topics)) this.follow(some, signal).catch(() => signal.aborted || this.tell.ended({}));
     });
   }
 
@@ -389,8 +394,8 @@ class Streams extends Requests {
         const { id, data, event: type = "message" } = fieldsOf(event);
         // The first event is there at once, unless something on the way gathers what it should pass on.
         if (!isOpen) { isOpen = true; this.tell.opened(); }
-        // Where all of its topics stand, behind what has come of each.
-        if (data === undefined) this.tell.reached(topics, id);
+        // Where all of its topics stand, behind what has come of each; the first has no data.
+        if (data === undefined || type === "cursor") this.tell.reached(topics, id);
         else if (type === "message") this.tell.message(JSON.parse(data));
         else if (type === "gap") this.tell.gap(JSON.parse(data));
         else if (type === "end") end = endedBy(data);
@@ -422,6 +427,22 @@ class Polls extends Requests {
 const TRANSPORTS = { websocket: Socket, sse: Streams, poll: Polls };
 
 /* ---- Topics, bodies, problems ---- */
+
+/** The topics of each request: as many as its cursor and its URL have room for. */
+function inRequests(topics) {
+  const requests = [];
+  let room = 0;
+  for (const topic of topics) {
+    const chars = encodeURIComponent(topic).length + URL_CURSOR_CHARS;
+    room -= chars;
+    if (room < 0 || requests.at(-1).length === CURSOR_TOPICS_MAX) {
+      requests.push([]);
+      room = URL_TOPICS_CHARS_MAX - chars;
+    }
+    requests.at(-1).push(topic);
+  }
+  return requests;
+}
 
 const isPattern = (name) => name.includes("*");
 

@@ -50,7 +50,7 @@ impl Outbox {
     pub fn drop_rest(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, mut each: impl FnMut(Finished)) {
         let (mut before, mut at, mut place, mut is_cut) = (NONE, self.head, 0, false);
         while let Some(Entry { class, next, .. }) = entries.list.get(at as usize).copied() {
-            let says_more = is_cut && matches!(class, Class::Gap(_) | Class::Cursor);
+            let says_more = is_cut && matches!(class, Class::Gap(_) | Class::Missing | Class::Cursor);
             if place >= self.pinned && (class.messages() > 0 || says_more) {
                 each(self.free(entries, store, pool, at));
                 self.unlink(entries, before, at);
@@ -104,7 +104,7 @@ impl Outbox {
             match entry.class {
                 Class::Publications(of, count) if of == topic => entry.class = Class::Kept(count),
                 Class::Gap(of) if of == topic => {
-                    entry.class = Class::Owned;
+                    entry.class = Class::Missing;
                     entries.gaps.remove(&at);
                 }
                 _ => {}

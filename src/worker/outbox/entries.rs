@@ -21,6 +21,8 @@ pub enum Class {
     Kept(u16),
     /// Tells that publications of this topic were dropped here.
     Gap(TopicId),
+    /// Tells of something else that is missing: of what is not kept any more, or of a topic that the connection has left.
+    Missing,
     /// Says where a stream of several topics stands behind all that is queued ahead. Only what it covers may let it stay.
     Cursor,
     /// The head of an answer that turns the connection into a WebSocket: no frame goes before it.
@@ -36,7 +38,7 @@ impl Class {
     pub(super) fn topic(self) -> Option<TopicId> {
         match self {
             Self::Publications(topic, _) | Self::Gap(topic) => Some(topic),
-            Self::Kept(_) | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => None,
+            Self::Kept(_) | Self::Missing | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => None,
         }
     }
 
@@ -49,7 +51,7 @@ impl Class {
     pub(super) fn messages(self) -> u64 {
         match self {
             Self::Publications(_, count) | Self::Kept(count) => u64::from(count),
-            Self::Gap(_) | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => 0,
+            Self::Gap(_) | Self::Missing | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => 0,
         }
     }
 }

@@ -55,6 +55,16 @@ impl Bench {
         self.outbox.push_cursor(&mut self.entries, &mut self.store, text.as_bytes().to_vec());
     }
 
+    /// A page of history.
+    fn replay(&mut self, text: &str) {
+        let block = self.store.own(text.as_bytes().to_vec());
+        self.outbox.push_kept(&mut self.entries, Frames { block, length: text.len() as u32, publications: 1 });
+    }
+
+    fn missing(&mut self, text: &str) {
+        self.outbox.push_missing(&mut self.entries, &mut self.store, text.as_bytes().to_vec());
+    }
+
     fn drop_rest(&mut self) -> u64 {
         let Self { entries, store, pool, outbox, .. } = self;
         let mut messages = 0;
@@ -241,14 +251,17 @@ fn who_is_cut_off_is_told_of_no_place_behind_what_he_does_not_get() {
     bench.publish(1, "first ", 1000).unwrap();
     bench.take(1);
     bench.tell_dropped(1, 2);
+    bench.missing("<c 0-5> ");
     bench.cursor("~1 ");
+    bench.replay("c6 ");
+    bench.missing("<c 6-9> ");
     bench.number(0, 6);
     bench.cursor("~2 ");
     bench.append("mine ");
     bench.tell_dropped(0, 7);
-    assert_eq!(bench.text(), "irst <b 1-2> ~1 a6 ~2 mine <a 6-7> ");
-    assert_eq!(bench.drop_rest(), 1);
-    assert_eq!(bench.text(), "irst <b 1-2> ~1 mine ");
+    assert_eq!(bench.text(), "irst <b 1-2> <c 0-5> ~1 c6 <c 6-9> a6 ~2 mine <a 6-7> ");
+    assert_eq!(bench.drop_rest(), 2);
+    assert_eq!(bench.text(), "irst <b 1-2> <c 0-5> ~1 mine ");
     assert!(bench.entries.gaps.len() == 1);
 }
 

@@ -344,7 +344,9 @@ impl Reader {
     fn event(&mut self, event: &str, tally: &mut Tally, live_only: &LiveOnly) {
         let (id, kind, data) = (field(event, "id"), field(event, "event"), field(event, "data"));
         match (id, kind.as_deref(), data) {
+            // The first has no data.
             (Some(id), None, None) => self.stands_at(&id, live_only),
+            (Some(id), Some("cursor"), Some(_)) => self.stands_at(&id, live_only),
             (None, None | Some("gap"), Some(data)) => self.object(&serde_json::from_str(&data).unwrap(), tally, live_only),
             (None, Some("end"), Some(data)) => self.ended(&data, tally),
             other => panic!("{other:?}"),
