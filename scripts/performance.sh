@@ -58,12 +58,29 @@ load() {
   messages=$(grep -o "\"$counter\": [0-9]*" "$folder/run" | grep -o '[0-9]*$')
 }
 
-# instructions_of NAME COUNTER COMMAND PATH FLAGS... RATE: of one more message.
+# split FLAGS... -- FEW -- MANY: sets $parts to the three, flags without spaces.
+split() {
+  local part= word
+  parts=()
+  for word in "$@"; do
+    if [ "$word" = -- ]; then
+      parts+=("$part")
+      part=
+    else
+      part+=" $word"
+    fi
+  done
+  parts+=("$part")
+}
+
+# instructions_of NAME COUNTER COMMAND PATH FLAGS... -- FEW -- MANY: of one more message; FEW and MANY are further flags.
 instructions_of() {
-  local name=$1 rate=${*: -1} flags=("${@:2:$#-2}") counted=() sent=() times
-  for times in 1 3; do
+  local name=$1 parts counted=() sent=() which
+  split "${@:2}"
+  for which in 1 2; do
     begin valgrind --quiet --tool=callgrind "--callgrind-out-file=$folder/profile" -- "$name"
-    load "${flags[@]}" --duration 4s --rate $((rate * times))
+    # shellcheck disable=SC2086  # flags without spaces
+    load ${parts[0]} ${parts[$which]}
     end
     counted+=("$(sed -n 's/^\(summary\|totals\): \([0-9]*\).*/\2/p' "$folder/profile" | tail -n 1)")
     sent+=("$messages")
@@ -75,8 +92,9 @@ instructions() {
   command -v valgrind >/dev/null || { echo "performance.sh: install valgrind" >&2; exit 2; }
   local name figures=() figure before status=0
   for name in floor fantail; do
-    figures+=("$name delivery of 128 B to 200"$'\t'"$(instructions_of $name delivered fanout 'topics/{topic}' --connections 200 --size 128 20)")
-    figures+=("$name echo of 64 B"$'\t'"$(instructions_of $name returned echo echo --connections 20 --size 64 500)")
+    figures+=("$name delivery of 128 B to 200"$'\t'"$(instructions_of $name delivered fanout 'topics/{topic}' --connections 200 --size 128 --duration 4s -- --rate 20 -- --rate 60)")
+    figures+=("$name echo of 64 B"$'\t'"$(instructions_of $name returned echo echo --connections 20 --size 64 --duration 4s -- --rate 500 -- --rate 1500)")
+    figures+=("$name echo of 64 B, 16 in flight"$'\t'"$(instructions_of $name returned echo echo --connections 100 --inflight 16 --size 64 -- --duration 1s -- --duration 4s)")
   done
   printf '%s\n' "${figures[@]}"
   if [ "${1:-}" = --update ]; then
@@ -95,16 +113,8 @@ instructions() {
 
 # calls_of NAME COUNTER COMMAND PATH FLAGS... -- FEW -- MANY: by name, of one more message; FEW and MANY are further flags.
 calls_of() {
-  local name=$1 parts=() part= word flags sent=() which
-  for word in "${@:2}"; do
-    if [ "$word" = -- ]; then
-      parts+=("$part")
-      part=
-    else
-      part+=" $word"
-    fi
-  done
-  parts+=("$part")
+  local name=$1 parts sent=() which
+  split "${@:2}"
   for which in 1 2; do
     begin strace -f -c -o "$folder/calls.$which" -- "$name"
     # shellcheck disable=SC2086  # flags without spaces

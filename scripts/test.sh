@@ -5,7 +5,7 @@
 #
 #   setup      what the other stages need: Debian packages (as root), an environment for Python
 #   fmt        the sources are formatted
-#   clippy     no warning in library, binary, tests, benches
+#   clippy     no warning in library, binary, tests, benches and documentation
 #   unit       unit tests, examples in the documentation, benches compile
 #   loom       mailbox and wake-up under every interleaving
 #   blackbox   tests against the binary on epoll, over sockets on loopback
@@ -19,7 +19,8 @@
 #
 # Where io_uring can't be had, its stages and the unit stage say why and pass.
 #
-# The tests of crowds and faults at full size are a script of their own: scripts/robustness.sh.
+# The tests of crowds and faults at full size are a script of their own, scripts/robustness.sh, and so are millions of steps of the model
+# that has some ten thousand here, scripts/model.sh.
 #
 # Stages run in the given order and end at the first failure. Environment: FANTAIL_IO chooses the driver of every server that the
 # stages without a driver of their own test; FANTAIL_TEST_THREADS (half as many again as CPUs) how many black-box tests run at a time.
@@ -53,6 +54,8 @@ stage_fmt() {
 
 stage_clippy() {
   cargo clippy --locked --workspace --all-targets -- -D warnings
+  # What links to nothing in the documentation is found as well.
+  RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --workspace --document-private-items
 }
 
 stage_unit() {

@@ -1,7 +1,8 @@
 //! The log: lines on stderr that never make a worker wait.
 //!
 //! A worker formats its line and puts it into a bounded queue; one thread writes. When whoever reads stderr stalls, the queue fills and
-//! further lines are dropped and counted ([`dropped_lines`]); once it flows again, one line says how many were lost.
+//! further lines are dropped and counted ([`dropped_lines`]), and so are those that cannot be written, as on a full disk; once it flows
+//! again, one line says how many were lost.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,7 +49,7 @@ words! {
     }
 }
 
-/// Lines lost since the process started because stderr was not read.
+/// Lines lost since the process started because stderr was not read or could not be written.
 #[must_use]
 pub fn dropped_lines() -> u64 {
     DROPPED_LINES.load(Ordering::Relaxed)
@@ -150,18 +151,21 @@ impl<'a> MakeWriter<'a> for Queue {
     }
 }
 
-/// The writer's thread: ends when every sender is gone. A failed write has nobody to be told to.
+/// The writer's thread: ends when every sender is gone. A line that cannot be written is lost, and counted.
 fn write_lines<W: Write>(entries: &Receiver<Entry>, mut output: W, format: Format, dropped_lines: &AtomicU64) {
     // Lines can be lost before this thread runs for the first time, so it begins at none, not at what the counter shows by then.
     let mut told = 0;
     for entry in entries {
         let dropped = dropped_lines.load(Ordering::Relaxed);
-        if dropped != told {
-            let _ = output.write_all(dropped_notice(dropped - told, format).as_bytes());
+        if dropped != told && output.write_all(dropped_notice(dropped - told, format).as_bytes()).is_ok() {
             told = dropped;
         }
         match entry {
-            Entry::Line(line) => drop(output.write_all(&line)),
+            Entry::Line(line) => {
+                if output.write_all(&line).is_err() {
+                    dropped_lines.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             Entry::Flush(done) => {
                 let _ = output.flush();
                 let _ = done.try_send(());
@@ -172,10 +176,10 @@ fn write_lines<W: Write>(entries: &Receiver<Entry>, mut output: W, format: Forma
 
 fn dropped_notice(lines: u64, format: Format) -> String {
     match format {
-        Format::Text => format!("WARN log lines were dropped because stderr was not read lines={lines}\n"),
+        Format::Text => format!("WARN log lines were dropped because stderr was not taken lines={lines}\n"),
         Format::Json => {
             format!(
-                "{{\"level\":\"WARN\",\"message\":\"log lines were dropped because stderr was not read\",\"lines\":{lines}}}\n"
+                "{{\"level\":\"WARN\",\"message\":\"log lines were dropped because stderr was not taken\",\"lines\":{lines}}}\n"
             )
         }
     }
@@ -233,9 +237,43 @@ mod tests {
         drop(stalled);
         guard.flush();
         let text = String::from_utf8(reader.0.lock().unwrap().clone()).unwrap();
-        assert!(text.contains(&format!("stderr was not read lines={dropped}\n")), "one line says how many");
+        assert!(text.contains(&format!("stderr was not taken lines={dropped}\n")), "one line says how many");
         assert_eq!(text.matches("dropped").count(), 1);
         assert_eq!(text.matches("line\n").count() as u64, QUEUE_LINES_MAX as u64 + 101 - dropped);
+    }
+
+    /// A disk that is full for the first lines.
+    struct Full(usize, Reader);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.0.checked_sub(1) {
+                Some(left) => {
+                    self.0 = left;
+                    Err(io::ErrorKind::StorageFull.into())
+                }
+                None => self.1.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_counted_and_told_when_it_does_again() {
+        static DROPPED: AtomicU64 = AtomicU64::new(0);
+        let reader = Reader::default();
+        // Of each line but the first the notice is refused as well.
+        let (mut queue, guard) = Queue::start(Full(5, reader.clone()), Format::Text, &DROPPED).unwrap();
+        for _ in 0..5 {
+            queue.write_all(b"line\n").unwrap();
+        }
+        guard.flush();
+        assert_eq!(DROPPED.load(Ordering::Relaxed), 3);
+        let text = String::from_utf8(reader.0.lock().unwrap().clone()).unwrap();
+        assert_eq!((text.matches("line\n").count(), text.contains("lines=3\n")), (2, true), "{text}");
     }
 
     #[test]

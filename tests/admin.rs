@@ -65,6 +65,7 @@ fn every_documented_metric_is_there() {
         "draining",
         "drain_remaining_connections",
         "listen_overflows_total",
+        "log_lines_dropped_total",
         "http_requests_total",
     ] {
         assert!(metrics.has(&format!("fantail_{name}")), "fantail_{name} is missing");

@@ -1,6 +1,7 @@
 //! Crowds: those who come while the server stops, all who come back at once, the many who never read, and the many who keep nobody
 //! waiting.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::server::{Launch, Server};
 use support::socket::{CLOSE, PING, PONG, Socket, TEXT, close_payload, frame, handshake};
+use support::stream::EventStream;
 use support::wire::{Connection, End};
 use support::{PATIENCE, figure, percentile, scaled};
 
@@ -185,26 +187,81 @@ fn latencies(subscribers: &mut [Socket], messages: usize, start: Instant) -> Vec
     samples
 }
 
+/// How somebody of a crowd is connected.
+enum Member {
+    Raw(Socket),
+    Session(Socket),
+    Events(EventStream),
+}
+
+impl Member {
+    /// The `number`th of a crowd: a third each.
+    fn open(address: SocketAddr, number: usize) -> Self {
+        match number % 3 {
+            0 => Self::Raw(Socket::open(address, "/topics/crowd")),
+            1 => {
+                let head = handshake("/topics/crowd", "Sec-WebSocket-Protocol: fantail.v1\r\n");
+                Self::Session(Socket::upgrade(Connection::open(address), &head))
+            }
+            _ => Self::Events(EventStream::open(address, "/topics/crowd", "")),
+        }
+    }
+
+    /// How long it is told to wait before it comes back, if it is lost: from when to when, in milliseconds. A socket of payloads has no
+    /// words for it.
+    fn delay(&mut self) -> Option<(u64, u64)> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Session(socket) => {
+                let (open, ok) = (socket.json(), socket.json());
+                assert_eq!((&open["retry"]["jitter"], &ok["type"]), (&"full".into(), &"ok".into()), "{open} {ok}");
+                let milliseconds = |name: &str| open["retry"][name].as_u64().expect("a number");
+                Some((milliseconds("min_ms"), milliseconds("max_ms")))
+            }
+            Self::Events(stream) => {
+                let told = stream.event().retry_ms.expect("the first event tells it");
+                Some((told, told))
+            }
+        }
+    }
+
+    fn expect(&mut self, text: &str) {
+        match self {
+            Self::Raw(socket) => assert_eq!(socket.message(), text),
+            Self::Session(socket) => assert_eq!(socket.json()["text"], text),
+            Self::Events(stream) => assert_eq!(stream.event().data.as_deref(), Some(text)),
+        }
+    }
+}
+
 #[test]
-fn a_crowd_that_comes_back_at_once_is_let_in() {
-    let count = scaled(1_000, 10_000);
+fn a_crowd_that_comes_back_at_once_is_let_in_and_told_when_to_come_the_next_time() {
+    let count = scaled(1_200, 10_000);
     let mut server = Server::start(&[]);
     let address = server.address;
-    let before: Vec<_> = (0..count).map(|_| server.socket("/topics/crowd")).collect();
+    let before: Vec<_> = (0..count).map(|number| Member::open(address, number)).collect();
     server.kill();
     server.wait();
     drop(before);
     let server = Launch::new(&[]).only(&[address]).start();
     let start = Instant::now();
     let comers: Vec<_> = (0..8)
-        .map(|_| thread::spawn(move || (0..count / 8).map(|_| Socket::open(address, "/topics/crowd")).collect::<Vec<_>>()))
+        .map(|comer| {
+            thread::spawn(move || (comer..count).step_by(8).map(|number| Member::open(address, number)).collect::<Vec<_>>())
+        })
         .collect();
     let mut crowd: Vec<_> = comers.into_iter().flat_map(|comer| comer.join().expect("everybody is let in")).collect();
     figure(&format!("{count} came back at once"), start.elapsed(), Duration::from_secs(1) * scaled(1, 10));
+    // A crowd that did as it is told would come in over a second at least.
+    let delays: Vec<_> = crowd.iter_mut().filter_map(Member::delay).collect();
+    let streams: Vec<u64> = delays.iter().filter(|(from, to)| from == to).map(|(from, _)| *from).collect();
+    let (least, most) = (streams.iter().min().copied().unwrap_or(0), streams.iter().max().copied().unwrap_or(0));
+    let different: HashSet<u64> = streams.iter().copied().collect();
+    println!("figure: {} streams are told {} delays of {least} to {most} ms", streams.len(), different.len());
+    assert!(least >= 500 && most - least >= 1_000 && different.len() > 100, "a crowd that is told one delay comes back at once");
+    assert!(delays.iter().all(|(from, to)| from <= to && *to <= 20_000), "{delays:?}");
     assert_eq!(server.connect().post("/topics/crowd", "welcome").status, 200);
-    for socket in &mut crowd {
-        assert_eq!(socket.message(), "welcome");
-    }
+    crowd.iter_mut().for_each(|member| member.expect("welcome"));
     drop(crowd);
     server.expect_metric("fantail_subscriptions", &[], 0.0);
     server.assert_well();

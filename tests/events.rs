@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::figure;
-use support::http::{ask, post};
+use support::http::{ask, post, refused};
 use support::server::Server;
 use support::stream::{Event, EventStream, request};
 use support::wire::Connection;
+use support::{figure, scaled};
 
 /// Room for all that is published, and an outbox for little of it.
 const LARGE: [&str; 6] = ["--outbox-size", "1MiB", "--history-size", "1000", "--history-bytes", "64MiB"];
@@ -178,15 +178,68 @@ fn what_cannot_be_streamed_is_refused() {
 #[test]
 fn a_client_that_leaves_or_shuts_its_side_is_let_go() {
     let server = Server::start(&[]);
-    let mut shut = stream(&server, "/topics/chat");
-    shut.start();
-    shut.wire.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut shut: Vec<_> = (0..scaled(20, 2_000)).map(|_| stream(&server, "/topics/chat")).collect();
+    for stream in &mut shut {
+        stream.start();
+        stream.wire.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
     let began = Instant::now();
-    shut.wire.finish();
-    shut.wire.expect_end();
-    figure("a stream whose client shut its side ended", began.elapsed(), Duration::from_secs(1));
+    shut.iter_mut().for_each(|stream| stream.wire.finish());
+    for stream in &mut shut {
+        stream.wire.expect_end();
+    }
+    figure(&format!("{} streams whose clients shut their sides ended", shut.len()), began.elapsed(), Duration::from_secs(1));
     stream(&server, "/topics/chat").wire.reset();
     server.expect_metric("fantail_connections", &[("transport", "sse")], 0.0);
+    server.assert_well();
+}
+
+#[test]
+fn whatever_stands_in_last_event_id_a_gap_is_told_or_it_is_no_request() {
+    let server = Server::start(&[]);
+    publish_numbers(&server, "chat", 0..3);
+    let huge = "x".repeat(15_000);
+    let longest = format!("{}.9007199254740991", "Z".repeat(12));
+    for id in
+        ["", "0", "k3Vq.99999999999999999999", "k3Vq.-1", "k3Vq.7%00", "earliest", "~AAAA", "\u{e9}\u{1f980}", &huge, &longest]
+    {
+        let mut stream = EventStream::open(server.address, "/topics/chat", &format!("Last-Event-ID: {id}\r\n"));
+        assert_eq!(stream.response.header("Fantail-Recovered"), Some("false"), "{id:.40}");
+        let from = stream.start();
+        let gap = stream.event();
+        assert_eq!((gap.event.as_deref(), &gap.json()["from"]), (Some("gap"), &json!(from)), "{id:.40}");
+        assert_eq!(gap.json()["reason"], "epoch", "{id:.40}");
+        expect_numbers(&mut stream, 0..3);
+    }
+    // RFC 9110 section 5.5: what holds NUL is no header; and a head has its limit.
+    for (id, status) in [("k3Vq.\0", 400), ("\0", 400), (&*"x".repeat(100_000), 431)] {
+        refused(server.address, request("/topics/chat", &format!("Last-Event-ID: {id}\r\n"))).problem(status);
+    }
+    server.assert_well();
+}
+
+#[test]
+fn streams_whose_clients_stop_reading_are_cut_as_stalled() {
+    const MESSAGES: usize = 160;
+    // All of it finds room, so that nothing but the kernel's silence ends them.
+    let room = ["--outbox-size", "16MiB", "--worker-outbox-size", "16GiB", "--write-timeout", "1s"];
+    let server = Server::start(&room);
+    let mut stopped: Vec<_> =
+        (0..scaled(5, 500)).map(|_| EventStream::on(Connection::open_narrow(server.address), "/topics/flow", "")).collect();
+    stopped.iter_mut().for_each(|stream| drop(stream.start()));
+    let mut healthy = stream(&server, "/topics/flow");
+    healthy.start();
+    let mut publisher = server.connect();
+    let text = "x".repeat(60_000);
+    let start = Instant::now();
+    for _ in 0..MESSAGES {
+        assert_eq!(publisher.post("/topics/flow", &text).status, 200);
+        assert_eq!(healthy.event().data.as_ref(), Some(&text), "who reads gets everything");
+    }
+    server.expect_metric("fantail_connections_closed_total", &[("cause", "stalled_write")], stopped.len() as f64);
+    figure(&format!("{} streams that nobody reads were cut", stopped.len()), start.elapsed(), Duration::from_secs(scaled(5, 30)));
+    server.expect_metric("fantail_connections", &[("transport", "sse")], 1.0);
+    drop((stopped, healthy, publisher));
     server.assert_well();
 }
 

@@ -173,6 +173,22 @@ fn silence_is_told_as_such() {
 }
 
 #[test]
+fn who_vanished_is_told_as_a_network_error() {
+    let server = start(&["--ping-interval", "300ms", "--pong-timeout", "300ms"]);
+    let mut watcher = Watcher::open(&server, "rooms/vanished");
+    // Nothing can be asked of a stream, so it is the kernel that misses its acknowledgements.
+    let mut stream = EventStream::open(server.address, &format!("/topics/rooms/vanished?client-key={}", key("gone")), "");
+    stream.start();
+    let told = watcher.joined();
+    let start = Instant::now();
+    stream.wire.vanish();
+    watcher.expect_leave(&told, "network_error", false);
+    println!("figure: a vanished peer of a stream was told after {} ms", start.elapsed().as_millis());
+    drop((watcher, stream));
+    server.assert_well();
+}
+
+#[test]
 fn who_does_not_read_is_told_as_such() {
     let flood = |server: &Server, slow: &str, cause: &str| {
         let mut watcher = Watcher::open(server, &format!("rooms/{slow}"));

@@ -35,6 +35,8 @@ use crate::log;
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Config {
     /// Address clients connect to, repeatable; [::]:8080 takes IPv4 too, localhost:8080 both loopback addresses
+    // The help text, in which brackets are no link.
+    #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long, help_heading = LISTEN, value_name = "ADDR", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:8080,[::1]:8080")]
     pub listen: Vec<ListenAddress>,

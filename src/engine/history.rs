@@ -47,6 +47,8 @@ pub(super) struct History {
     payload_bytes: u64,
     /// The newest offset that had to go, or could not be kept, by the class's bounds; 0 before the first.
     lost: u64,
+    /// Its place in the index of all histories, which belongs to whoever has that.
+    pub place: Option<u64>,
 }
 
 impl History {

@@ -5,7 +5,8 @@
 //! recognised.
 //!
 //! All histories of a worker together have a bound, too. Over it the oldest publication goes, whichever topic it is of: an index has
-//! the topics in the order of their oldest.
+//! the topics in the order of their oldest, or of one that was their oldest before. It is put right where it is asked, so a publication
+//! costs the same however many topics there are.
 //!
 //! Keys under which publications came outlive their topics: what was published is not published again, whatever became of the topic.
 
@@ -32,6 +33,8 @@ pub const TOPIC_LINGER: Duration = Duration::from_secs(60);
 const EXPIRED_TOPICS_MAX: usize = 1024;
 /// Publications let go of in one call of `expire`: some 100 microseconds, too.
 const EXPIRED_PUBLICATIONS_MAX: usize = 1024;
+/// Topics put in their right places in the index to find the oldest publication. Were that not enough, an old one goes in its place.
+const CORRECTED_MAX: usize = 16;
 /// Publications let go of for one that needs their room. Were that not enough, as when small ones make room for a large one, the next
 /// publications go on.
 const DROPPED_MAX: usize = 1024;
@@ -89,7 +92,7 @@ impl Life {
 /// What all histories hold together.
 #[derive(Debug, Default)]
 struct Kept {
-    /// When each topic's oldest publication was numbered, and which topic that is.
+    /// When each topic's oldest publication was numbered, or one before it, and which topic that is.
     oldest: BTreeSet<(u64, Topic)>,
     /// Bytes of all publications.
     bytes: u64,
@@ -98,17 +101,24 @@ struct Kept {
 impl Kept {
     /// Changes a topic's history and keeps count of it.
     fn change<T>(&mut self, topic: &Topic, history: &mut History, change: impl FnOnce(&mut History) -> T) -> T {
-        let (oldest, bytes) = (history.oldest_ns(), history.bytes());
+        let (place, bytes) = (history.place, history.bytes());
         let result = change(history);
         self.bytes = self.bytes + history.bytes() - bytes;
-        let now_oldest = history.oldest_ns();
-        if oldest != now_oldest {
-            if let Some(oldest) = oldest {
-                self.oldest.remove(&(oldest, topic.clone()));
-            }
-            self.oldest.extend(now_oldest.map(|oldest| (oldest, topic.clone())));
+        match (place, history.oldest_ns()) {
+            // It grows, so the place is not behind its right one.
+            (Some(_), Some(_)) | (None, None) => history.place = place,
+            (_, oldest) => self.move_to(topic, history, place, oldest),
         }
         result
+    }
+
+    /// Moves a topic in the index.
+    fn move_to(&mut self, topic: &Topic, history: &mut History, from: Option<u64>, to: Option<u64>) {
+        if let Some(from) = from {
+            self.oldest.remove(&(from, topic.clone()));
+        }
+        self.oldest.extend(to.map(|to| (to, topic.clone())));
+        history.place = to;
     }
 }
 
@@ -205,9 +215,15 @@ impl<R> MemoryEngine<R> {
     /// Lets go of the oldest publication of all topics.
     fn drop_oldest(&mut self) {
         let Self { topics, kept, .. } = self;
-        let Some((_, topic)) = kept.oldest.first().cloned() else { return };
-        let Some(life) = topics.get_mut(topic.as_str()) else { return };
-        kept.change(&topic, &mut life.history, History::drop_first);
+        for corrected in 0..=CORRECTED_MAX {
+            let Some((place, topic)) = kept.oldest.first().cloned() else { return };
+            let Some(Life { history, .. }) = topics.get_mut(topic.as_str()) else { return };
+            let oldest = history.oldest_ns();
+            if oldest == Some(place) || corrected == CORRECTED_MAX {
+                return kept.change(&topic, history, History::drop_first);
+            }
+            kept.move_to(&topic, history, Some(place), oldest);
+        }
     }
 
     /// Gives back what histories of ended lives still hold, at most `left` publications, which it counts down.

@@ -77,6 +77,14 @@ impl FrameHeader {
         Self { bytes, length }
     }
 
+    /// Appends the header. All bytes are copied and what is too much is cut off, because a length that is known beforehand is copied
+    /// without a call.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let end = out.len() + usize::from(self.length);
+        out.extend_from_slice(&self.bytes);
+        out.truncate(end);
+    }
+
     /// The header's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -205,7 +205,9 @@ impl Scripted {
             self.sockets.remove(slot as usize);
             return Some(Event::Closed(token));
         }
-        if peer.reset && !watched.end_told && !watched.paused {
+        // Who is not read finds out by what is being sent.
+        let is_sending = watched.blocked || !watched.in_flight.is_empty();
+        if peer.reset && !watched.end_told && (!watched.paused || is_sending) {
             watched.end_told = true;
             return Some(Event::Failed(token, io::ErrorKind::ConnectionReset.into()));
         }

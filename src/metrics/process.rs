@@ -12,6 +12,8 @@ pub struct ProcessFacts {
     pub io: &'static str,
     /// The server is stopping.
     pub draining: bool,
+    /// Lines of the log that were lost because nobody took them.
+    pub log_lines_dropped: u64,
     /// Connections the kernel dropped because a listener's queue was full. Counted for the whole network namespace.
     pub listen_overflows: Option<u64>,
     /// Physical memory in use.
@@ -27,13 +29,14 @@ pub struct ProcessFacts {
 }
 
 impl ProcessFacts {
-    /// Reads what the kernel says now.
+    /// Reads what the kernel says now; the rest is what the server says of itself.
     #[must_use]
-    pub fn read(io: &'static str, draining: bool) -> Self {
+    pub fn read(io: &'static str, draining: bool, log_lines_dropped: u64) -> Self {
         let stat = parse_stat(&file("/proc/self/stat"));
         Self {
             io,
             draining,
+            log_lines_dropped,
             listen_overflows: listen_overflows(&file("/proc/net/netstat")),
             resident_memory_bytes: named_number(&file("/proc/self/status"), "VmRSS:").map(|kib| kib * 1024),
             cpu_seconds: stat.map(|stat| ticks_in_seconds(stat.cpu_ticks)),
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn this_process_is_there() {
         let kept_open = fs::File::open("/proc/self/stat").unwrap();
-        let facts = ProcessFacts::read("epoll", false);
+        let facts = ProcessFacts::read("epoll", false, 0);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         assert!(facts.open_fds.unwrap() >= 4 && facts.open_fds <= facts.max_fds.or(Some(u64::MAX)));
         assert!(facts.resident_memory_bytes.unwrap() > 100_000);

@@ -102,6 +102,11 @@ fn answers<W: Borrow<WorkerMetrics>>(text: &mut Text, sums: &Sums<'_, W>) {
 }
 
 fn of_the_process(text: &mut Text, process: &ProcessFacts) {
+    text.counter(
+        "fantail_log_lines_dropped_total",
+        "Lines of the log that were lost: stderr was not read, or could not be written.",
+    )
+    .value(process.log_lines_dropped);
     if let Some(overflows) = process.listen_overflows {
         text.counter(
             "fantail_listen_overflows_total",

@@ -19,7 +19,7 @@ const ID_BYTES_MAX: usize = 64;
 pub enum Id {
     /// A whole number from 0, below 2^53.
     Number(u64),
-    /// A text of at most [`ID_BYTES_MAX`] bytes.
+    /// A text of at most 64 bytes.
     Text(Box<str>),
 }
 

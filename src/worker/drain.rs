@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::io::{Close, Driver, Store};
 use crate::limits::Tick;
 use crate::metrics::Cause;
+use crate::routes::refusals;
 
 use super::Core;
 use super::connection::Protocol;
@@ -153,13 +154,17 @@ impl<D: Driver> Core<D> {
                 self.close_for_drain(store, slot);
             }
             Protocol::Http(http) if http.is_polling() => self.end_poll(store, slot),
+            // No page is asked for any more, so what looks at its history first would wait in vain.
+            Protocol::Http(_) if connection.flags.corked() => {
+                self.refuse_upgrade(store, slot, refusals::draining(), Cause::Drain);
+            }
             // Its first request may be on its way.
             Protocol::Http(http) if !http.between_requests && self.is_fresh(http.due) => return false,
             Protocol::Http(http) if http.parser.is_idle() && http.pending.is_none() => match connection.outbox.is_empty() {
                 true => self.finish(store, slot, Cause::Drain, Close::InOrder),
                 false => self.last_word(slot, Cause::Drain),
             },
-            // Its request is answered with `Connection: close`, or becomes a WebSocket first.
+            // Its request is answered with `Connection: close`.
             Protocol::Http(_) => return false,
             Protocol::Lingering(_) | Protocol::Vacant => {}
         }

@@ -238,9 +238,9 @@ impl<D: Driver> Core<D> {
             return self.refuse_upgrade(driver.store(), slot, refusals::publish_timeout(), Cause::SlowConsumer);
         }
         let Self { connections, entries, pool, .. } = self;
-        let mut messages = 0;
-        connections[slot as usize].outbox.drop_rest(entries, driver.store(), pool, |dropped| messages += dropped.messages);
-        self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(messages);
+        while let Some(dropped) = connections[slot as usize].outbox.drop_any(entries, driver.store(), pool) {
+            self.shared.metrics(self.index).messages_dropped.of(DropReason::ConnectionClosed).add(dropped.messages);
+        }
         self.fail(driver.store(), slot, Cause::SlowConsumer, None);
     }
 }

@@ -216,7 +216,8 @@ impl<D: Driver> Core<D> {
             AdminAction::Live => routes::live(self.shared.stuck_worker(self.now)),
             AdminAction::Ready => routes::ready(self.shared.phase() == Phase::Running),
             AdminAction::Metrics => {
-                let facts = ProcessFacts::read(self.options.io_name, self.shared.phase() != Phase::Running);
+                let is_draining = self.shared.phase() != Phase::Running;
+                let facts = ProcessFacts::read(self.options.io_name, is_draining, crate::log::dropped_lines());
                 let workers: Vec<&WorkerMetrics> = self.shared.all_metrics().collect();
                 routes::metrics(render(&workers, &facts))
             }

@@ -1,7 +1,8 @@
 //! The row in which all readers of a worker wait for pages of history.
 //!
-//! Few pages are under way at a time, and none while what waits in all outboxes is near its limit: so a crowd that comes back takes its
-//! turns, and what it reads back is neither made nor copied before there is room for it.
+//! Few pages are under way at a time, so a crowd that comes back takes its turns, and what it reads back is neither made nor copied before
+//! there is room for it. While what waits in all outboxes is near its limit, who has taken all that he was given gets one publication at
+//! a time: those who take nothing keep nobody waiting.
 
 use crate::engine::{AppendError, Page};
 use crate::io::{Driver, Store, Token};
@@ -61,10 +62,15 @@ impl<D: Driver> Core<D> {
         self.replays.get(&reader.token.slot).filter(|replay| replay.reader == reader)
     }
 
-    /// Whether one more page may be under way. Where much waits for others, readers wait until those have taken it, or are cut.
+    /// Whether one more page may be under way.
     fn has_room_for_page(&self) -> bool {
+        self.pages_asked < PAGES_ASKED_MAX
+    }
+
+    /// Whether half of what may wait on this worker does. Then an empty outbox takes one frame, as of what is published.
+    fn is_crowded(&self) -> bool {
         let waiting = self.entries.queued_bytes() + (self.pages_asked * PAGE_BYTES_MAX) as u64;
-        self.pages_asked < PAGES_ASKED_MAX && waiting < self.options.worker_outbox_bytes_max / 2
+        waiting >= self.options.worker_outbox_bytes_max / 2
     }
 
     /// Asks for the pages that may be asked for. A stopping server asks for none: what is not replayed by its end is replayed by the
@@ -97,7 +103,9 @@ impl<D: Driver> Core<D> {
         if self.reading(reader).is_none() {
             return;
         }
-        let has_room = self.connections[token.slot as usize].outbox.bytes() <= self.options.outbox_bytes_max / 2;
+        let is_crowded = self.is_crowded();
+        let outbox = &self.connections[token.slot as usize].outbox;
+        let has_room = if is_crowded { outbox.is_empty() } else { outbox.bytes() <= self.options.outbox_bytes_max / 2 };
         let Some(replay) = self.replays.get_mut(&token.slot) else { return };
         let next = replay.next().map(|at| (at, &replay.topics[at]));
         let Some((at, reading)) = next.filter(|(_, reading)| reading.stage == Stage::Look || has_room) else {
@@ -105,8 +113,9 @@ impl<D: Driver> Core<D> {
             return;
         };
         let (topic, since) = (reading.topic.clone(), reading.since);
+        let page_bytes_max = if is_crowded { 1 } else { PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2) };
         // A poll has one answer for all its topics, of which there may be something already.
-        let page_bytes_max = replay.found.bytes_left(PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2));
+        let page_bytes_max = replay.found.bytes_left(page_bytes_max);
         let bytes_max = if reading.stage == Stage::Look { 0 } else { page_bytes_max };
         replay.at = at;
         let asker = Asker { worker: self.index, token, number, place: 0, source: Source::WebSocket };

@@ -344,7 +344,9 @@ impl<D: Driver> Core<D> {
     fn queue_gap(&mut self, store: &mut Store, slot: u32, topic: &Topic, form: Form, gap: &Gap) {
         let mut bytes = self.pool.take();
         gap.write(topic, form, &mut bytes);
-        self.connections[slot as usize].outbox.push_missing(&mut self.entries, store, bytes);
+        let length = bytes.len() as u32;
+        let frames = Frames { block: store.own(bytes), length, publications: 0 };
+        self.connections[slot as usize].outbox.push_kept(&mut self.entries, frames);
         self.mark_dirty(slot);
     }
 

@@ -1,7 +1,7 @@
 //! `fantail.v1` sockets: from the upgrade to `open`, what requests do, and what they are answered.
 //!
 //! A request never ends the socket: whatever is wrong with it stands in an `error` object. What bounds a client that asks and asks is that it
-//! is not read: while [`UNCONFIRMED_MAX`](super::websocket::UNCONFIRMED_MAX) of its requests wait for a home worker, and while half of its
+//! is not read: while [`UNCONFIRMED_MAX`] of its requests wait for a home worker, and while half of its
 //! outbox waits for it to read.
 
 use serde::Serialize;

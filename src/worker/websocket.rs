@@ -29,10 +29,12 @@ enum Speaks {
     Requests(Grant),
 }
 
-/// What one step came to, with nothing borrowed from the input any more.
+/// What a step came to, with nothing borrowed from the input any more.
 enum Came {
-    Nothing,
-    Done,
+    /// More input is needed.
+    AllTaken,
+    /// Who sends does not read what it is answered.
+    ManyReplies,
     Publish(Result<Payload, PayloadError>),
     NotAllowed,
     Request(Understood),
@@ -136,8 +138,8 @@ impl<D: Driver> Core<D> {
             }
         };
         match came {
-            Came::Nothing if consumed == 0 => return Took::All,
-            Came::Nothing | Came::Done => {}
+            Came::AllTaken => return Took::All,
+            Came::ManyReplies => {}
             Came::Publish(Ok(payload)) => self.publish_message(store, slot, payload),
             Came::Publish(Err(error)) => self.fail(store, slot, Cause::Policy, Some(&error.to_string())),
             Came::NotAllowed => self.fail(store, slot, Cause::Forbidden, None),
@@ -148,7 +150,8 @@ impl<D: Driver> Core<D> {
         Took::Event(consumed)
     }
 
-    /// Runs the protocol on the input; queues echoes and pongs, which need the bytes, and names what else is to be done.
+    /// Runs the protocol on the input. Echoes and pongs, which need the bytes and nothing but the connection, are queued at once, and it goes
+    /// on behind them; what else is to be done ends the step, and is named.
     fn read_websocket(&mut self, store: &mut Store, slot: u32, input: &mut [u8]) -> (usize, Came) {
         let is_draining = self.shared.phase() >= Phase::Draining;
         let Self { connections, entries, pool, options, tick, .. } = self;
@@ -159,42 +162,54 @@ impl<D: Driver> Core<D> {
             }
             Protocol::Echo(websocket) => (&mut websocket.socket, Speaks::Echo),
             Protocol::Session(session) => (&mut session.socket, Speaks::Requests(session.grant)),
-            Protocol::Vacant | Protocol::Http(_) | Protocol::Stream(_) | Protocol::Lingering(_) => return (0, Came::Nothing),
+            Protocol::Vacant | Protocol::Http(_) | Protocol::Stream(_) | Protocol::Lingering(_) => return (0, Came::AllTaken),
         };
-        let step = match socket.handle_input(input, &options.ws, pool, *tick) {
-            Ok(step) => step,
-            Err(error) => return (0, Came::Broken(error)),
-        };
-        let consumed = step.consumed;
-        let came = match step.event {
-            None => return (consumed, Came::Nothing),
-            Some(Event::Pong(_)) => Came::Done,
-            Some(Event::Ping(payload)) => {
-                let (frame, length) = ws::control_frame(OpCode::Pong, payload);
-                outbox.push_control(entries, store, OpCode::Pong, &frame[..length]);
-                self.mark_dirty(slot);
-                return (consumed, Came::Done);
-            }
-            Some(Event::Message { kind, payload }) => match (speaks, kind) {
-                (Speaks::Echo, _) => {
-                    let mut echoed = Ok(());
-                    outbox.append_owned(entries, store, pool, |out| echoed = ws::write_message(kind, payload, out));
-                    self.mark_dirty(slot);
-                    return (consumed, echoed.map_or_else(Came::Broken, |()| Came::Done));
+        let (mut consumed, mut has_replied) = (0, false);
+        let came = loop {
+            let step = match socket.handle_input(&mut input[consumed..], &options.ws, pool, *tick) {
+                Ok(step) => step,
+                Err(error) => break Came::Broken(error),
+            };
+            consumed += step.consumed;
+            match step.event {
+                None if step.consumed == 0 => break Came::AllTaken,
+                None | Some(Event::Pong(_)) => {}
+                Some(Event::Ping(payload)) => {
+                    let (frame, length) = ws::control_frame(OpCode::Pong, payload);
+                    outbox.push_control(entries, store, OpCode::Pong, &frame[..length]);
+                    has_replied = true;
                 }
-                (Speaks::Requests(grant), _) => Came::Request(understand(kind, payload, grant, is_draining)),
-                (Speaks::Payloads { may_publish: false, .. }, _) => Came::NotAllowed,
-                (_, MessageKind::Binary) => Came::Publish(Payload::new_unchecked(Kind::Binary, payload)),
-                (Speaks::Payloads { text_kind: Kind::Text, .. }, MessageKind::Text) => {
-                    Came::Publish(Payload::new_unchecked(Kind::Text, payload))
+                Some(Event::Message { kind, payload }) => match (speaks, kind) {
+                    (Speaks::Echo, _) => {
+                        let mut echoed = Ok(());
+                        outbox.append_owned(entries, store, pool, |out| echoed = ws::write_message(kind, payload, out));
+                        has_replied = true;
+                        match echoed {
+                            Err(error) => break Came::Broken(error),
+                            Ok(()) if outbox.bytes() > options.outbox_bytes_max / 2 => break Came::ManyReplies,
+                            Ok(()) => {}
+                        }
+                    }
+                    (Speaks::Requests(grant), _) => break Came::Request(understand(kind, payload, grant, is_draining)),
+                    (Speaks::Payloads { may_publish: false, .. }, _) => break Came::NotAllowed,
+                    (_, MessageKind::Binary) => break Came::Publish(Payload::new_unchecked(Kind::Binary, payload)),
+                    (Speaks::Payloads { text_kind: Kind::Text, .. }, MessageKind::Text) => {
+                        break Came::Publish(Payload::new_unchecked(Kind::Text, payload));
+                    }
+                    (Speaks::Payloads { text_kind, .. }, MessageKind::Text) => {
+                        break Came::Publish(Payload::new(text_kind, payload));
+                    }
+                },
+                Some(Event::Close(close)) => {
+                    let code = close.map(|close| close.code);
+                    let has_left = code == Some(CloseCode::GOING_AWAY);
+                    break Came::Closed(if has_left { Cause::LeftPage } else { Cause::ClientClose }, code);
                 }
-                (Speaks::Payloads { text_kind, .. }, MessageKind::Text) => Came::Publish(Payload::new(text_kind, payload)),
-            },
-            Some(Event::Close(close)) => {
-                let code = close.map(|close| close.code);
-                Came::Closed(if code == Some(CloseCode::GOING_AWAY) { Cause::LeftPage } else { Cause::ClientClose }, code)
             }
         };
+        if has_replied {
+            self.mark_dirty(slot);
+        }
         (consumed, came)
     }
 

@@ -38,7 +38,7 @@ pub fn write_close(payload: &ClosePayload, out: &mut Vec<u8>) {
 }
 
 fn write(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(FrameHeader::new(opcode, payload.len()).as_bytes());
+    FrameHeader::new(opcode, payload.len()).append_to(out);
     out.extend_from_slice(payload);
 }
 

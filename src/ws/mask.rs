@@ -5,19 +5,18 @@
 /// Turning the mask instead of carrying a phase makes the next piece of a frame look like a frame of its own. Words of eight
 /// bytes are enough: the compiler widens this loop to the vectors of the target, whatever the alignment.
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) -> [u8; 4] {
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let turn = bytes.len() % 4;
+    let key = u32::from_le_bytes(mask);
+    let mut wide = u64::from(key) << 32 | u64::from(key);
+    let turn = 8 * (bytes.len() as u32 % 4);
     let (words, tail) = bytes.as_chunks_mut::<8>();
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        *word = (u64::from_le_bytes(*word) ^ wide).to_le_bytes();
     }
-    for (byte, key) in tail.iter_mut().zip(wide.to_ne_bytes()) {
-        *byte ^= key;
+    for byte in tail {
+        *byte ^= wide as u8;
+        wide >>= 8;
     }
-    let mut turned = mask;
-    turned.rotate_left(turn);
-    turned
+    key.rotate_right(turn).to_le_bytes()
 }
 
 #[cfg(test)]

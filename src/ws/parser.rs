@@ -48,6 +48,7 @@ pub(super) struct Sequence {
 ///
 /// # Errors
 /// The rule that the first bad byte breaks.
+#[inline]
 pub(super) fn parse(bytes: &[u8], sequence: Sequence) -> Result<Option<(Header, usize)>, ProtocolError> {
     let Some(first) = bytes.first() else { return Ok(None) };
     let (fin, opcode) = parse_first(*first, sequence.in_message)?;

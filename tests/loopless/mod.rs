@@ -18,23 +18,42 @@ use fantail::worker::{Listener, Shared, Worker};
 /// A message as chats have it, in bytes.
 const PAYLOAD_BYTES: usize = 128;
 
-/// One worker and its subscribers.
+/// One worker and its subscribers, or its publisher.
 pub struct Server {
     worker: Worker<Loopless>,
     inbox: Inbox,
     subscribers: usize,
 }
 
+#[allow(dead_code, reason = "each of those who measure needs a part of it")]
 impl Server {
-    /// A worker with this many subscribers of one topic.
-    pub fn with(subscribers: usize) -> Self {
+    /// A worker with nobody.
+    fn start(config: &Config, connections: usize) -> Self {
         let shared = Arc::new(Shared::new(1, 1, false));
-        let options = Arc::new(Config::default().worker_options(1, subscribers, "none"));
+        let options = Arc::new(config.worker_options(1, connections, "none"));
         let mailbox = mesh(1, options.mailbox_requests, options.mailbox_deliveries).remove(0);
         let inbox = Inbox::default();
         let listeners = vec![Listener { loopback: true, admin: false }];
         let worker = Worker::new(Loopless::new(inbox.clone()), 0, options, shared, mailbox, listeners);
-        let mut server = Self { worker, inbox, subscribers };
+        Self { worker, inbox, subscribers: 0 }
+    }
+
+    /// A worker with a connection that posts.
+    pub fn posting(config: &Config) -> Self {
+        let server = Self::start(config, 1);
+        server.inbox.push(Input::Connect);
+        server
+    }
+
+    /// One POST and its answer.
+    pub fn post(&mut self, request: &[u8]) {
+        self.inbox.push(Input::Bytes(Token { slot: 0, generation: 1 }, request.to_vec()));
+        self.turn_until_sent(1);
+    }
+
+    /// A worker with this many subscribers of one topic.
+    pub fn with(subscribers: usize) -> Self {
+        let mut server = Self { subscribers, ..Self::start(&Config::default(), subscribers) };
         for slot in 0..subscribers as u32 {
             server.inbox.push(Input::Connect);
             server.inbox.push(Input::Bytes(Token { slot, generation: 1 }, handshake()));

@@ -74,6 +74,8 @@ pub fn check_inflight(connections: u32, inflight: u32, size: ByteSize) -> Result
 pub struct Common {
     /// Where to connect: ws://HOST[:PORT]/PATH, http:// for the same, redis://HOST/CHANNEL, nats://HOST/SUBJECT; {topic} stands for a
     /// topic's name
+    // The help text, in which brackets are no link.
+    #[allow(rustdoc::broken_intra_doc_links)]
     pub url: String,
     /// How subscribers are spoken to; the URL's scheme says it where this doesn't
     #[arg(long, value_enum, value_name = "PROTOCOL")]

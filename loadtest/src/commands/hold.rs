@@ -96,6 +96,9 @@ impl Measure for Hold {
         ];
         report.figures.extend(share.map(|value| Figure { name: "idle_cpu", value, unit: "%" }));
         report.notes.extend(idle.first_ending.map(|first| format!("the first connection lost: {first}")));
+        report
+            .notes
+            .push("PSS: moves, too, when others that run the server's program or share its libraries come or go".to_owned());
         report.notes.push("kernel: what the whole machine's kernel took more, for both ends where both are here".to_owned());
         report.interrupted = was_interrupted;
         Ok(vec![report])

@@ -118,7 +118,9 @@ fn hold_tells_a_slope_and_keeps_its_connections() {
         let kernel = json["figures"]["kernel_per_connection"]["value"].as_f64().unwrap();
         assert!((1_000.0..100_000.0).contains(&kernel), "two sockets are some kilobytes: {json:#}");
         let pss = json["figures"]["pss_per_connection"]["value"].as_f64().unwrap();
-        assert!(pss.abs() <= slope + 50.0, "what is shared is divided, never more: {json:#}");
+        // Of the server's own program others run here, too, and the more of them end the more of it is this one's.
+        assert!(pss.abs() < 100_000.0, "{json:#}");
+        assert!(json["notes"].to_string().contains("PSS: moves"), "{json:#}");
         let idle_cpu = json["figures"]["idle_cpu"]["value"].as_f64().unwrap();
         assert!((0.0..100.0).contains(&idle_cpu), "{json:#}");
     });

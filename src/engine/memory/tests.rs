@@ -159,6 +159,41 @@ fn over_the_common_bound_the_oldest_goes_whichever_topic_it_is_of() {
 }
 
 #[test]
+fn the_oldest_is_found_though_the_index_knows_only_what_was_the_oldest_before() {
+    // Each topic keeps two, so its oldest changes with each publication, and the index is not asked meanwhile.
+    let (mut engine, mut random) = (keeping(20, 2, Tick(100_000)), fastrand::Rng::with_seed(1));
+    let mut published: Vec<(usize, u64)> = Vec::new();
+    let mut last = [0; 10];
+    let mut publish = |engine: &mut MemoryEngine<u32>, published: &mut Vec<(usize, u64)>| {
+        let topic = random.usize(0..10);
+        last[topic] += 1;
+        append(engine, 0, &format!("t{topic}"), Tick(published.len() as u32)).unwrap();
+        published.push((topic, last[topic]));
+    };
+    (0..100).for_each(|_| publish(&mut engine, &mut published));
+    let one = engine.history_bytes() / 20;
+    // Room for twelve; cursors differ in length.
+    engine.limits.history_bytes_max = 12 * one + one / 2;
+    for _ in 0..100 {
+        publish(&mut engine, &mut published);
+        // What the classes alone would keep, the newest twelve of it.
+        let class_keeps = |&(topic, offset): &(usize, u64)| offset + 2 > last_of(&published, topic);
+        let mut expected: Vec<_> = published.iter().filter(|one| class_keeps(one)).copied().collect();
+        expected.drain(..expected.len() - 12);
+        let mut kept: Vec<_> = (0..10)
+            .flat_map(|topic| kept(&mut engine, &format!("t{topic}"), Tick(0)).into_iter().map(move |offset| (topic, offset)))
+            .collect();
+        expected.sort_unstable();
+        kept.sort_unstable();
+        assert_eq!(kept, expected);
+    }
+}
+
+fn last_of(published: &[(usize, u64)], topic: usize) -> u64 {
+    published.iter().filter(|one| one.0 == topic).count() as u64
+}
+
+#[test]
 fn the_index_has_one_entry_for_each_topic_of_which_something_is_kept() {
     let mut engine = keeping(9, 2, Tick(100));
     for life in 0..3u32 {

@@ -10,7 +10,7 @@
 //! queue however much is dropped.
 //!
 //! A cursor says that everything ahead of it was sent or told, and so does a gap of its topic. So a gap that grows takes the cursors that it
-//! grows across out of the queue, and who is cut off gets neither behind what he does not get.
+//! grows across out of the queue, and who is cut off gets neither.
 
 use super::entries::{Class, Entries, Entry, NONE};
 use super::{Finished, Outbox, served};
@@ -45,21 +45,13 @@ impl Outbox {
         self.drop_first(entries, store, pool, |class| class.is_of(topic), write)
     }
 
-    /// Drops all publications that are not on their way, whatever they are, in silence, and behind the first of them what says where the reader
-    /// stands: the connection ends, and its reader goes on from what has come.
-    pub fn drop_rest(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, mut each: impl FnMut(Finished)) {
-        let (mut before, mut at, mut place, mut is_cut) = (NONE, self.head, 0, false);
-        while let Some(Entry { class, next, .. }) = entries.list.get(at as usize).copied() {
-            let says_more = is_cut && matches!(class, Class::Gap(_) | Class::Missing | Class::Cursor);
-            if place >= self.pinned && (class.messages() > 0 || says_more) {
-                each(self.free(entries, store, pool, at));
-                self.unlink(entries, before, at);
-                is_cut = true;
-            } else {
-                before = at;
-            }
-            (at, place) = (next, place.saturating_add(1));
-        }
+    /// Drops the oldest publication that is not on its way, whatever it is, in silence: the connection ends. What tells of gaps, or
+    /// where the reader stands, goes with them: it would move its reader beyond what is dropped before it.
+    pub fn drop_any(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool) -> Option<Finished> {
+        let (before, at) = self.find(entries, Class::moves_reader)?;
+        let finished = self.free(entries, store, pool, at);
+        self.unlink(entries, before, at);
+        Some(finished)
     }
 
     /// A publication of `topic` found no room: the queue says so at its end.
@@ -104,7 +96,7 @@ impl Outbox {
             match entry.class {
                 Class::Publications(of, count) if of == topic => entry.class = Class::Kept(count),
                 Class::Gap(of) if of == topic => {
-                    entry.class = Class::Missing;
+                    entry.class = Class::Kept(0);
                     entries.gaps.remove(&at);
                 }
                 _ => {}

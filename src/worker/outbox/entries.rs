@@ -17,12 +17,11 @@ pub(super) const NONE: u32 = u32::MAX;
 pub enum Class {
     /// Publications of this topic, one or a run: may be dropped by policy, count as messages.
     Publications(TopicId, u16),
-    /// Publications that no policy drops: replayed, or of a topic that the connection has left. They count as messages.
+    /// Publications that no policy drops: replayed, or of a topic that the connection has left. They count as messages. With none, what tells
+    /// of a gap among them.
     Kept(u16),
     /// Tells that publications of this topic were dropped here.
     Gap(TopicId),
-    /// Tells of something else that is missing: of what is not kept any more, or of a topic that the connection has left.
-    Missing,
     /// Says where a stream of several topics stands behind all that is queued ahead. Only what it covers may let it stay.
     Cursor,
     /// The head of an answer that turns the connection into a WebSocket: no frame goes before it.
@@ -38,7 +37,7 @@ impl Class {
     pub(super) fn topic(self) -> Option<TopicId> {
         match self {
             Self::Publications(topic, _) | Self::Gap(topic) => Some(topic),
-            Self::Kept(_) | Self::Missing | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => None,
+            Self::Kept(_) | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => None,
         }
     }
 
@@ -47,11 +46,16 @@ impl Class {
         matches!(self, Self::Publications(of, _) if of == topic)
     }
 
+    /// Whether its reader stands elsewhere behind it.
+    pub(super) fn moves_reader(self) -> bool {
+        matches!(self, Self::Publications(..) | Self::Kept(_) | Self::Gap(_) | Self::Cursor)
+    }
+
     /// How many publications.
     pub(super) fn messages(self) -> u64 {
         match self {
             Self::Publications(_, count) | Self::Kept(count) => u64::from(count),
-            Self::Gap(_) | Self::Missing | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => 0,
+            Self::Gap(_) | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => 0,
         }
     }
 }

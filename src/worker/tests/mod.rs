@@ -9,6 +9,7 @@ const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
 mod deletion;
+mod model;
 mod patterns;
 mod posting;
 mod presence;

@@ -13,7 +13,11 @@ use super::simulation::take_any_answer;
 use crate::Config;
 use crate::config::TimeSpan;
 use crate::hub::presence::ClientKey;
+use crate::io::Token;
+use crate::metrics::Source;
 use crate::worker::Phase;
+use crate::worker::asking::Waiter;
+use crate::worker::letters::Asker;
 
 /// How long the tests wait for everything to be told: the grace, and a few intervals.
 pub(super) const LONG: Duration = Duration::from_millis(1500);
@@ -385,6 +389,30 @@ fn a_fault_of_the_server_is_told_as_such() {
         assert!(told(cluster, 9).is_empty(), "it may come back");
         cluster.pass(LONG);
         assert_eq!(told(cluster, 9), [leave(&member(1), "internal", false)]);
+    });
+}
+
+#[test]
+fn who_publishes_where_too_many_wait_is_told_as_such() {
+    each(&config("chat;presence=list"), 2, |cluster| {
+        let home = cluster.shared.home_of("chat");
+        watch(cluster, home, 9, 9);
+        enter(cluster, 1 - home, 1, 1);
+        cluster.pass(LONG);
+        told(cluster, 9);
+        cluster.frozen = Some(home);
+        let core = &mut cluster.workers[1 - home].core;
+        while !core.is_line_full(home) {
+            // They have gone meanwhile, and still stand in line.
+            let gone =
+                Asker { worker: 1 - home, token: Token { slot: u32::MAX, generation: 0 }, ..core.asker(0, 0, Source::Post) };
+            core.wait_for_credit(Waiter::Post(gone, home));
+        }
+        cluster.write(1, &frame(0x81, b"one too many"));
+        cluster.settle();
+        cluster.frozen = None;
+        cluster.pass(LONG);
+        assert_eq!(told(cluster, 9), [leave(&member(1), "overloaded", false)]);
     });
 }
 

@@ -1,6 +1,6 @@
 //! Replays one by one: what is counted, what is told when something goes meanwhile, and how a crowd takes its turns.
 
-use super::cluster::{Cluster, WINDOW, post, take_frames, take_head, upgrade};
+use super::cluster::{Cluster, WINDOW, post, take_frames, take_head, upgrade, upgrade_to_session};
 use crate::Config;
 use crate::io::scripted::Mode;
 use crate::metrics::Recovery;
@@ -135,6 +135,52 @@ fn a_crowd_that_resumes_takes_turns_below_the_workers_limit() {
 }
 
 #[test]
+fn who_does_not_read_keeps_nobody_waiting() {
+    let (outbox_size, max_message_size) = (crate::config::ByteSize(20_000), crate::config::ByteSize(600));
+    let slow_consumer = crate::class::SlowConsumer::DropOldest;
+    let config = Config {
+        outbox_size,
+        worker_outbox_size: crate::config::ByteSize(30_000),
+        max_message_size,
+        slow_consumer,
+        ..Config::default()
+    };
+    for mode in [Mode::Readiness, Mode::Completion] {
+        let mut cluster = Cluster::new(1, mode, 1, &config);
+        cluster.connect(0, 0, WINDOW);
+        cluster.connect(0, 1, WINDOW);
+        cluster.write(1, &upgrade("/topics/a"));
+        cluster.settle();
+        cluster.read(1);
+        cluster.driver(1).set_window(1, 0);
+        cluster.write(0, &post("/topics/b", "kept"));
+        for _ in 0..60 {
+            cluster.write(0, &post("/topics/a", &"x".repeat(500)));
+            cluster.settle();
+        }
+        let queued = cluster.workers[0].core.entries.queued_bytes();
+        assert!((15_000..30_000).contains(&queued), "{queued} bytes: half of what may wait on the worker");
+        let requests = [
+            upgrade_to_session("/topics/b?since=earliest"),
+            super::cluster::events("/topics/b?since=earliest", None),
+            upgrade("/topics/b?since=earliest"),
+            b"GET /topics/b?since=earliest&wait=5 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        ];
+        for (peer, request) in (2..).zip(requests) {
+            cluster.connect(0, peer, WINDOW);
+            cluster.write(peer, &request);
+            let mut bytes = Vec::new();
+            for _ in 0..20 {
+                cluster.settle();
+                bytes.extend(cluster.read(peer));
+            }
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            assert!(text.contains("kept"), "{peer}: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_stopping_server_does_not_wait_for_who_is_reading() {
     amid_a_replay(&narrow(), |cluster| {
         cluster.connect(0, 1, 300);
@@ -145,6 +191,34 @@ fn a_stopping_server_does_not_wait_for_who_is_reading() {
         let queued = cluster.workers[0].core.entries.queued_bytes();
         assert!(queued < 1_500, "{queued} bytes: no page was asked for any more");
     });
+}
+
+#[test]
+fn who_comes_as_the_server_stops_is_answered_before_its_end() {
+    let window = crate::config::TimeSpan(std::time::Duration::ZERO);
+    let config = Config { drain_window: window, close_timeout: crate::config::TimeSpan::seconds(1), ..Config::default() };
+    let mut refused = 0;
+    for steps in 0..60 {
+        let mut cluster = Cluster::new(2, Mode::Readiness, steps, &config);
+        let home = cluster.shared.home_of("a");
+        cluster.connect(home, 0, WINDOW);
+        cluster.write(0, &post("/topics/a", "kept"));
+        cluster.settle();
+        cluster.connect(1 - home, 1, WINDOW);
+        cluster.write(1, &upgrade("/topics/a?since=earliest"));
+        cluster.step(steps as usize);
+        cluster.shared.advance(crate::worker::Phase::Draining);
+        cluster.shared.ring_all();
+        let mut bytes = Vec::new();
+        for _ in 0..10 {
+            cluster.pass(std::time::Duration::from_millis(90));
+            bytes.extend(cluster.read(1));
+        }
+        let status = take_head(&mut bytes);
+        assert!(matches!(status, Some(101 | 503)), "{steps}: {status:?}");
+        refused += usize::from(status == Some(503));
+    }
+    assert!(refused > 0, "some came too late");
 }
 
 #[test]

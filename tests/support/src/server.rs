@@ -1,7 +1,9 @@
 //! A server of a test's own: started from the real binary on free ports, ended by its process id, its log kept.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -18,6 +20,7 @@ pub struct Launch {
     listen: Vec<String>,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    log: Option<File>,
 }
 
 impl Launch {
@@ -28,7 +31,7 @@ impl Launch {
         if !flags.iter().any(|flag| flag == "--workers") {
             flags.extend(["--workers".into(), "2".into()]);
         }
-        Self { listen: vec!["127.0.0.1:0".into()], flags, environment: Vec::new() }
+        Self { listen: vec!["127.0.0.1:0".into()], flags, environment: Vec::new(), log: None }
     }
 
     /// With these listeners instead of a free port of 127.0.0.1.
@@ -52,6 +55,13 @@ impl Launch {
         self
     }
 
+    /// Has the log written there; [`Server::log`] has nothing of it then.
+    #[must_use]
+    pub fn log_to(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.log = Some(file.into().into());
+        self
+    }
+
     /// Starts the server, waits until it says where it listens, and warms it up.
     #[must_use]
     pub fn start(self) -> Server {
@@ -61,9 +71,13 @@ impl Launch {
         for address in &self.listen {
             command.args(["--listen", address]);
         }
-        command.envs(self.environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stderr = self.log.map_or_else(Stdio::piped, Stdio::from);
+        command.envs(self.environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the binary starts");
-        let (stderr, reader) = collect(child.stderr.take().expect("stderr is piped"));
+        // Else the pipe of a log that goes elsewhere would stay open here, too.
+        drop(command);
+        let (stderr, reader) = child.stderr.take().map(collect).unzip();
+        let stderr = stderr.unwrap_or_default();
         let lines = lines(child.stdout.take().expect("stdout is piped"));
         let Some(banner) = Banner::read(&lines, self.listen.len()) else {
             let _ = child.kill();
@@ -77,7 +91,7 @@ impl Launch {
             banner: banner.text,
             child,
             stderr,
-            reader: Some(reader),
+            reader,
             ended: false,
             plateau: Vitals::default(),
         };

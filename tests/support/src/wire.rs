@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 use crate::PATIENCE;
 
@@ -59,6 +59,14 @@ impl Connection {
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
         Self { stream, input: Vec::new(), start: 0, end: None }
+    }
+
+    /// Takes and answers nothing any more, as a machine does whose network is gone: its own kernel drops what comes, even what would only be
+    /// acknowledged.
+    pub fn vanish(&mut self) {
+        /// The program of one instruction that accepts no byte of any packet: `BPF_RET | BPF_K`, 0 (Linux, networking/filter).
+        const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+        SockRef::from(&self.stream).attach_filter(&[NOTHING]).expect("any socket may have a filter");
     }
 
     /// Sends all bytes.
@@ -119,6 +127,34 @@ impl Connection {
                 panic!("{:?} wanted; {why} after {:?}", preview(mark), preview(self.unread()));
             }
         }
+    }
+
+    /// The next `count` bytes; `None` if the stream ends before.
+    #[track_caller]
+    pub fn try_take(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.try_fill(|unread| unread.len() >= count).then(|| self.consume(count))
+    }
+
+    /// The bytes up to and with `mark`; `None` if the stream ends before.
+    #[track_caller]
+    pub fn try_take_until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+        let find = |unread: &[u8]| unread.windows(mark.len()).position(|window| window == mark);
+        self.try_fill(|unread| find(unread).is_some());
+        find(self.unread()).map(|at| self.consume(at + mark.len()))
+    }
+
+    /// Reads until there is enough (true) or the stream ends.
+    #[track_caller]
+    fn try_fill(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_enough(self.unread()) {
+            match self.fill(deadline) {
+                Ok(()) => {}
+                Err(Ended::Stream(_)) => return false,
+                Err(Ended::Silent) => panic!("neither enough nor an end for {PATIENCE:?} after {:?}", preview(self.unread())),
+            }
+        }
+        true
     }
 
     /// All bytes until the server ends the stream, and how it ended.

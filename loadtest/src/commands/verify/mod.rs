@@ -51,6 +51,8 @@ use server::Server;
 pub struct Verify {
     /// A topic's URL, without a query: http://HOST[:PORT]/topics/{topic}; {topic} stands for the topics' names, {port} for a free
     /// port
+    // The help text, in which brackets are no link.
+    #[allow(rustdoc::broken_intra_doc_links)]
     url: String,
     /// How long to publish and cut
     #[arg(long, default_value = "60s", value_name = "TIME")]
