@@ -40,9 +40,9 @@ pub(in crate::routes) fn pattern_since_not_yet() -> Response {
     refuse(NOT_YET, 400, NOT_YET_TITLE, detail, fix)
 }
 
-/// 400: a pattern where one topic is meant.
+/// 400: a pattern where a topic is meant.
 pub(in crate::routes) fn pattern_not_here(what: &str) -> Response {
-    let detail = format!("{what} is about one topic and cannot have a pattern.");
+    let detail = format!("{what} is of topics by their names, and cannot have a pattern.");
     let fix = "Name the topic, or subscribe to the pattern with a WebSocket, an event stream or ?as=ndjson.";
     refuse("pattern-not-here", 400, "This cannot have a pattern", &detail, fix)
 }
