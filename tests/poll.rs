@@ -90,7 +90,8 @@ fn a_poll_is_told_what_is_gone() {
     assert_eq!((texts(&answer), &answer["recovered"]), (vec!["4", "5"], &json!(false)));
     get(server.address, "/topics/chat?since=soon").problem(400);
     get(server.address, "/topics/chat?wait=long").problem(400);
-    get(server.address, "/topics?topic=a&topic=b&wait=1").problem(406);
+    get(server.address, "/topics?topic=a&topic=b&since=k3Vq.7").problem(400);
+    get(server.address, "/topics?topic=a&topic=b&since=~AAAA").problem(400);
 }
 
 #[test]

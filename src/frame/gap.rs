@@ -46,8 +46,8 @@ impl Gap {
         object(topic.as_str(), Some((Cursor(self.from).to_string(), Cursor(self.to).to_string())), self.reason)
     }
 
-    /// Appends what tells a subscriber of it; nothing in [`Form::WsRaw`], where payloads stand alone. As an event it moves the reader to its
-    /// end: who is lost behind it is not told of it again.
+    /// Appends what tells a subscriber of it; nothing in [`Form::WsRaw`], where payloads stand alone. As an event of one topic it moves the
+    /// reader to its end: who is lost behind it is not told of it again.
     pub fn write(&self, topic: &Topic, form: Form, out: &mut Vec<u8>) {
         if form != Form::WsRaw {
             write_object(&self.object(topic), Some(&Cursor(self.to).to_string()), form, out);
@@ -78,6 +78,10 @@ fn write_object(object: &[u8], id: Option<&str>, form: Form, out: &mut Vec<u8>) 
             let event = StreamEvent { retry_ms: None, id, event: Some("gap"), data: Some(object) };
             out.extend_from_slice(&event.chunk());
         }
+        // Where its reader stands, an event of its own says.
+        Form::EventsOfSeveral => {
+            out.extend_from_slice(&StreamEvent { event: Some("gap"), data: Some(object), ..StreamEvent::default() }.chunk());
+        }
         Form::Lines => out.extend_from_slice(&chunk(&[object, b"\n"])),
     }
 }
@@ -102,12 +106,14 @@ mod tests {
         let position = Position { epoch: "k3Vq".parse::<Epoch>().unwrap(), offset: 7 };
         let gap = Gap::dropped(position);
         let object = r#"{"type":"gap","topic":"chat","from":"k3Vq.6","to":"k3Vq.7","reason":"slow"}"#;
-        let event = format!("id: k3Vq.7\nevent: gap\ndata: {object}\n\n");
+        let unnamed = format!("event: gap\ndata: {object}\n\n");
+        let event = format!("id: k3Vq.7\n{unnamed}");
         for (form, expected) in [
             (Form::WsRaw, String::new()),
             (Form::WsEnvelope, format!("\u{81}{}{object}", object.len() as u8 as char)),
             (Form::Events, format!("{:x}\r\n{event}\r\n", event.len())),
             (Form::EventsEnvelope, format!("{:x}\r\n{event}\r\n", event.len())),
+            (Form::EventsOfSeveral, format!("{:x}\r\n{unnamed}\r\n", unnamed.len())),
             (Form::Lines, format!("{:x}\r\n{object}\n\r\n", object.len() + 1)),
         ] {
             let mut out = Vec::new();

@@ -3,6 +3,7 @@
 //! A [`Publication`] owns its payload inside its first wire form (header and payload in one allocation), so the most common
 //! subscriber, a raw WebSocket, is served by the very bytes that were accepted. Nothing here does I/O or reads a clock.
 
+mod cursors;
 mod event_stream;
 mod gap;
 mod header;
@@ -12,11 +13,12 @@ mod position;
 mod publication;
 mod topic;
 
+pub use cursors::{Cursors, TopicHash};
 pub use event_stream::{StreamEnd, StreamEvent, chunk};
 pub use gap::{Gap, GapReason};
 pub use header::{FrameHeader, OpCode};
 pub use kind::Kind;
 pub use pattern::{Pattern, PatternError};
-pub use position::{Cursor, Epoch, Position, Since};
+pub use position::{Cursor, CursorError, Epoch, Position, Since};
 pub use publication::{ClassId, Form, Forms, Payload, PayloadError, Publication};
 pub use topic::{TOPIC_BYTES_MAX, Topic, TopicError};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::Cursors;
 use crate::quantity::TimeSpan;
 
 /// One life of a topic: 1 to 12 characters of `[A-Za-z0-9]`, opaque to clients, drawn anew whenever the numbering starts anew.
@@ -103,6 +104,14 @@ impl Since {
             other => other,
         }
     }
+
+    /// What a reader of `topic` says that may have the cursor of several topics, too.
+    ///
+    /// # Errors
+    /// [`CursorError`] if it is neither.
+    pub fn of_topic(text: &str, topic: &str) -> Result<Self, CursorError> {
+        if text.starts_with('~') { text.parse().map(|cursors: Cursors| cursors.since(topic)) } else { text.parse() }
+    }
 }
 
 impl FromStr for Since {
@@ -120,9 +129,9 @@ impl FromStr for Since {
     }
 }
 
-/// The text is not `EPOCH.OFFSET`.
+/// The text is neither `EPOCH.OFFSET` nor the cursor of several topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a cursor is EPOCH.OFFSET, as the server gave it")]
+#[error("a cursor is EPOCH.OFFSET, or of several topics begins with ~, as the server gave it")]
 pub struct CursorError;
 
 impl fmt::Display for Cursor {

@@ -18,11 +18,14 @@ pub enum Form {
     EventsEnvelope = 3,
     /// A line with a `message` object.
     Lines = 4,
+    /// An event with a `message` object and without an id: a stream of several topics tells where it stands by itself.
+    EventsOfSeveral = 5,
 }
 
 impl Form {
     /// Every form, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::WsRaw, Self::WsEnvelope, Self::Events, Self::EventsEnvelope, Self::Lines];
+    pub const ALL: [Self; 6] =
+        [Self::WsRaw, Self::WsEnvelope, Self::Events, Self::EventsEnvelope, Self::Lines, Self::EventsOfSeveral];
 }
 
 /// A set of forms: what a worker's subscribers of a topic need.
@@ -176,7 +179,7 @@ impl Publication {
     pub fn form(&self, form: Form) -> Option<&[u8]> {
         match form {
             Form::WsRaw => Some(&self.payload.frame),
-            Form::WsEnvelope | Form::Events | Form::EventsEnvelope | Form::Lines => self.made[form as usize - 1].as_deref(),
+            made => self.made[made as usize - 1].as_deref(),
         }
     }
 
@@ -195,6 +198,9 @@ impl Publication {
                 Kind::Binary => self.event(Some("binary"), self.base64().as_bytes()),
             },
             Form::EventsEnvelope => self.event(None, &self.message_object()),
+            Form::EventsOfSeveral => {
+                StreamEvent { data: Some(&self.message_object()), ..StreamEvent::default() }.chunk().into_boxed_slice()
+            }
             Form::Lines => {
                 let mut object = self.message_object();
                 // JSON that was published has line ends between its tokens alone.
@@ -303,6 +309,10 @@ mod tests {
         let line = event(Kind::Json, b"{\"a\":\r\n1}", Form::Lines);
         assert!(line.ends_with("\"data\":{\"a\":  1}}\n\r\n") && line.matches('\n').count() == 3, "{line}");
         assert!(object.contains("\ndata: {\"type\":\"message\",") && object.contains("\"data\":{}}\n\n"), "{object}");
+        let of_several = event(Kind::Json, b"{}", Form::EventsOfSeveral);
+        let (chunk, data) = of_several.split_once("\r\n").unwrap();
+        assert_eq!(data.strip_suffix("\r\n"), object.split_once("id: k3Vq.1041\n").unwrap().1.strip_suffix("\r\n"));
+        assert_eq!(usize::from_str_radix(chunk, 16), Ok(data.len() - 2));
     }
 
     #[test]

@@ -18,10 +18,13 @@ mod cors;
 mod kind;
 mod options;
 mod page;
+mod polls;
 mod presence;
 mod query;
 mod question;
 pub mod refusals;
+mod streams;
+mod subjects;
 mod subscribe;
 mod terms;
 #[cfg(test)]
@@ -38,9 +41,11 @@ pub use batch::{batch_published, read_batch};
 pub use command::{Command, command, open};
 pub use cors::Cors;
 pub use options::{Limits, Options, Retry, Timeouts};
+pub use polls::polled;
 pub use presence::{Client, heard, present, read_bye};
 pub use question::Subprotocol;
-pub use subscribe::{Attach, OnGap, StreamKind, Subscribe, come_back, polled, stream_of};
+pub use streams::{come_back, stream_of};
+pub use subscribe::{Attach, OnGap, StreamKind, Subscribe};
 pub use topics::{deleted, information, kept_for, published};
 
 use crate::auth::{self, Asker};
@@ -157,7 +162,7 @@ pub fn route(request: &Request<'_>, options: &Options) -> Routed {
         grant: options.allow_anonymous.grant(auth::is_local(&asker)),
         listener_is_loopback: request.listener_is_loopback,
         drain: request.drain,
-        wants_events: head.method == Method::Get && subscribe::wants_events(head),
+        wants_events: head.method == Method::Get && streams::wants_events(head),
     };
     let allowed = auth::origin_allowed(&asker, &options.allow_origin);
     let resource = question.resource();

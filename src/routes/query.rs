@@ -6,7 +6,7 @@ use percent_encoding::percent_decode;
 
 use super::refusals;
 use super::subscribe::OnGap;
-use crate::frame::{Form, Kind, Since, TopicError};
+use crate::frame::{Form, Kind, TopicError};
 use crate::http1::Response;
 use crate::words::ChoiceError;
 
@@ -24,9 +24,18 @@ impl<'q> Query<'q> {
         self.pairs().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// The values of `topic`, as they came.
-    pub(super) fn topics(self) -> impl Iterator<Item = &'q str> {
-        self.pairs().filter(|(key, _)| *key == "topic").map(|(_, value)| value)
+    /// The values of `topic`, as they came, each with how many `since` stand before it.
+    pub(super) fn topics(self) -> impl Iterator<Item = (&'q str, usize)> {
+        let mut passed = 0;
+        self.pairs().filter_map(move |(key, value)| {
+            passed += usize::from(key == "since");
+            (key == "topic").then_some((value, passed))
+        })
+    }
+
+    /// The values of `since`, as they came.
+    pub(super) fn since(self) -> impl Iterator<Item = &'q str> {
+        self.pairs().filter(|(key, _)| *key == "since").map(|(_, value)| value)
     }
 
     /// `?envelope`: each publication as a `message` object.
@@ -36,19 +45,6 @@ impl<'q> Query<'q> {
             Some("" | "1" | "true") => Ok(Form::WsEnvelope),
             Some(other) => Err(refusals::bad_parameter("envelope", other, "Use \"envelope\" alone.")),
         }
-    }
-
-    /// `?since=CURSOR|earliest|latest|10m`: from where on.
-    pub(super) fn since(self) -> Result<Option<Since>, Response> {
-        let Some(value) = self.value("since") else { return Ok(None) };
-        let since = value.parse().map_err(|_| {
-            refusals::bad_parameter(
-                "since",
-                value,
-                "Use a cursor as the server gave it, earliest, latest, or a time such as 10m.",
-            )
-        })?;
-        Ok(Some(since))
     }
 
     /// `?on-gap=continue`: whether what is missing ends the socket.
@@ -83,7 +79,10 @@ mod tests {
     #[test]
     fn parameters_are_found_in_any_order() {
         let query = Query("topic=a&x&envelope&topic=b%2Fc&kind=json&=&&kind=text&topic=");
-        assert_eq!(query.topics().collect::<Vec<_>>(), ["a", "b%2Fc", ""]);
+        assert_eq!(query.topics().collect::<Vec<_>>(), [("a", 0), ("b%2Fc", 0), ("", 0)]);
+        let several = Query("since=1&topic=a&topic=b&since=2&topic=c");
+        assert_eq!(several.topics().collect::<Vec<_>>(), [("a", 1), ("b", 1), ("c", 2)]);
+        assert_eq!(several.since().collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(query.form().ok(), Some(Form::WsEnvelope));
         assert_eq!(query.text_kind().ok(), Some(Kind::Json));
         assert_eq!((query.value("x"), query.value("since")), (Some(""), None));

@@ -2,10 +2,20 @@
 //!
 //! Whatever the client sent is quoted with Rust's escapes and clipped, so neither a log nor a terminal can be misled by it.
 
+mod presence;
+mod subscribing;
+
+pub use presence::presence_off;
+pub(super) use presence::{bad_client_key, bad_member_name, member_name_refused, presence_needs_envelope, presence_not_here};
+pub use subscribing::{cancelled, covered, too_many_patterns, too_many_subscriptions};
+pub(super) use subscribing::{
+    cursor_of_one_topic, envelope_needed, one_topic_only, pattern_error, pattern_not_here, stream_over_http10,
+    too_many_for_a_cursor, topic_missing, topic_twice,
+};
+
 use crate::engine::{AppendError, IdempotencyKey, KeyError};
-use crate::frame::{Pattern, PatternError, PayloadError, TopicError};
+use crate::frame::{PayloadError, TopicError};
 use crate::http1::{Problem, Response, quoted};
-use crate::hub::presence::MEMBER_NAME_BYTES_MAX;
 
 /// What a client waits before it tries again after a passing refusal, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -129,85 +139,16 @@ pub fn method_not_allowed(allow: &'static str) -> Response {
         .header("Allow", allow)
 }
 
-/// 406: a way to subscribe that is not there yet.
-pub(super) fn transport_not_yet(what: &str) -> Response {
-    let detail = format!("This version has no {what}.");
-    refuse(NOT_YET, 406, NOT_YET_TITLE, &detail, "Open a WebSocket on the same URL.")
-}
-
-/// 505: a stream for a client that could not tell its end from a lost connection.
-pub(super) fn stream_over_http10() -> Response {
-    let detail = "A stream needs HTTP/1.1: in HTTP/1.0 its end could not be told from a lost connection.";
-    let fix = "Use HTTP/1.1; in nginx set proxy_http_version 1.1.";
-    refuse("stream-needs-http11", 505, "A stream needs HTTP/1.1", detail, fix)
-}
-
-/// 400: a place in one topic, for several.
-pub(super) fn cursor_of_one_topic() -> Response {
-    let detail = "\"since\" is a place in one topic, and there are several.";
-    let fix = "Use since=earliest, latest or a time such as 10m, or one connection for each topic.";
-    refuse("cursor-of-one-topic", 400, "A cursor is of one topic", detail, fix)
-}
-
 /// 400: a request of the subprotocol that is not there yet.
 pub(super) fn request_not_yet(what: &'static str, fix: &'static str) -> Response {
     let detail = format!("This version has no {what}.");
     refuse(NOT_YET, 400, NOT_YET_TITLE, &detail, fix)
 }
 
-/// 409: the client left a topic before its subscription was in force.
-#[must_use]
-pub fn cancelled() -> Response {
-    let detail = "The topic was unsubscribed before its subscription was in force.";
-    refuse("cancelled", 409, "The subscription was cancelled", detail, "Subscribe again if that was not meant.")
-}
-
 /// 404: Bayeux.
 pub(super) fn bayeux_not_yet() -> Response {
     let detail = "Bayeux is not available in this version.";
     refuse(NOT_YET, 404, NOT_YET_TITLE, detail, "Open a WebSocket on /topics/NAME.")
-}
-
-/// 409: what is asked for from the past comes already, by a wider pattern of the same socket.
-#[must_use]
-pub fn covered(by: &Pattern) -> Response {
-    let detail = format!("{} brings it already, so what is older would come behind what is newer.", quoted(by.as_str()));
-    let fix = "Leave \"since\" out, subscribe to it before the wider pattern, or use a socket of its own.";
-    refuse("covered", 409, "A pattern of this socket covers it", &detail, fix)
-}
-
-/// 400: a pattern where one topic is meant.
-pub(super) fn pattern_not_here(what: &str) -> Response {
-    let detail = format!("{what} is about one topic and cannot have a pattern.");
-    let fix = "Name the topic, or subscribe to the pattern with a WebSocket, an event stream or ?as=ndjson.";
-    refuse("pattern-not-here", 400, "This cannot have a pattern", &detail, fix)
-}
-
-/// 400, or 403 for a reserved one: the name is no pattern.
-pub(super) fn pattern_error(name: &str, error: PatternError) -> Response {
-    match error {
-        PatternError::Name(error) => topic_error(name, error),
-        PatternError::Misplaced => {
-            let detail = format!("{}: {error}.", quoted(name));
-            refuse(
-                "bad-pattern",
-                400,
-                "This is no pattern",
-                &detail,
-                "Use a pattern such as news/* or news/**, or the exact topic.",
-            )
-        }
-    }
-}
-
-/// 503: the worker has its share of `--max-patterns`, and the pattern is not among those that have subscribers.
-#[must_use]
-pub fn too_many_patterns(patterns_max: u64) -> Response {
-    let detail = format!("The worker of this connection has {patterns_max} patterns, which is its share of --max-patterns.");
-    let fix = "Use a pattern that somebody subscribes to, come back when one has gone, or raise --max-patterns.";
-    let limits = vec![("limit_patterns", patterns_max)];
-    refuse_with("too-many-patterns", 503, "There are too many patterns", &detail, fix, limits)
-        .header("Retry-After", RETRY_AFTER_SECONDS)
 }
 
 /// 400, or 403 for a reserved one: the name is no topic.
@@ -219,81 +160,6 @@ pub(super) fn topic_error(name: &str, error: TopicError) -> Response {
     let fix =
         "Use 1 to 255 bytes of UTF-8, in a URL percent-encoded: segments between single slashes, none of them \".\" or \"..\".";
     refuse("bad-topic", 400, "This is no topic's name", &detail, fix)
-}
-
-/// 400: `/topics` without a topic.
-pub(super) fn topic_missing() -> Response {
-    let fix = "Use /topics/NAME, or /topics?topic=A&topic=B.";
-    refuse("topic-missing", 400, "The URL names no topic", "There is no \"topic\" parameter.", fix)
-}
-
-/// 400: the path names a topic and the query names others.
-pub(super) fn topic_twice() -> Response {
-    let detail = "The path names a topic, and the query has a \"topic\" parameter.";
-    refuse("topic-twice", 400, "The URL names topics in two ways", detail, "Use /topics/NAME, or /topics?topic=A&topic=B.")
-}
-
-/// 400: information is about one topic.
-pub(super) fn one_topic_only() -> Response {
-    let detail = "Information is about one topic; only a WebSocket can have several.";
-    refuse("one-topic-only", 400, "There is more than one topic", detail, "Ask for one topic at a time, or open a WebSocket.")
-}
-
-/// 400: who gets payloads alone could not tell the topics apart.
-pub(super) fn envelope_needed() -> Response {
-    let detail = "Payloads alone could not tell several topics, or those of a pattern, apart.";
-    refuse("envelope-needed", 400, "Several topics need the envelope", detail, "Add \"envelope\" to the query.")
-}
-
-/// 400: who is there cannot be told among payloads alone.
-pub(super) fn presence_needs_envelope() -> Response {
-    let detail = "Payloads alone could not be told from who comes and goes.";
-    refuse("envelope-needed", 400, "Presence needs the envelope", detail, "Add \"envelope\" to the query.")
-}
-
-/// 400: nobody is told who is there in this topic.
-#[must_use]
-pub fn presence_off(topic: &str) -> Response {
-    let detail = format!("The class of {} has no presence.", quoted(topic));
-    let fix = "Leave it out, or start the server with presence=count or presence=list in a --topic-class.";
-    refuse("presence-off", 400, "The topic has no presence", &detail, fix)
-}
-
-/// 400: presence where it cannot be told.
-pub(super) fn presence_not_here(what: &str) -> Response {
-    let detail = format!("{what} cannot be told who is there.");
-    let fix = "Leave it out, or use a WebSocket, an event stream or ?as=ndjson of the topic by its name.";
-    refuse("presence-not-here", 400, "Presence cannot be told here", &detail, fix)
-}
-
-/// 400: the key is none. It is a secret, so it is not repeated.
-pub(super) fn bad_client_key() -> Response {
-    let detail = "The client's key is not of 16 to 64 letters, digits, \"-\" and \"_\".";
-    refuse("bad-client-key", 400, "The client's key cannot be read", detail, "Draw one at random, such as crypto.randomUUID().")
-}
-
-/// 400: the name is none.
-pub(super) fn bad_member_name(value: &str) -> Response {
-    let detail = format!("The member's name cannot be {}.", quoted(value));
-    let fix = "Use 1 to 64 bytes of UTF-8 without control characters, without space at its ends, and not beginning with \"@\".";
-    let limits = vec![("limit_bytes", MEMBER_NAME_BYTES_MAX as u64)];
-    refuse_with("bad-member-name", 400, "This is no member's name", &detail, fix, limits)
-}
-
-/// 403: members of the topic do not choose their names.
-pub(super) fn member_name_refused(topic: &str) -> Response {
-    let detail = format!("The class of {} does not let members choose their names.", quoted(topic));
-    let fix = "Leave \"member\" out, or start the server with presence-names=on in a --topic-class.";
-    refuse("member-name-refused", 403, "Members do not choose their names here", &detail, fix)
-}
-
-/// 400: more topics than one connection may have.
-#[must_use]
-pub fn too_many_subscriptions(subscriptions_max: usize) -> Response {
-    let detail = format!("One connection may subscribe to {subscriptions_max} topics and patterns.");
-    let fix = "Open more connections, or raise --max-subscriptions.";
-    let limits = vec![("limit_subscriptions", subscriptions_max as u64)];
-    refuse_with("too-many-subscriptions", 400, "There are too many subscriptions", &detail, fix, limits)
 }
 
 /// 400: a parameter with a value it does not have.
@@ -457,6 +323,8 @@ fn sentence(error: &PayloadError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Pattern;
+    use crate::frame::PatternError;
     use crate::routes::testing::{header, problem};
 
     #[test]
@@ -485,6 +353,7 @@ mod tests {
         assert_eq!(problem(&too_many_patterns(6))["limit_patterns"], 6);
         assert_eq!(problem(&too_many_connections(8))["limit_connections"], 8);
         assert_eq!(problem(&too_many_subscriptions(9))["limit_subscriptions"], 9);
+        assert_eq!(problem(&too_many_for_a_cursor())["limit_topics"], 64);
         assert_eq!(problem(&batch_too_long(10))["limit_publications"], 10);
     }
 
@@ -537,10 +406,10 @@ mod tests {
             only_on_loopback("The page", ""),
             method_not_allowed("GET"),
             delete_not_allowed(),
-            transport_not_yet("SSE"),
             request_not_yet("credentials", ""),
             cancelled(),
             cursor_of_one_topic(),
+            too_many_for_a_cursor(),
             stream_over_http10(),
             bayeux_not_yet(),
             covered(&Pattern::parse("a/**").unwrap()),

@@ -1,18 +1,14 @@
-//! Ways to subscribe: what an upgrade, a stream or a long-poll on `/topics` is to be.
+//! What a connection is to be that subscribes, and how an upgrade on `/topics` asks for it; streams and long-polls have files of their own.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::query::{Query, decode};
+use super::query::Query;
 use super::question::{Question, Subprotocol};
+use super::subjects::Subjects;
 use super::{Action, refusals};
 use crate::auth::Grant;
-use crate::frame::{
-    Cursor, Epoch, Form, Kind, Pattern, PatternError, Position, Publication, Since, StreamEnd, Topic, TopicError,
-};
-use crate::http1::{Body, Head, Method, Response};
-use crate::metrics::Cause;
+use crate::frame::{Form, Kind, Pattern, Since, Topic};
+use crate::http1::Response;
 use crate::words::words;
 use crate::ws;
 
@@ -84,10 +80,15 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
-    /// Its first topic, or else its first pattern.
+    /// The names of its topics, then of its patterns.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(Topic::as_str).chain(self.patterns.iter().map(Pattern::as_str))
+    }
+
+    /// Whether it is a stream that is told where it stands by itself, because what it gets is of several topics. Patterns have no place.
     #[must_use]
-    pub fn first_name(&self) -> &str {
-        self.topics.first().map(Topic::as_str).or(self.patterns.first().map(Pattern::as_str)).unwrap_or_default()
+    pub fn keeps_positions(&self) -> bool {
+        matches!(self.attach, Attach::Stream(_)) && !self.topics.is_empty() && self.topics.len() + self.patterns.len() > 1
     }
 }
 
@@ -102,7 +103,7 @@ words! {
 }
 
 /// For every way: nothing begins on a stopping server, nor for whom may not.
-fn may_subscribe(question: &Question<'_>) -> Result<(), Response> {
+pub(super) fn may_subscribe(question: &Question<'_>) -> Result<(), Response> {
     question.refuse_if_draining()?;
     if question.grant.subscribe { Ok(()) } else { Err(refusals::forbidden("subscribe")) }
 }
@@ -115,11 +116,12 @@ pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Resul
     }
     may_subscribe(question)?;
     let query = Query(question.head.query);
-    let (Subjects { topics, patterns }, form, text_kind) = (subjects(question, name)?, query.form()?, query.text_kind()?);
-    if (topics.len() > 1 || !patterns.is_empty()) && form == Form::WsRaw {
+    let (subjects, form, text_kind) = (Subjects::of(question, name)?, query.form()?, query.text_kind()?);
+    if subjects.need_envelope() && form == Form::WsRaw {
         return Err(refusals::envelope_needed());
     }
-    let (since, on_gap) = (since(query, topics.len(), &patterns)?, query.on_gap()?);
+    let (since, on_gap) = (reads_first(subjects.since(query)?), query.on_gap()?);
+    let Subjects { topics, patterns, .. } = subjects;
     let attach = Attach::WebSocket { accepted, text_kind, may_publish: question.grant.publish };
     Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed: false, on_gap, attach })))
 }
@@ -128,215 +130,33 @@ pub(super) fn by_websocket(question: &Question<'_>, name: Option<&str>) -> Resul
 fn by_session(question: &Question<'_>, name: Option<&str>, accepted: ws::Accepted<Subprotocol>) -> Result<Action, Response> {
     let (grant, query) = (question.grant, Query(question.head.query));
     let is_open = name.is_none() && query.topics().next().is_none();
-    let Subjects { topics, patterns } = if is_open { Subjects::default() } else { subjects(question, name)? };
+    let subjects = if is_open { Subjects::default() } else { Subjects::of(question, name)? };
+    let since = reads_first(subjects.since(query)?);
+    let Subjects { topics, patterns, .. } = subjects;
     // A socket that may do nothing is of no use, and one that may only publish has nothing to subscribe to.
     let may_open = grant.subscribe || (grant.publish && is_open);
     if !may_open {
         return Err(refusals::forbidden("subscribe"));
     }
-    let since = since(query, topics.len(), &patterns)?;
     let (form, on_gap, attach) = (Form::WsEnvelope, OnGap::Continue, Attach::Session { accepted, grant });
     Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed: false, on_gap, attach })))
 }
 
-/// Whether a GET asks for an event stream (WHATWG HTML section 9.2).
-pub(super) fn wants_events(head: &Head<'_>) -> bool {
-    Query(head.query).value("as") == Some("sse") || lists(head, "Accept", "text/event-stream")
-}
-
-pub(super) fn by_stream(question: &Question<'_>, name: Option<&str>, kind: StreamKind) -> Result<Action, Response> {
-    may_subscribe(question)?;
-    let head = question.head;
-    if !head.http11 {
-        return Err(refusals::stream_over_http10());
-    }
-    let (query, Subjects { topics, patterns }) = (Query(head.query), subjects(question, name)?);
-    let form = match (kind, query.form()?) {
-        (StreamKind::Lines, _) => Form::Lines,
-        (StreamKind::Events, Form::WsRaw) => Form::Events,
-        (StreamKind::Events, _) => Form::EventsEnvelope,
-    };
-    if topics.len() + patterns.len() > 1 {
-        return Err(refusals::transport_not_yet("stream of several topics"));
-    }
-    if form == Form::Events && !patterns.is_empty() {
-        return Err(refusals::envelope_needed());
-    }
-    if head.method == Method::Head {
-        return Ok(Action::Respond(stream_of(kind, Vec::new())));
-    }
-    // A browser that comes back says where it stands, beside the URL that says where it began.
-    let last_event_id = head.values("Last-Event-ID").next();
-    let has_missed = last_event_id.is_some() && !patterns.is_empty();
-    if !patterns.is_empty() {
-        let since = if has_missed { None } else { since(query, 0, &patterns)? };
-        let (on_gap, attach) = (OnGap::Continue, Attach::Stream(kind));
-        return Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed, on_gap, attach })));
-    }
-    let since = match last_event_id {
-        None => query.since()?.unwrap_or(Since::Latest),
-        Some(id) => std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).map_or(UNREADABLE, |Cursor(at)| Since::After(at)),
-    };
-    let (since, on_gap, attach) = (Some(vec![since]), OnGap::Continue, Attach::Stream(kind));
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed, on_gap, attach })))
-}
-
-/// How long a poll waits if it does not say so.
-const POLL_WAIT_DEFAULT: Duration = Duration::from_secs(25);
-
-/// How long a GET wants to wait: `?wait=N`, `Prefer: wait=N` (RFC 7240 section 4.3), or by `since` alone. `None` if it does not poll.
-pub(super) fn wait(head: &Head<'_>) -> Result<Option<Duration>, Response> {
-    let query = Query(head.query);
-    if let Some(value) = query.value("wait") {
-        let fix = "Give whole seconds, such as wait=25.";
-        return value
-            .parse()
-            .map(|seconds| Some(Duration::from_secs(seconds)))
-            .map_err(|_| refusals::bad_parameter("wait", value, fix));
-    }
-    // A preference that can't be read may be ignored (RFC 7240 section 2).
-    let preferred = head.values("Prefer").flat_map(|line| line.split(|byte| matches!(byte, b',' | b';'))).find_map(|item| {
-        let (name, value) = std::str::from_utf8(item).ok()?.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().parse().ok())?
-    });
-    Ok(preferred.map(Duration::from_secs).or(query.value("since").map(|_| POLL_WAIT_DEFAULT)))
-}
-
-pub(super) fn by_poll(question: &Question<'_>, name: Option<&str>, wait: Duration) -> Result<Action, Response> {
-    may_subscribe(question)?;
-    let topics = topics(question, name, "A long-poll")?;
-    if topics.len() > 1 {
-        return Err(refusals::transport_not_yet("long-poll of several topics"));
-    }
-    let since = Some(vec![Query(question.head.query).since()?.unwrap_or(Since::Latest)]);
-    let wait = wait.min(Duration::from_millis(question.options.timeouts.idle_timeout_ms));
-    // Held until it is answered, it is never handed a frame, so it takes the form that is there anyway.
-    let (form, on_gap, attach) = (Form::WsRaw, OnGap::Continue, Attach::Poll { wait });
-    let (patterns, has_missed) = (Vec::new(), false);
-    Ok(Action::Subscribe(Box::new(Subscribe { topics, patterns, form, since, has_missed, on_gap, attach })))
-}
-
-/// 200 with what a poll has found: `{"messages":[MESSAGE],"cursor":C,"recovered":bool}`.
-#[must_use]
-pub fn polled(messages: &[Arc<Publication>], position: Position, recovered: bool) -> Response {
-    let mut body = b"{\"messages\":[".to_vec();
-    for (place, publication) in messages.iter().enumerate() {
-        if place > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(&publication.message_object());
-    }
-    body.extend_from_slice(format!("],\"cursor\":\"{}\",\"recovered\":{recovered}}}", Cursor(position)).as_bytes());
-    Response::new(200).header("Content-Type", "application/json").header("Cache-Control", "no-store").body(Body::Owned(body))
-}
-
-/// Where somebody stands whose `Last-Event-ID` is none of ours: in no life of any topic, so that a gap is told. To refuse it would end
-/// the stream of a browser for good.
-const UNREADABLE: Since = Since::After(Position { epoch: Epoch::UNKNOWN, offset: 0 });
-
-/// 200 with a stream that begins with these chunks.
-#[must_use]
-pub fn stream_of(kind: StreamKind, chunks: Vec<u8>) -> Response {
-    Response::new(200)
-        .header("Content-Type", kind.media_type())
-        .header("Cache-Control", "no-store")
-        .header("X-Accel-Buffering", "no")
-        .body(Body::Stream(chunks))
-        .close()
-}
-
-/// 200 with an event stream that ends at once, because of `cause`: a browser comes back after so many milliseconds, where any other
-/// status would make it give up.
-#[must_use]
-pub fn come_back(cause: Cause, retry_after_ms: u32) -> Response {
-    let end = StreamEnd { cause: cause.name(), retry_after_ms: Some(retry_after_ms) };
-    stream_of(StreamKind::Events, end.event())
-}
-
-/// `since`, for each of so many topics, then for each of the patterns. A cursor is a place in one topic.
-fn since(query: Query<'_>, topics: usize, patterns: &[Pattern]) -> Result<Option<Vec<Since>>, Response> {
-    match query.since()? {
-        // What is published from now on comes without asking.
-        None | Some(Since::Latest) => Ok(None),
-        Some(Since::After(_)) if topics > 1 || !patterns.is_empty() => Err(refusals::cursor_of_one_topic()),
-        Some(since) => Ok(Some(vec![since; topics + patterns.len()])),
-    }
-}
-
-/// What the URL names, each once.
-#[derive(Default)]
-struct Subjects {
-    topics: Vec<Topic>,
-    patterns: Vec<Pattern>,
-}
-
-/// The topics of the URL, each once, for `what` cannot have patterns.
-pub(super) fn topics(question: &Question<'_>, name: Option<&str>, what: &str) -> Result<Vec<Topic>, Response> {
-    let Subjects { topics, patterns } = subjects(question, name)?;
-    if patterns.is_empty() { Ok(topics) } else { Err(refusals::pattern_not_here(what)) }
-}
-
-/// What the URL names; at least one.
-fn subjects(question: &Question<'_>, name: Option<&str>) -> Result<Subjects, Response> {
-    let mut named = Query(question.head.query).topics().peekable();
-    let mut subjects = Subjects::default();
-    if let Some(name) = name {
-        if named.peek().is_some() {
-            return Err(refusals::topic_twice());
-        }
-        subjects.add(name, Topic::from_path(name), || Pattern::from_path(name))?;
-    }
-    let mut seen = HashSet::new();
-    for value in named {
-        let text = decode(value).map_err(|error| refusals::topic_error(value, error))?;
-        let topic = Topic::new(&text);
-        if seen.insert(text.clone()) {
-            subjects.add(value, topic, || Pattern::parse(&text))?;
-        }
-        if seen.len() > question.options.subscriptions_max {
-            return Err(refusals::too_many_subscriptions(question.options.subscriptions_max));
-        }
-    }
-    if !subjects.patterns.is_empty() && !question.grant.patterns {
-        return Err(refusals::forbidden("subscribe to patterns"));
-    }
-    if subjects.topics.is_empty() && subjects.patterns.is_empty() { Err(refusals::topic_missing()) } else { Ok(subjects) }
-}
-
-impl Subjects {
-    /// Adds what is named: a name that holds a wildcard is a pattern's.
-    fn add(
-        &mut self,
-        name: &str,
-        topic: Result<Topic, TopicError>,
-        pattern: impl FnOnce() -> Result<Pattern, PatternError>,
-    ) -> Result<(), Response> {
-        match topic {
-            Ok(topic) => self.topics.push(topic),
-            Err(TopicError::Wildcard) => self.patterns.push(pattern().map_err(|error| refusals::pattern_error(name, error))?),
-            Err(error) => return Err(refusals::topic_error(name, error)),
-        }
-        Ok(())
-    }
-}
-
-/// Whether a comma-separated list has `token`, with or without parameters (`;q=0.9`) or a value (`=30`, RFC 7240).
-fn lists(head: &Head<'_>, name: &str, token: &str) -> bool {
-    head.values(name).flat_map(|line| line.split(|byte| *byte == b',')).any(|item| {
-        let word = item.split(|byte| matches!(byte, b';' | b'=')).next().unwrap_or_default();
-        word.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
-    })
+/// What is published from now on comes without asking, so who wants no more reads nothing first.
+pub(super) fn reads_first(since: Vec<Since>) -> Option<Vec<Since>> {
+    since.iter().any(|since| *since != Since::Latest).then_some(since)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Position;
     use crate::routes::testing::{Ask, problem_type};
 
-    fn subscribed(target: &'static str) -> Subscribe {
+    fn subscribed(target: impl Into<String>) -> Subscribe {
         match Ask::new("GET", target).upgrade().action() {
             Action::Subscribe(subscribe) => *subscribe,
-            _ => panic!("{target} is no subscription"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -383,7 +203,8 @@ mod tests {
         }
         let mixed = subscribed("/topics?topic=**&topic=a&topic=b%2F*&topic=**&envelope");
         assert_eq!((texts(&mixed.patterns), names(&mixed.topics)), (vec!["**", "b/*"], vec!["a"]));
-        assert_eq!((mixed.first_name(), mixed.form), ("a", Form::WsEnvelope));
+        assert_eq!((mixed.names().collect::<Vec<_>>(), mixed.form), (vec!["a", "**", "b/*"], Form::WsEnvelope));
+        assert!(!mixed.keeps_positions());
         for (target, form, since) in [
             ("/topics/a/**?as=sse&envelope", Form::EventsEnvelope, None),
             ("/topics/a/**?as=ndjson", Form::Lines, None),
@@ -398,19 +219,10 @@ mod tests {
         for (target, expected) in [
             ("/topics/a/*?as=sse", (400, "envelope-needed")),
             ("/topics/a/*?as=ndjson&since=k3Vq.7", (400, "cursor-of-one-topic")),
-            ("/topics/a/*?wait=1", (400, "pattern-not-here")),
             ("/topics/a/*", (400, "pattern-not-here")),
-            ("/topics?topic=a&topic=a%2F*&as=ndjson", (406, "not-in-this-version")),
         ] {
             assert_eq!(Ask::new("GET", target).problem_type(), (expected.0, expected.1.into()), "{target}");
         }
-    }
-
-    #[test]
-    fn who_comes_back_to_a_pattern_has_missed_something() {
-        let ask = Ask::new("GET", "/topics/a/*?as=sse&envelope&since=earliest").header("Last-Event-ID", "k3Vq.7");
-        let Action::Subscribe(subscribe) = ask.action() else { panic!("no stream") };
-        assert!(subscribe.has_missed && subscribe.since.is_none());
     }
 
     #[test]
@@ -444,7 +256,7 @@ mod tests {
             ("/topics", &[][..], None),
             ("/topics/a/b?since=k3Vq.7", &["a/b"], Some(vec![Since::After(position)])),
             ("/topics?topic=a&topic=b&since=earliest", &["a", "b"], Some(vec![Since::Earliest; 2])),
-            ("/topics?since=earliest", &[], Some(vec![])),
+            ("/topics?since=earliest", &[], None),
         ] {
             let Action::Subscribe(subscribe) = session(target, "mqtt, fantail.v1").action() else { panic!("{target}") };
             assert_eq!((names(&subscribe.topics), &subscribe.since), (expected.to_vec(), &since), "{target}");
@@ -492,7 +304,7 @@ mod tests {
     fn subscriptions_of_a_connection_are_bounded() {
         let target = |count: usize| {
             let query: String = (0..count).map(|number| format!("topic=t{number}&")).collect();
-            Box::leak(format!("/topics?{query}envelope").into_boxed_str())
+            format!("/topics?{query}envelope")
         };
         assert_eq!(subscribed(target(128)).topics.len(), 128);
         assert_eq!(Ask::new("GET", target(129)).upgrade().problem_type(), (400, "too-many-subscriptions".into()));
@@ -556,25 +368,6 @@ mod tests {
         for target in ["/topics/chat?as=xml", "/topics/chat?wait=-1", "/topics/chat?since=now&as=sse", "/topics/chat?since="] {
             assert_eq!(Ask::new("GET", target).problem_type(), (400, "bad-parameter".into()), "{target}");
         }
-        for target in ["/topics?topic=a&topic=b&as=ndjson", "/topics?topic=a&topic=b&wait=1"] {
-            assert_eq!(Ask::new("GET", target).problem_type(), (406, "not-in-this-version".into()), "{target}");
-        }
-    }
-
-    #[test]
-    fn who_comes_back_to_a_stream_says_where_it_stood() {
-        let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
-        for (id, since) in [("k3Vq.7", Since::After(position)), ("7", UNREADABLE), ("k3Vq.7.8", UNREADABLE)] {
-            let ask = Ask::new("GET", "/topics/chat?as=sse&since=earliest").header("Last-Event-ID", id);
-            let Action::Subscribe(subscribe) = ask.action() else { panic!("{id}") };
-            assert_eq!(subscribe.since, Some(vec![since]), "{id}");
-        }
-    }
-
-    #[test]
-    fn a_foreign_page_opens_no_stream() {
-        let ask = Ask::new("GET", "/topics/chat?as=sse").header("Origin", "https://evil.example");
-        assert_eq!(ask.problem_type(), (403, "origin-refused".into()));
     }
 
     #[test]

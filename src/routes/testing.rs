@@ -6,7 +6,7 @@ use crate::http1::{Head, Method, Response};
 /// A request to be made: by default from this machine, HTTP/1.1, without a body.
 pub(super) struct Ask {
     method: Method,
-    target: &'static str,
+    target: String,
     headers: Vec<(String, String)>,
     host: String,
     content_length: Option<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn new(method: &str, target: &'static str) -> Self {
+    pub(super) fn new(method: &str, target: impl Into<String>) -> Self {
         let method = match method {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
@@ -28,7 +28,7 @@ impl Ask {
         };
         Self {
             method,
-            target,
+            target: target.into(),
             headers: Vec::new(),
             host: "127.0.0.1:8080".into(),
             content_length: Some(0),
@@ -79,7 +79,7 @@ impl Ask {
     }
 
     pub(super) fn with_head<T>(&self, act: impl FnOnce(&Head<'_>) -> T) -> T {
-        let (path, query) = self.target.split_once('?').unwrap_or((self.target, ""));
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let lines: Vec<_> = self.headers.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
         act(&Head {
             method: self.method,

@@ -6,9 +6,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::kind::body_kind;
+use super::polls::{by_poll, wait};
 use super::query::Query;
 use super::question::Question;
-use super::subscribe::{StreamKind, by_poll, by_stream, by_websocket, topics, wait, wants_events};
+use super::streams::{by_stream, wants_events};
+use super::subjects::topics;
+use super::subscribe::{StreamKind, by_websocket};
 use super::terms::terms;
 use super::{Action, json, presence, refusals};
 use crate::engine::Appended;
@@ -44,7 +47,7 @@ pub(super) fn get(question: &Question<'_>, name: Option<&str>) -> Result<Action,
     if !question.grant.subscribe {
         return Err(refusals::forbidden("ask about topics"));
     }
-    let mut topics = topics(question, name, "Information")?;
+    let mut topics = topics(question, name, "Information")?.topics;
     match (topics.pop(), topics.is_empty()) {
         (Some(topic), true) => match presence::asked(question, &topic)? {
             Some(asked) => Ok(asked),

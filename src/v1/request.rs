@@ -219,7 +219,11 @@ impl<'m> Object<'m> {
     fn what(&self) -> Result<What<'m>, Broken> {
         let kind = self.kind.and_then(text).ok_or(Broken::UnknownType(None))?;
         Ok(match &*kind {
-            "subscribe" => What::Subscribe { topic: self.topic()?, since: self.since()? },
+            "subscribe" => {
+                let topic = self.topic()?;
+                let since = self.since(&topic)?;
+                What::Subscribe { topic, since }
+            }
             "unsubscribe" => What::Unsubscribe { topic: self.topic()? },
             "publish" => What::Publish { topic: self.topic()?, payload: self.payload()? },
             "ping" => What::Ping,
@@ -233,9 +237,9 @@ impl<'m> Object<'m> {
         text(self.topic.ok_or(Broken::Missing("topic"))?).ok_or(Broken::BadMember("topic", TEXT_FIX))
     }
 
-    fn since(&self) -> Result<Since, Broken> {
+    fn since(&self, topic: &str) -> Result<Since, Broken> {
         let Some(raw) = optional(self.since) else { return Ok(Since::Latest) };
-        text(raw).and_then(|text| text.parse().ok()).ok_or(Broken::BadMember("since", SINCE_FIX))
+        text(raw).and_then(|text| Since::of_topic(&text, topic).ok()).ok_or(Broken::BadMember("since", SINCE_FIX))
     }
 
     fn watch(&self) -> Result<Option<bool>, Broken> {
@@ -274,7 +278,7 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Position;
+    use crate::frame::{Cursors, Position, TopicHash};
 
     fn parse(message: &str) -> Result<Request<'_>, RequestError> {
         Request::parse(message.as_bytes())
@@ -287,6 +291,8 @@ mod tests {
     #[test]
     fn each_request_is_read() {
         let position = Position { epoch: "k3Vq".parse().unwrap(), offset: 7 };
+        let several = Cursors::text([(TopicHash::of("chat"), position)].into_iter());
+        let several = format!(r#"{{"id":1,"type":"subscribe","topic":"chat","since":"{several}"}}"#);
         let id = Some(Id::Number(1));
         let publish = |payload| What::Publish { topic: "a".into(), payload };
         for (message, id, what) in [
@@ -295,6 +301,7 @@ mod tests {
                 id.clone(),
                 What::Subscribe { topic: "chat".into(), since: Since::After(position) },
             ),
+            (&several, id.clone(), What::Subscribe { topic: "chat".into(), since: Since::After(position) }),
             (
                 r#" {"since":null,"topic":"caf\u00e9","type":"subscribe","id":null,"more":[{}]}"#,
                 None,

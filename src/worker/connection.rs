@@ -75,8 +75,10 @@ pub struct Flags {
     pub linger_when_flushed: bool,
     /// It reads history: its subscriptions are held, or some of them.
     pub reading: bool,
-    /// It waits for something to read: a publication that passes it by wakes it.
+    /// A long-poll in force: a publication that passes it by is to be read.
     pub polling: bool,
+    /// A stream of several topics: it is told where it stands behind what it is sent, so it is sent nothing past its queue.
+    pub keeps_positions: bool,
     /// Refused when it was accepted: it only hears why, and counts as no connection.
     pub refused: bool,
     /// Came in by the admin listener, which goes on until the last client has gone.
@@ -87,15 +89,15 @@ pub struct Flags {
     pub present: bool,
     /// It could not be told who came and went.
     pub behind: bool,
-    #[bits(13)]
+    #[bits(12)]
     _unused: u16,
 }
 
 impl Flags {
-    /// There, with nothing queued and nothing under way.
+    /// There, with nothing queued and nothing under way, and nothing to be said behind what comes.
     #[must_use]
     pub fn is_at_rest(self) -> bool {
-        !(self.dirty() || self.blocked() || self.corked() || self.gone())
+        !(self.dirty() || self.blocked() || self.corked() || self.gone() || self.keeps_positions())
     }
 }
 

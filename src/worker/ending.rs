@@ -129,6 +129,7 @@ impl<D: Driver> Core<D> {
             self.depart(slot);
         }
         self.hub.unsubscribe_all(slot);
+        self.connections[slot as usize].flags.set_keeps_positions(false);
         self.stop_reading(slot);
         self.forget_publish_ids(slot);
     }

@@ -41,15 +41,16 @@ impl<D: Driver> Core<D> {
             let Some(mut slice) = self.hub.next_slice(max, &mut subscribers) else { break };
             left = left.saturating_sub(slice.looked_at.max(1));
             let topic = slice.topic;
-            let slow_consumer = slice.publication.get_mut().slow_consumer;
-            let frames = slice.publication.get_mut().frames(driver.store(), &subscribers);
+            let run = slice.publication.get_mut();
+            let (slow_consumer, position) = (run.slow_consumer, run.position());
+            let frames = run.frames(driver.store(), &subscribers);
             let finished = slice.publication.finished();
             let mut at_once = [0; Form::ALL.len()];
             for subscriber in &subscribers {
                 let form = subscriber.form as usize;
                 // Who is held reads it from history.
                 if subscriber.held.is_some() {
-                    self.wake_poller(subscriber.slot);
+                    self.wake_poller(subscriber.slot, topic);
                     continue;
                 }
                 let Some(frames) = frames[form] else { continue };
@@ -58,6 +59,10 @@ impl<D: Driver> Core<D> {
                     handed += 1;
                 } else {
                     self.deliver(driver, *subscriber, frames, topic, slow_consumer);
+                    // Queued, or told to be missing: who was cut off keeps no positions any more.
+                    if self.connections[subscriber.slot as usize].flags.keeps_positions() {
+                        self.reach(subscriber.slot, topic, position);
+                    }
                 }
             }
             self.slice = subscribers;
@@ -108,7 +113,7 @@ impl<D: Driver> Core<D> {
             if let (Some(frames), 1..) = (frames[form as usize], count) {
                 let transport = match form {
                     Form::WsRaw | Form::WsEnvelope => Transport::WebSocket,
-                    Form::Events | Form::EventsEnvelope => Transport::Events,
+                    Form::Events | Form::EventsEnvelope | Form::EventsOfSeveral => Transport::Events,
                     Form::Lines => Transport::Lines,
                 };
                 let metrics = self.metrics();
@@ -225,8 +230,9 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    /// Policy `disconnect`: the close tells the subscriber that there is a gap.
+    /// Policy `disconnect`: the close tells the subscriber that there is a gap. What is dropped now must not be told to have come.
     fn cut_off(&mut self, driver: &mut D, slot: u32, frames: Frames) {
+        self.connections[slot as usize].flags.set_keeps_positions(false);
         self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(u64::from(frames.publications));
         if self.connections[slot as usize].flags.corked() {
             return self.refuse_upgrade(driver.store(), slot, refusals::publish_timeout(), Cause::SlowConsumer);

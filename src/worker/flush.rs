@@ -49,6 +49,10 @@ impl<D: Driver> Core<D> {
             if connection.flags.gone() || connection.flags.blocked() || connection.flags.corked() {
                 return;
             }
+            if connection.flags.keeps_positions() {
+                self.tell_positions(driver.store(), slot);
+            }
+            let connection = &mut self.connections[slot as usize];
             let offered = connection.outbox.offer(&self.entries, &mut self.segments, SEGMENTS_MAX, OFFER_BYTES_MAX);
             if self.segments.is_empty() {
                 return self.flushed(driver, slot);

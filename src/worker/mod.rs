@@ -25,6 +25,7 @@
 //! | `gate` | when they go out |
 //! | `fanout` | publications to their subscribers, and who is slow |
 //! | `poll` | a request that waits for something to read |
+//! | `positions` | where a stream of several topics stands |
 //! | `replay`, `readers` | what was missed, page by page, before what is published; whose turn it is |
 //! | `flush` | one write per connection and turn; what was taken, what stalls |
 //! | `ending` | every way a connection ends |
@@ -55,6 +56,7 @@ mod options;
 mod outbox;
 mod pattern;
 mod poll;
+mod positions;
 mod posting;
 mod presence;
 mod readers;

@@ -136,6 +136,8 @@ impl<D: Driver> Core<D> {
             return;
         };
         let page_bytes_max = if is_crowded { 1 } else { PAGE_BYTES_MAX.min(self.options.outbox_bytes_max / 2) };
+        // A poll has one answer for all its topics, of which there may be something already.
+        let page_bytes_max = replay.found.bytes_left(page_bytes_max);
         let asker = Asker { worker: self.index, token, number, place: 0, source: Source::WebSocket };
         let (home, request) = match next {
             Next::Topic(at) => {

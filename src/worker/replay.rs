@@ -20,7 +20,7 @@
 use std::sync::Arc;
 
 use crate::engine::{AppendError, Page};
-use crate::frame::{Form, Gap, Position, Publication, Since, Topic};
+use crate::frame::{Cursor, Cursors, Form, Gap, Position, Publication, Since, Topic, TopicHash};
 use crate::http1::Response;
 use crate::hub::{Hold, TopicId};
 use crate::io::{Driver, Store};
@@ -32,8 +32,11 @@ use crate::v1::Id;
 use super::Core;
 use super::outbox::Frames;
 use super::pattern::patterns_in_order;
+use super::poll::Found;
+use super::positions::Positions;
 use super::readers::Reader;
 use super::scanning::Scanning;
+use super::stream::Start;
 
 /// What one connection is reading.
 #[derive(Debug)]
@@ -55,8 +58,12 @@ pub(super) struct Replay {
     pub(super) is_waiting: bool,
     /// Whether everything behind the cursors that were given can be recovered, as far as is known; `None` if none was given.
     recovered: Option<bool>,
-    /// Where the reader stands before the first page of the first topic.
-    start: Option<Position>,
+    /// Where each topic stands before its first page, in the order in which that is known.
+    starts: Vec<(TopicHash, Position)>,
+    /// Where a stream of several topics stands, until its head is made.
+    pub(super) positions: Option<Box<Positions>>,
+    /// What a poll has found so far.
+    pub(super) found: Found,
 }
 
 /// What is served next, by its place.
@@ -122,6 +129,8 @@ pub(super) enum Stage {
     Look,
     /// A page.
     Page,
+    /// That a publication passes its poll by.
+    News,
 }
 
 impl Reading {
@@ -134,12 +143,8 @@ impl Replay {
     pub(super) fn new(reader: Reader, form: Form, on_gap: OnGap, purpose: Purpose) -> Self {
         let (topics, patterns, at, is_waiting) = (Vec::new(), Vec::new(), 0, false);
         let has_begun = purpose == Purpose::Session;
-        Self { reader, form, on_gap, topics, patterns, at, has_begun, purpose, is_waiting, recovered: None, start: None }
-    }
-
-    /// From where on the topic is read next that is being read.
-    pub(super) fn since(&self) -> Since {
-        self.topics[self.at].since
+        let (recovered, starts, positions, found) = (None, Vec::new(), None, Found::default());
+        Self { reader, form, on_gap, topics, patterns, at, has_begun, purpose, is_waiting, recovered, starts, positions, found }
     }
 
     /// What is served next: looks go before pages, so that a long replay keeps no answer back, and topics before patterns.
@@ -191,7 +196,12 @@ impl<D: Driver> Core<D> {
             _ => (Purpose::Head, Stage::Look),
         };
         let mut replay = Replay::new(self.new_reader(slot), *form, *on_gap, purpose);
-        replay.recovered = since.iter().any(|since| matches!(since, Since::After(_))).then_some(true);
+        let has_cursor = since.iter().any(|since| matches!(since, Since::After(_)));
+        replay.recovered = (has_cursor || subscribe.has_missed).then_some(!subscribe.has_missed);
+        if subscribe.keeps_positions() {
+            replay.positions = Some(Box::new(Positions::with_capacity(topics.len())));
+            self.connections[slot as usize].flags.set_keeps_positions(true);
+        }
         for (topic, since) in topics.iter().zip(since) {
             if let Some((id, hold)) = self.hub.subscribe_held(slot, topic, *form) {
                 replay.topics.push(Reading::new(topic.clone(), (id, Some(hold)), since.fixed(self.now), stage, Asked::ByUrl));
@@ -224,9 +234,15 @@ impl<D: Driver> Core<D> {
         self.replays.get(&slot)?.recovered
     }
 
-    /// Where a reader of one topic stands before the first page.
-    pub(super) fn start_of_replay(&self, slot: u32) -> Option<Position> {
-        self.replays.get(&slot)?.start
+    /// Where a stream begins, and what it keeps from now on.
+    pub(super) fn start_of_replay(&mut self, slot: u32) -> Start {
+        let Some(replay) = self.replays.get_mut(&slot) else { return Start { cursor: None, positions: None } };
+        let (starts, positions) = (std::mem::take(&mut replay.starts), replay.positions.take());
+        let cursor = match positions {
+            Some(_) => Some(Cursors::text(starts.into_iter())),
+            None => starts.first().map(|(_, start)| Cursor(*start).to_string()),
+        };
+        Start { cursor, positions }
     }
 
     /// The answer is on its way: pages follow it.
@@ -278,7 +294,7 @@ impl<D: Driver> Core<D> {
         let Some(replay) = self.replays.get(&slot) else { return };
         match (result, replay.topics[replay.at].stage) {
             (Ok(page), Stage::Look) => self.looked(store, slot, &page),
-            (Ok(page), Stage::Force | Stage::Page) => self.read(store, slot, *page),
+            (Ok(page), Stage::Force | Stage::Page | Stage::News) => self.read(store, slot, *page),
             // Its own interest keeps the topic alive, so this is the end of a topic that never had room.
             (Err(_), _) => match self.connections[slot as usize].flags.corked() {
                 true => self.refuse_upgrade(store, slot, refusals::busy(), Cause::Overloaded),
@@ -297,7 +313,13 @@ impl<D: Driver> Core<D> {
         reading.stage = Stage::Page;
         // A gap is told behind the start, so the start is before it.
         let start = page.gap.map_or(page.position, |gap| gap.from);
-        replay.start.get_or_insert(start);
+        if purpose == Purpose::Head {
+            let (id, topic) = (reading.id, &reading.topic);
+            replay.starts.push((TopicHash::of(topic.as_str()), start));
+            if let Some(positions) = &mut replay.positions {
+                positions.begin(id, topic, start);
+            }
+        }
         if page.gap.is_some() {
             replay.recovered = Some(false);
         }
@@ -340,11 +362,11 @@ impl<D: Driver> Core<D> {
         }
         reading.since = Since::After(page.position);
         if replay.purpose == Purpose::Poll {
-            return self.poll_read(store, slot, &page);
+            return self.poll_read(store, slot, page);
         }
-        let Page { publications, is_last, gap, .. } = page;
+        let Page { publications, is_last, gap, position, .. } = page;
         let is_told = std::mem::take(&mut reading.has_gap);
-        let topic = reading.topic.clone();
+        let (topic, id) = (reading.topic.clone(), reading.id);
         if let Some(gap) = gap {
             match (on_gap, form) {
                 (OnGap::Continue, Form::WsRaw) if is_told => {}
@@ -354,6 +376,9 @@ impl<D: Driver> Core<D> {
             }
         }
         self.queue_page(store, slot, form, &publications);
+        if self.connections[slot as usize].flags.keeps_positions() {
+            self.reach(slot, id, position);
+        }
         if is_last {
             self.release(slot, at);
         }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::frame::{Form, Publication};
+use crate::frame::{Form, Position, Publication};
 use crate::hub::{Hub, Origin, Subscriber};
 use crate::io::{Released, Served, Store};
 use crate::limits::BufferPool;
@@ -77,6 +77,11 @@ impl Run {
         None
     }
 
+    /// Where who has got all of it stands in its topic.
+    pub(super) fn position(&self) -> Position {
+        self.more.last().unwrap_or(&self.first).position
+    }
+
     /// The frames of the forms that `subscribers` take; each is held in the store from the first time it is asked for.
     pub(super) fn frames(&mut self, store: &mut Store, subscribers: &[Subscriber]) -> FramesByForm {
         for subscriber in subscribers.iter().filter(|subscriber| subscriber.held.is_none()) {
@@ -110,7 +115,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Epoch, Forms, Kind, Payload, Position, Topic};
+    use crate::frame::{Epoch, Forms, Kind, Payload, Topic};
 
     fn publication(offset: u64, bytes: usize) -> Run {
         let position = Position { epoch: Epoch::from_random(1), offset };
@@ -150,6 +155,7 @@ mod tests {
         let subscribers = [1, 2].map(|slot| Subscriber::live(slot, Form::WsRaw));
         let frames = run.frames(&mut store, &subscribers)[Form::WsRaw as usize].unwrap();
         assert_eq!((store.bytes(frames.block), frames.length, frames.publications), (&b"\x82\x01x\x82\x02xx"[..], 7, 2));
+        assert_eq!(run.position().offset, 8);
         assert!(run.join(publication(9, 1), 100).is_some());
         assert_eq!(run.release(&mut store, &mut pool), Some(Served { numbered_ns: 7, publications: 2 }));
         assert_eq!(store.blocks(), 0);

@@ -89,7 +89,7 @@ impl<D: Driver> Core<D> {
         replay.is_waiting = false;
         match replay.patterns[replay.at].stage {
             Stage::Look => self.looked_at_home(store, slot, sheaf.now_ns),
-            Stage::Force | Stage::Page => self.read_sheaf(store, slot, sheaf),
+            Stage::Force | Stage::Page | Stage::News => self.read_sheaf(store, slot, sheaf),
         }
     }
 

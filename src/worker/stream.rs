@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::frame::{Cursor, Gap, GapReason, Position, StreamEnd, StreamEvent, chunk};
+use crate::frame::{Gap, GapReason, StreamEnd, StreamEvent, chunk};
 use crate::http1::Answering;
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
@@ -14,6 +14,7 @@ use crate::routes::{self, StreamKind, Subscribe};
 
 use super::Core;
 use super::connection::{Pending, Protocol};
+use super::positions::Positions;
 use super::presence::{CLIENT_KEY, MEMBER};
 
 /// The longest delay that a stream is told before it is lost, in times of the shortest: a crowd of 10,000 then comes back at less than 7,000
@@ -23,18 +24,31 @@ const RETRY_SPREAD: u32 = 4;
 /// The state of a stream.
 #[derive(Debug)]
 pub struct Stream {
-    kind: StreamKind,
+    pub(super) kind: StreamKind,
+    /// Where it stands, if it is of several topics.
+    pub(super) positions: Option<Box<Positions>>,
     /// When the next ping is due.
     pub(super) ping_due: Tick,
 }
 
-/// The first line of a stream of lines.
+/// The first line of a stream of lines: `topic` where there is one topic or pattern, `topics` where there are several.
 #[derive(Serialize)]
 struct Open<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
-    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topics: Option<Vec<&'a str>>,
     cursor: Option<&'a str>,
+}
+
+/// What the head of a stream says of where it begins.
+pub(super) struct Start {
+    /// The cursor of all its topics; a pattern has none.
+    pub(super) cursor: Option<String>,
+    /// Where it stands by now, if it is of several topics.
+    pub(super) positions: Option<Box<Positions>>,
 }
 
 impl Stream {
@@ -48,7 +62,7 @@ impl Stream {
 }
 
 impl<D: Driver> Core<D> {
-    /// The subscription is in force and stands at `start`: the head goes ahead of what has arrived since.
+    /// The subscription is in force: the head goes ahead of what has arrived since.
     pub(super) fn begin_stream(
         &mut self,
         store: &mut Store,
@@ -56,16 +70,18 @@ impl<D: Driver> Core<D> {
         pending: &Pending,
         kind: StreamKind,
         subscribe: &Subscribe,
-        start: Option<Position>,
     ) {
-        let cursor = start.map(|position| Cursor(position).to_string());
-        let name = subscribe.first_name();
-        let mut first = self.first_chunk(kind, name, cursor.as_deref());
+        let Start { cursor, positions } = self.start_of_replay(slot);
+        let mut first = self.first_chunk(kind, subscribe, cursor.as_deref());
         let mut recovered = self.recovered(slot);
         if subscribe.has_missed {
-            recovered = Some(false);
-            self.metrics().recoveries.of(Recovery::Gap).add(1);
-            Gap::write_unknown(name, GapReason::Pattern, subscribe.form, &mut first);
+            // Where it reads, too, it is counted with that.
+            if recovered.replace(false).is_none() {
+                self.metrics().recoveries.of(Recovery::Gap).add(1);
+            }
+            for pattern in &subscribe.patterns {
+                Gap::write_unknown(pattern.as_str(), GapReason::Pattern, subscribe.form, &mut first);
+            }
         }
         let mut response = routes::stream_of(kind, first).header("Fantail-Connection", self.connection_name(slot));
         if let Some((key, member)) = self.take_identity(slot) {
@@ -86,13 +102,13 @@ impl<D: Driver> Core<D> {
         let token = connection.token;
         self.metrics().answered(pending.handler, response.status);
         let ping_due = self.tick.after(self.options.ws.ping_interval);
-        self.swap(slot, Protocol::Stream(Stream { kind, ping_due }));
+        self.swap(slot, Protocol::Stream(Stream { kind, positions, ping_due }));
         self.one_way.push(token);
         self.resume_later(token);
     }
 
     /// What tells the client where it stands before anything has come.
-    fn first_chunk(&mut self, kind: StreamKind, name: &str, cursor: Option<&str>) -> Vec<u8> {
+    fn first_chunk(&mut self, kind: StreamKind, subscribe: &Subscribe, cursor: Option<&str>) -> Vec<u8> {
         match kind {
             StreamKind::Events => {
                 // Browsers wait for exactly so long, so a crowd that loses its server must be told different times.
@@ -101,7 +117,9 @@ impl<D: Driver> Core<D> {
                 StreamEvent { retry_ms, id: cursor, ..StreamEvent::default() }.chunk()
             }
             StreamKind::Lines => {
-                let open = Open { kind: "open", topic: name, cursor };
+                let names: Vec<&str> = subscribe.names().collect();
+                let (topic, topics) = if let [name] = names[..] { (Some(name), None) } else { (None, Some(names)) };
+                let open = Open { kind: "open", topic, topics, cursor };
                 chunk(&[&serde_json::to_vec(&open).expect("texts always make JSON"), b"\n"])
             }
         }
@@ -136,9 +154,12 @@ impl<D: Driver> Core<D> {
 
     /// Ends a stream in order, and says why; a reader of events comes back, after `retry_after_ms` if that is given.
     pub(super) fn end_stream(&mut self, store: &mut Store, slot: u32, cause: Cause, retry_after_ms: Option<u32>) {
+        if self.connections[slot as usize].flags.keeps_positions() {
+            self.tell_positions(store, slot);
+        }
         let Self { connections, entries, pool, .. } = self;
         let connection = &mut connections[slot as usize];
-        let Protocol::Stream(Stream { kind, .. }) = connection.protocol else { return };
+        let Protocol::Stream(Stream { kind, .. }) = &connection.protocol else { return };
         if !connection.flags.close_queued() {
             connection.flags.set_close_queued(true);
             let end = StreamEnd { cause: cause.name(), retry_after_ms };

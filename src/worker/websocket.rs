@@ -80,8 +80,7 @@ impl<D: Driver> Core<D> {
         let (accepted, text_kind, may_publish) = match &subscribe.attach {
             Attach::WebSocket { accepted, text_kind, may_publish } => (accepted, text_kind, may_publish),
             Attach::Stream(kind) => {
-                let start = self.start_of_replay(slot);
-                self.begin_stream(store, slot, &pending, *kind, subscribe, start);
+                self.begin_stream(store, slot, &pending, *kind, subscribe);
                 return self.begin_reading(store, slot);
             }
             Attach::Poll { wait } => {

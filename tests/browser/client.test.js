@@ -68,6 +68,8 @@ for (const [where, enter, transports] of [["Chromium", inChromium, ["websocket",
       const network = await between(server);
       const link = await enter(network.url, { topics: ["a/b", "c"], transports: [transport] });
       await opens(link);
+      // A socket is open before the subscriptions are in force that it asks for by message. The page has one of its own.
+      await eventually("both are in force", async () => await server.subscriptions() === (where === "Chromium" ? 3 : 2));
       await publish("a/b", 0, 3);
       await publish("c", 0, 3);
       await eventually("both came", async () => (await link.told()).messages.length === 6);
@@ -113,9 +115,8 @@ test("patterns: what is behind them once, and after a break a gap that says that
     await publish("news/a", 0, 2);
     await publish("news/deep/b", 0, 2);
     const network = await between(server);
-    // Each topic is read once, though two names match it; over streams they are two.
-    const topics = transport === "websocket" ? ["news/**", "news/a"] : ["news/**"];
-    const link = await enter(network.url, { topics, since: "earliest", transports: [transport] });
+    // Each topic is read once, though two names match it.
+    const link = await enter(network.url, { topics: ["news/**", "news/a"], since: "earliest", transports: [transport] });
     await opens(link);
     const has = (topic, count) => async () => texts(await link.told(), topic).length === count;
     await eventually("what is kept came", async () => await has("news/a", 2)() && await has("news/deep/b", 2)());
@@ -153,6 +154,48 @@ test("a topic that a pattern brings already begins now, and says so", async () =
   assert.deepEqual([texts(await link.told(), "news/a"), (await link.told()).ends], [numbers(2, 4), []]);
   await link.close();
 });
+
+for (const transport of ["sse", "poll"]) {
+  test(`by ${transport} one request has all topics, and is made anew for others without a message lost or twice`, async () => {
+    const link = inNode(server.url, { topics: ["a", "b", "c"], transports: [transport] });
+    await eventually("it is open", () => link.told().state === "open");
+    const inForce = (count) => eventually(`${count} are in force`, async () => await server.subscriptions() === count);
+    await inForce(3);
+    await eventually("in one request", async () => await server.connections("sse") === Number(transport === "sse"));
+    await Promise.all([publish("a", 0, 20), link.subscribe("d"), link.unsubscribe("c"), link.subscribe("e")]);
+    await inForce(4);
+    await publish("d", 0, 2);
+    await eventually("all came", () => texts(link.told(), "a").length === 20 && texts(link.told(), "d").length === 2);
+    const { cursors, ...told } = link.told();
+    assert.deepEqual([texts(told, "a"), texts(told, "d"), told.gaps, told.ends], [numbers(0, 20), numbers(0, 2), [], []]);
+    assert.deepEqual(Object.keys(cursors), ["a", "b", "d", "e"]);
+    assert.equal(cursors.a, told.messages.findLast(({ topic }) => topic === "a").cursor);
+    // Of b nothing has come: it stands where all of them together do.
+    assert.match(cursors.b, /^~/);
+    link.close();
+    await inForce(0);
+    for (const topic of ["a", "b"]) await publish(topic, 30, 33);
+    for (const next of ["websocket", "sse", "poll"]) {
+      const again = await inChromium(server.url, { topics: ["a", "b", "d"], since: cursors, transports: [next] });
+      await eventually(`${next} goes on`, async () => (await again.told()).messages.length === 6);
+      const { gaps, ...told } = await again.told();
+      assert.deepEqual([texts(told, "a"), texts(told, "b"), gaps], [numbers(30, 33), numbers(30, 33), []]);
+      await again.close();
+    }
+  });
+}
+
+for (const [what, count, length] of [["names", 70, 5], ["letters", 30, 240]]) {
+  test(`too many ${what} for one request are in two`, async () => {
+    const topics = Array.from({ length: count }, (_, at) => String(at).padStart(length, "t"));
+    const link = inNode(server.url, { topics, transports: ["sse"] });
+    await eventually("all are in force", async () => await server.subscriptions() === count);
+    await eventually("two streams are open", async () => await server.connections("sse") === 2);
+    for (const topic of topics) await publish(topic, 0, 1);
+    await eventually("all came", () => topics.every((topic) => texts(link.told(), topic).length === 1));
+    link.close();
+  });
+}
 
 test("what the server says of an end is told: a stop with its delay, and who may not come in is told so once", async () => {
   const link = await inChromium(server.url, { topics: "chat", transports: ["websocket"] });

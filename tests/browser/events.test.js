@@ -70,6 +70,48 @@ test("a browser whose network was down comes back by itself and gets what it mis
   }
 });
 
+test("two topics in one stream: the browser's and the official client come back with one id and miss nothing", async () => {
+  const browser = await launch();
+  const network = await between(server);
+  const path = "topics?topic=chat&topic=news%2Ftoday&envelope";
+  let source;
+  try {
+    const page = await visit(browser, `${network.url}healthz`);
+    await page.evaluate((path) => {
+      window.got = [];
+      window.source = new EventSource(`/${path}`);
+      window.source.onmessage = ({ data, lastEventId }) => window.got.push({ ...JSON.parse(data), lastEventId });
+    }, path);
+    const got = [];
+    source = new EventSource(`${network.url}${path}`);
+    source.onmessage = ({ data }) => got.push(JSON.parse(data));
+    // What comes again behind a cut says so by its cursor.
+    const texts = (messages, topic) => [...new Map(messages.filter((message) => message.topic === topic)
+      .map(({ cursor, text }) => [cursor, text])).values()];
+    const both = async (count) => [await page.evaluate(() => window.got), got]
+      .every((messages) => texts(messages, "chat").length === count && texts(messages, "news/today").length === count);
+    await eventually("the streams are open", async () => await streams() === 2);
+    await publish("chat", 0, 3);
+    await publish("news/today", 0, 3);
+    await eventually("three of each", () => both(3));
+    network.down();
+    await eventually("the streams are cut", async () => await streams() === 0);
+    await publish("news/today", 3, 5);
+    await publish("chat", 3, 5);
+    await network.up();
+    await eventually("all that was missed", () => both(5));
+    const all = await page.evaluate(() => window.got);
+    for (const messages of [all, got]) {
+      assert.deepEqual([texts(messages, "chat"), texts(messages, "news/today")], [numbers(5), numbers(5)]);
+    }
+    assert.ok(all.every(({ lastEventId }) => lastEventId.startsWith("~")), "no frame has an id of its own");
+  } finally {
+    source?.close();
+    await browser.close();
+    network.down();
+  }
+});
+
 test("a browser that is turned away for a while comes back by itself", async () => {
   await server.stop();
   server = await serve(0, "--max-topics", "1", "--workers", "1", "--history-size", "0");

@@ -106,7 +106,7 @@ pub fn write_object(object: &[u8], form: Form, out: &mut Vec<u8>) {
             out.extend_from_slice(object);
         }
         // Without an id: it is no place in the topic.
-        Form::Events | Form::EventsEnvelope => {
+        Form::Events | Form::EventsEnvelope | Form::EventsOfSeveral => {
             let event = StreamEvent { event: Some("presence"), data: Some(object), ..StreamEvent::default() };
             out.extend_from_slice(&event.chunk());
         }
@@ -151,6 +151,7 @@ mod tests {
             (Form::WsEnvelope, "\u{81}\u{2}{}"),
             (Form::Events, "1a\r\nevent: presence\ndata: {}\n\n\r\n"),
             (Form::EventsEnvelope, "1a\r\nevent: presence\ndata: {}\n\n\r\n"),
+            (Form::EventsOfSeveral, "1a\r\nevent: presence\ndata: {}\n\n\r\n"),
             (Form::Lines, "3\r\n{}\n\r\n"),
         ] {
             let mut out = Vec::new();

@@ -9,13 +9,19 @@
 //   });
 //
 // It comes back by itself and asks for what it missed, by the cursor of the last message of each topic. It speaks fantail.v1 over a
-// WebSocket; where none gets through it reads event streams by fetch, and where these are held up on the way it polls.
+// WebSocket; where none gets through it reads an event stream by fetch, and where that is held up on the way it polls.
 // docs/protocol.md of the server has the whole of it.
 
 /** What holds until the server has said what does. */
 const TOLD = { ping_ms: 25_000, pong_timeout_ms: 10_000, retry: { min_ms: 500, max_ms: 20_000 } };
 /** From the first step to an open connection; longer means that something on the way holds it up. */
 const OPEN_TIMEOUT_MS = 10_000;
+/** One stream or poll has a cursor for so many topics. */
+const CURSOR_TOPICS_MAX = 64;
+/** Their names and cursors, and one of them all, leave a URL below the 8 kB that proxies take. */
+const URL_TOPICS_CHARS_MAX = 5000;
+/** What `&topic=&since=EPOCH.OFFSET` adds to a name. */
+const URL_CURSOR_CHARS = 45;
 /** How long a poll asks to wait. */
 const POLL_WAIT_S = 25;
 /** A timer beyond 2^31 ms would fire at once. */
@@ -43,7 +49,7 @@ export function connect(url, options) {
 class Connection {
   #base;
   #options;
-  /** Where each topic goes on: the last cursor that came, until then what the caller asked for. */
+  /** Where each topic goes on: the last cursor that came, its own or that of several, until then what the caller asked for. */
   #positions = new Map();
   /** Patterns that have been subscribed to once: who comes back to one can't say where it stood. */
   #begun = new Set();
@@ -140,12 +146,13 @@ class Connection {
   #begin() {
     clearTimeout(this.#timer);
     this.#enter("connecting");
-    const transport = this.#transport = new TRANSPORTS[this.transport](this, new Map(this.#positions), {
+    const transport = this.#transport = new TRANSPORTS[this.transport](this, this.#positions, {
       // What a transport tells after it was let go of is about nothing any more.
       opened: (told) => this.#transport === transport && this.#opened(told),
       heard: () => { if (this.#transport === transport) this.#heardAt = Date.now(); },
       wants: (topic) => this.#transport === transport && this.#positions.has(topic),
-      reached: (topic, cursor) => this.#transport === transport && this.#reached(topic, cursor),
+      began: (topics, cursor) => this.#transport === transport && this.#began(topics, cursor),
+      reached: (topics, cursor) => this.#transport === transport && this.#reached(topics, cursor),
       message: (message) => this.#deliver(transport, "onMessage", message, message.cursor),
       gap: (gap) => this.#deliver(transport, "onGap", gap, gap.to),
       ended: (end) => this.#transport === transport && this.#lost(end),
@@ -154,7 +161,7 @@ class Connection {
     this.#timer = setTimeout(() => this.#blocked("nothing was opened in time"), OPEN_TIMEOUT_MS);
   }
 
-  /** Streams and polls tell it once for each topic: the first counts. */
+  /** Streams and polls tell it whenever they begin anew: the first counts. */
   #opened({ ping_ms, pong_timeout_ms, retry } = {}) {
     if (this.#state === "open") return;
     clearTimeout(this.#timer);
@@ -167,20 +174,29 @@ class Connection {
     this.#enter("open");
   }
 
-  /** A subscription begins behind this cursor, or behind none: a pattern has none, so what lies between two of its connections is unknown. */
-  #reached(topic, cursor) {
-    if (!this.#positions.has(topic)) return;
-    if (cursor) return void this.#positions.set(topic, cursor);
-    if (!isPattern(topic)) return;
-    this.#positions.set(topic, "latest");
-    if (this.#begun.has(topic)) this.#options.onGap?.(unknownGap(topic));
-    this.#begun.add(topic);
+  /** Subscriptions begin behind this cursor; a pattern behind none, so what lies between two of its connections is unknown. */
+  #began(topics, cursor) {
+    for (const topic of topics.filter((topic) => isPattern(topic) && this.#positions.has(topic))) {
+      this.#positions.set(topic, "latest");
+      if (this.#begun.has(topic)) this.#options.onGap?.(unknownGap(topic));
+      this.#begun.add(topic);
+    }
+    this.#reached(topics, cursor);
+  }
+
+  /** A cursor of several is for those that have none of their own: that of a topic's last message says the same. A pattern has none. */
+  #reached(topics, cursor) {
+    for (const topic of topics) {
+      const before = this.#positions.get(topic);
+      const isKnown = cursor?.startsWith("~") && before?.includes(".");
+      if (cursor && before !== undefined && !isKnown && !isPattern(topic)) this.#positions.set(topic, cursor);
+    }
   }
 
   #deliver(transport, callback, object, cursor) {
     if (this.#transport !== transport || !this.#wants(object.topic)) return;
     // Before the callback: one that throws has had its message.
-    if (cursor) this.#reached(object.topic, cursor);
+    this.#reached([object.topic], cursor);
     this.#options[callback]?.(object);
   }
 
@@ -218,8 +234,8 @@ class Connection {
   /** This transport does not get through, though the server may be there: asks it, and tries the next transport if it answers. */
   async #blocked(why) {
     const transport = this.#transport;
-    const [topic = null] = this.#positions.keys();
-    const answer = await fetch(topic === null ? new URL(".well-known/fantail", this.#base) : this.url(topic), { cache: "no-store" })
+    const topic = [...this.#positions.keys()].find((name) => !isPattern(name));
+    const answer = await fetch(topic === undefined ? new URL(".well-known/fantail", this.#base) : this.url(topic), { cache: "no-store" })
       .catch(() => null);
     if (this.#transport !== transport) return;
     if (!answer) return this.#lost({ cause: "unreachable" });
@@ -265,7 +281,7 @@ class Socket {
   subscribe(topic, since) {
     if (!this.#isOpen) return; // it goes with the others
     this.#ask({ type: "subscribe", topic, since }).then(
-      ({ cursor }) => this.#tell.reached(topic, cursor),
+      ({ cursor }) => this.#tell.began([topic], cursor),
       ({ problem }) => {
         if (problem?.status !== CONFLICT) return problem && this.#tell.ended(endOf(problem));
         // Else it was left before it was confirmed.
@@ -302,9 +318,10 @@ class Socket {
     switch (object.type) {
       case "open":
         this.#isOpen = true;
-        this.#tell.opened(object);
-        // What a pattern brings is not read by another name behind it, so the narrow ones go first.
+        // Before the caller is told, who may subscribe to more. What a pattern brings is not read by another name behind it, so the narrow
+        // ones go first.
         for (const [topic, since] of [...positions].sort(([one], [other]) => width(one) - width(other))) this.subscribe(topic, since);
+        this.#tell.opened(object);
         break;
       case "message": this.#tell.message(object); break;
       case "gap": this.#tell.gap(object); break;
@@ -332,53 +349,70 @@ class Socket {
   }
 }
 
-/** What streams and polls share: a request of its own for each topic, all ended together. */
+/** What streams and polls share: one request for all topics, made anew when others are wanted. */
 class Requests {
   #abort = new AbortController();
-  #ends = new Map();
+  #isChanging = false;
 
+  /** `positions` stay the caller's: they are where the next request begins. */
   constructor(connection, positions, tell) {
-    Object.assign(this, { connection, tell });
-    for (const [topic, since] of positions) this.subscribe(topic, since);
-    // Not before the caller has what is made here.
-    if (!positions.size) queueMicrotask(() => tell.opened());
+    Object.assign(this, { connection, positions, tell });
+    this.#change();
   }
 
-  subscribe(topic, since) {
-    const abort = new AbortController();
-    this.#abort.signal.addEventListener("abort", () => abort.abort(), { signal: abort.signal });
-    this.#ends.set(topic, abort);
-    this.follow(topic, since, abort.signal).catch(() => {
-      if (!abort.signal.aborted) this.tell.ended({});
-    });
+  subscribe() {
+    this.#change();
   }
 
-  unsubscribe(topic) {
-    this.#ends.get(topic)?.abort();
-    this.#ends.delete(topic);
+  unsubscribe() {
+    this.#change();
   }
 
   close() {
     this.#abort.abort();
+    this.#isChanging = true;
   }
 
-  /** The answer to a GET, or null if it has told why there is none. */
-  async get(topic, parameters, signal) {
-    const answer = await fetch(this.connection.url(topic, parameters), { cache: "no-store", signal });
+  /** Asks for what is wanted by then: not before the caller has what is made here, nor before it has been told what has come. */
+  #change() {
+    if (this.#isChanging) return;
+    this.#isChanging = true;
+    queueMicrotask(() => {
+      if (this.#abort.signal.aborted) return; // closed meanwhile
+      this.#abort.abort();
+      this.#isChanging = false;
+      const { signal } = this.#abort = new AbortController();
+      const topics = [...this.positions.keys()];
+      if (!topics.length) this.tell.opened();
+      for (const some of inRequests(topics)) this.follow(some, signal).catch(() => signal.aborted || this.tell.ended({}));
+    });
+  }
+
+  /** The answer to a GET of these topics, each from where it stands, or null if it has told why there is none. */
+  async get(topics, parameters, signal) {
+    const url = this.connection.url(null, parameters);
+    const positions = topics.map((topic) => [topic, this.positions.get(topic)]).sort(([, a], [, b]) => (a < b ? -1 : Number(a > b)));
+    positions.forEach(([topic, since], at) => {
+      url.searchParams.append("topic", topic);
+      // It holds for the topics named since the one before: a cursor of several need not come again and again.
+      if (!since.startsWith("~") || since !== positions[at + 1]?.[1]) url.searchParams.append("since", since);
+    });
+    const answer = await fetch(url, { cache: "no-store", signal });
     if (answer.ok) return answer;
     this.tell.ended(endOf(await problemOf(answer), answer));
     return null;
   }
 }
 
-/** Event streams by fetch (WHATWG HTML section 9.2). */
+/** An event stream by fetch (WHATWG HTML section 9.2). */
 class Streams extends Requests {
-  async follow(topic, since, signal) {
-    const answer = await this.get(topic, { as: "sse", envelope: "", since }, signal);
+  async follow(topics, signal) {
+    const answer = await this.get(topics, { as: "sse", envelope: "" }, signal);
     if (!answer) return;
     if (!answer.headers.get("Content-Type")?.startsWith("text/event-stream")) return this.tell.blocked("what came is no event stream");
     let end = {}, rest = "", isOpen = false;
     for await (const text of answer.body.pipeThrough(new TextDecoderStream())) {
+      if (signal.aborted) return;
       this.tell.heard();
       const events = (rest + text).split("\n\n");
       rest = events.pop();
@@ -386,7 +420,9 @@ class Streams extends Requests {
         const { id, data, event: type = "message" } = fieldsOf(event);
         // The first event is there at once, unless something on the way gathers what it should pass on.
         if (!isOpen) { isOpen = true; this.tell.opened(); }
-        if (data === undefined) this.tell.reached(topic, id);
+        // Where all of its topics stand, behind what has come of each; the first has no data.
+        if (data === undefined) this.tell.began(topics, id);
+        else if (type === "cursor") this.tell.reached(topics, id);
         else if (type === "message") this.tell.message(JSON.parse(data));
         else if (type === "gap") this.tell.gap(JSON.parse(data));
         else if (type === "end") end = endedBy(data);
@@ -399,20 +435,18 @@ class Streams extends Requests {
 
 /** Long-polls: an answer, and the next question. */
 class Polls extends Requests {
-  async follow(topic, since, signal) {
-    let wait = 0, cursor = since;
-    for (;;) {
-      // The first answers at once, which tells that polls get through.
-      const answer = await this.get(topic, { since: cursor, wait }, signal);
+  async follow(topics, signal) {
+    // The first answers at once, which tells that polls get through.
+    for (let wait = 0; ; wait = POLL_WAIT_S) {
+      const answer = await this.get(topics, { wait }, signal);
       if (!answer) return;
-      const { messages, cursor: next, recovered } = await answer.json();
+      const { messages, gaps = [], cursor } = await answer.json();
+      if (signal.aborted) return;
       if (!wait) this.tell.opened();
-      wait = POLL_WAIT_S;
       this.tell.heard();
-      if (!recovered) this.tell.gap({ type: "gap", topic, from: cursor, to: messages[0]?.cursor ?? next, reason: "trimmed" });
+      gaps.forEach((gap) => this.tell.gap(gap));
       messages.forEach((message) => this.tell.message(message));
-      this.tell.reached(topic, next);
-      cursor = next;
+      this.tell.reached(topics, cursor);
     }
   }
 }
@@ -434,6 +468,22 @@ function width(name) {
 
 /** What is missing of a name is unknown. */
 const unknownGap = (topic) => ({ type: "gap", topic, from: null, to: null, reason: "pattern" });
+
+/** The topics of each request: as many as its cursor and its URL have room for. */
+function inRequests(topics) {
+  const requests = [];
+  let room = 0;
+  for (const topic of topics) {
+    const chars = encodeURIComponent(topic).length + URL_CURSOR_CHARS;
+    room -= chars;
+    if (room < 0 || requests.at(-1).length === CURSOR_TOPICS_MAX) {
+      requests.push([]);
+      room = URL_TOPICS_CHARS_MAX - chars;
+    }
+    requests.at(-1).push(topic);
+  }
+  return requests;
+}
 
 /** Whether a pattern matches a topic: a last segment `*` stands for one, `**` for one or more. */
 function matches(pattern, topic) {

@@ -8,6 +8,9 @@
 //! A subscriber whose form can tell of it finds a gap where the publication stood, so that what it reads stays in order. A gap that
 //! comes before the next dropped one of its topic, with nothing of that topic between them, grows to its end. So a topic has few gaps in a
 //! queue however much is dropped.
+//!
+//! A cursor says that everything ahead of it was sent or told, and so does a gap of its topic. So a gap that grows takes the cursors that it
+//! grows across out of the queue, and who is cut off gets neither.
 
 use super::entries::{Class, Entries, Entry, NONE};
 use super::{Finished, Outbox, served};
@@ -42,8 +45,8 @@ impl Outbox {
         self.drop_first(entries, store, pool, |class| class.is_of(topic), write)
     }
 
-    /// Drops the oldest publication that is not on its way, whatever it is, in silence: the connection ends. What tells of gaps goes with
-    /// them: it would move its reader beyond what is dropped before it.
+    /// Drops the oldest publication that is not on its way, whatever it is, in silence: the connection ends. What tells of gaps, or
+    /// where the reader stands, goes with them: it would move its reader beyond what is dropped before it.
     pub fn drop_any(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool) -> Option<Finished> {
         let (before, at) = self.find(entries, Class::moves_reader)?;
         let finished = self.free(entries, store, pool, at);
@@ -62,6 +65,7 @@ impl Outbox {
         write: impl Fn(TopicId, &Gap, &mut Vec<u8>),
     ) {
         if let Some(open) = self.gap_before(entries, topic, NONE) {
+            self.drop_cursors(entries, store, pool, open, NONE);
             return self.widen(entries, store, open, topic, position, write);
         }
         let gap = Gap::dropped(position);
@@ -72,11 +76,11 @@ impl Outbox {
         }
     }
 
-    /// Bytes of what tells of drops and is not on its way: no policy drops it.
+    /// Bytes of what tells of drops, and where the stream stands, and is not on its way: no policy drops it.
     pub fn gap_bytes(&self, entries: &Entries) -> usize {
         let (mut bytes, mut at, mut place) = (0, self.head, 0);
         while let Some(entry) = entries.list.get(at as usize) {
-            if place >= self.pinned && matches!(entry.class, Class::Gap(_)) {
+            if place >= self.pinned && matches!(entry.class, Class::Gap(_) | Class::Cursor) {
                 bytes += entry.length as usize;
             }
             (at, place) = (entry.next, place.saturating_add(1));
@@ -122,6 +126,8 @@ impl Outbox {
         };
         if let Some(open) = self.gap_before(entries, topic, at) {
             self.unlink(entries, before, at);
+            let behind = entries.list.get(before as usize).map_or(self.head, |entry| entry.next);
+            self.drop_cursors(entries, store, pool, open, behind);
             self.widen(entries, store, open, topic, position, write);
             return Some(finished);
         }
@@ -163,6 +169,21 @@ impl Outbox {
             (at, place) = (entry.next, place.saturating_add(1));
         }
         open
+    }
+
+    /// Takes the cursors out that stand between two entries.
+    fn drop_cursors(&mut self, entries: &mut Entries, store: &mut Store, pool: &mut BufferPool, from: u32, end: u32) {
+        let (mut before, mut at) = (from, entries.list[from as usize].next);
+        while at != end {
+            let Some(Entry { class, next, .. }) = entries.list.get(at as usize).copied() else { return };
+            if class == Class::Cursor {
+                self.free(entries, store, pool, at);
+                self.unlink(entries, before, at);
+            } else {
+                before = at;
+            }
+            at = next;
+        }
     }
 
     /// Moves the end of a gap.

@@ -22,6 +22,8 @@ pub enum Class {
     Kept(u16),
     /// Tells that publications of this topic were dropped here.
     Gap(TopicId),
+    /// Says where a stream of several topics stands behind all that is queued ahead. Only what it covers may let it stay.
+    Cursor,
     /// The head of an answer that turns the connection into a WebSocket: no frame goes before it.
     Head,
     /// Bytes of this connection alone: answers, echoes, the close frame. Never dropped.
@@ -35,7 +37,7 @@ impl Class {
     pub(super) fn topic(self) -> Option<TopicId> {
         match self {
             Self::Publications(topic, _) | Self::Gap(topic) => Some(topic),
-            Self::Kept(_) | Self::Head | Self::Owned | Self::Control(_) => None,
+            Self::Kept(_) | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => None,
         }
     }
 
@@ -46,14 +48,14 @@ impl Class {
 
     /// Whether its reader stands elsewhere behind it.
     pub(super) fn moves_reader(self) -> bool {
-        matches!(self, Self::Publications(..) | Self::Kept(_) | Self::Gap(_))
+        matches!(self, Self::Publications(..) | Self::Kept(_) | Self::Gap(_) | Self::Cursor)
     }
 
     /// How many publications.
     pub(super) fn messages(self) -> u64 {
         match self {
             Self::Publications(_, count) | Self::Kept(count) => u64::from(count),
-            Self::Gap(_) | Self::Head | Self::Owned | Self::Control(_) => 0,
+            Self::Gap(_) | Self::Cursor | Self::Head | Self::Owned | Self::Control(_) => 0,
         }
     }
 }

@@ -116,6 +116,12 @@ impl Outbox {
         self.push(entries, block, length, Class::Owned);
     }
 
+    /// Queues what says where the stream stands behind everything that is queued.
+    pub fn push_cursor(&mut self, entries: &mut Entries, store: &mut Store, bytes: Vec<u8>) {
+        let length = bytes.len();
+        self.push(entries, store.own(bytes), length, Class::Cursor);
+    }
+
     /// Appends bytes of this connection: `write` gets the last block if it is still open, or a fresh one.
     pub fn append_owned(
         &mut self,
@@ -164,7 +170,7 @@ impl Outbox {
                 Class::Head => {}
                 Class::Control(waiting) if waiting == opcode => return self.collect(entries, store, at, opcode, frame),
                 Class::Control(_) => {}
-                Class::Publications(..) | Class::Kept(_) | Class::Gap(_) | Class::Owned => break,
+                Class::Publications(..) | Class::Kept(_) | Class::Gap(_) | Class::Cursor | Class::Owned => break,
             }
             (before, at, place) = (at, entry.next, place.saturating_add(1));
         }

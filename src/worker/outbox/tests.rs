@@ -51,6 +51,15 @@ impl Bench {
         outbox.tell_dropped(entries, store, pool, topics[topic], position, told);
     }
 
+    fn cursor(&mut self, text: &str) {
+        self.outbox.push_cursor(&mut self.entries, &mut self.store, text.as_bytes().to_vec());
+    }
+
+    fn drop_rest(&mut self) -> u64 {
+        let Self { entries, store, pool, outbox, .. } = self;
+        std::iter::from_fn(|| outbox.drop_any(entries, store, pool)).map(|finished| finished.messages).sum()
+    }
+
     fn control(&mut self, opcode: OpCode, text: &str) {
         self.outbox.push_control(&mut self.entries, &mut self.store, opcode, text.as_bytes());
     }
@@ -220,10 +229,35 @@ fn of_a_topic_that_was_left_nothing_is_dropped() {
     bench.number(0, 9);
     bench.drop_oldest();
     assert_eq!(bench.text(), "<a 0-1> a2 a3 <a 8-9> ");
+    assert_eq!(bench.drop_rest(), 2);
+    assert_eq!(bench.text(), "");
 }
 
 #[test]
-fn what_tells_of_gaps_does_not_outlive_the_publications_before_it() {
+fn a_gap_that_grows_leaves_no_cursor_behind_that_would_bring_it_back() {
+    let mut bench = Bench::new();
+    bench.cursor("~0 ");
+    for (topic, offset) in [(0, 1), (1, 1), (0, 2), (1, 2)] {
+        bench.number(topic, offset);
+        bench.cursor(&format!("~{topic}{offset} "));
+    }
+    assert_eq!(bench.drop_oldest(), Some(1));
+    assert_eq!(bench.text(), "~0 <a 0-1> ~01 b1 ~11 a2 ~02 b2 ~12 ");
+    bench.drop_oldest();
+    bench.drop_oldest();
+    assert_eq!(bench.text(), "~0 <a 0-2> <b 0-1> ~02 b2 ~12 ");
+    bench.drop_oldest();
+    assert_eq!(bench.text(), "~0 <a 0-2> <b 0-2> ~12 ");
+    assert_eq!(bench.outbox.gap_bytes(&bench.entries), bench.outbox.bytes());
+    bench.tell_dropped(0, 3);
+    assert_eq!(bench.text(), "~0 <a 0-3> <b 0-2> ");
+    let whole = bench.outbox.bytes();
+    bench.take(whole);
+    assert!(bench.entries.gaps.is_empty() && bench.store.blocks() == 0);
+}
+
+#[test]
+fn what_moves_a_reader_does_not_outlive_the_publications_before_it() {
     let mut bench = Bench::new();
     for offset in 1..4 {
         bench.number(0, offset);
@@ -234,11 +268,11 @@ fn what_tells_of_gaps_does_not_outlive_the_publications_before_it() {
     // A gap amid a replay.
     let block = bench.store.own(b"<epoch> ".to_vec());
     bench.outbox.push_kept(&mut bench.entries, Frames { block, length: 8, publications: 0 });
+    bench.cursor("~4 ");
     bench.take(2);
     bench.take(1);
-    assert_eq!(bench.text(), "1 a2 a3 answer <a 3-4> <b 6-7> <epoch> ");
-    let Bench { entries, store, pool, outbox, .. } = &mut bench;
-    let dropped: u64 = std::iter::from_fn(|| outbox.drop_any(entries, store, pool)).map(|finished| finished.messages).sum();
+    assert_eq!(bench.text(), "1 a2 a3 answer <a 3-4> <b 6-7> <epoch> ~4 ");
+    let dropped = bench.drop_rest();
     assert_eq!((bench.text().as_str(), dropped), ("1 answer ", 2));
     assert_eq!(bench.entries.gaps(), 0);
 }

@@ -21,6 +21,7 @@ mod rows;
 mod scans;
 mod scenarios;
 mod session;
+mod several;
 mod simulation;
 mod slow;
 mod stories;

@@ -50,11 +50,15 @@ enum How {
 
 /// Topics and offsets.
 #[derive(Default)]
-struct LiveOnly(BTreeSet<(u64, u64)>);
+pub(super) struct LiveOnly(BTreeSet<(u64, u64)>);
 
 impl LiveOnly {
+    pub(super) fn add(&mut self, topic: u64, offset: u64) {
+        self.0.insert((topic, offset));
+    }
+
     /// Whether nothing else stands between two offsets of a topic.
-    fn fill(&self, topic: u64, between: std::ops::Range<u64>) -> bool {
+    pub(super) fn fill(&self, topic: u64, between: std::ops::Range<u64>) -> bool {
         (between.start + 1..between.end).all(|offset| self.0.contains(&(topic, offset)))
     }
 }
@@ -124,7 +128,7 @@ impl Story {
             let text = "x".repeat(self.random.usize(1..60));
             let lines = ["", "TTL: 3\r\n", "TTL: 0\r\n"][self.random.usize(0..12).saturating_sub(9)];
             if lines.contains('0') {
-                self.live_only.0.insert((topic, *offset));
+                self.live_only.add(topic, *offset);
             }
             self.cluster.write(self.publisher, &post_with(&format!("/topics/t{topic}"), lines, &text));
         }

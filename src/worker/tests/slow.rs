@@ -17,11 +17,13 @@ enum How {
     Session,
     Envelope,
     Events,
+    /// Events of several topics: their frames have no ids.
+    Several,
     Lines,
 }
 
 /// How, where, and how many of the topics `a` and `b` that reaches.
-const TARGETS: [(How, &str, usize); 8] = [
+const TARGETS: [(How, &str, usize); 11] = [
     (How::Session, "/topics?topic=a&topic=b", 2),
     (How::Envelope, "/topics?topic=a&topic=b&envelope", 2),
     (How::Envelope, "/topics/*?envelope", 2),
@@ -30,6 +32,9 @@ const TARGETS: [(How, &str, usize); 8] = [
     (How::Events, "/topics/*?envelope", 2),
     (How::Lines, "/topics/a?as=ndjson", 1),
     (How::Lines, "/topics/**?as=ndjson", 2),
+    (How::Several, "/topics?topic=a&topic=b&envelope", 2),
+    (How::Several, "/topics?topic=b&topic=*&envelope", 2),
+    (How::Lines, "/topics?topic=b&topic=a&as=ndjson", 2),
 ];
 
 fn objects(how: How, mut bytes: Vec<u8>) -> Vec<Value> {
@@ -39,11 +44,15 @@ fn objects(how: How, mut bytes: Vec<u8>) -> Vec<Value> {
             assert_eq!(status, 101);
             take_frames(&mut bytes).iter().map(|(_, payload)| serde_json::from_slice(payload).unwrap()).collect()
         }
-        How::Events => {
+        How::Events | How::Several => {
             let datas = take_events(&mut bytes).into_iter().filter_map(|event| {
+                if field(&event, "event").as_deref() == Some("cursor") {
+                    assert_eq!(how, How::Several);
+                    return None;
+                }
                 let object = field(&event, "data")?;
                 let object: Value = serde_json::from_str(&object).unwrap();
-                let stands_at = object.get("cursor").or(object.get("to")).and_then(Value::as_str);
+                let stands_at = object.get("cursor").or(object.get("to")).and_then(Value::as_str).filter(|_| how == How::Events);
                 assert_eq!(field(&event, "id").as_deref(), stands_at, "an event moves its reader to its end");
                 Some(object)
             });
@@ -83,7 +92,7 @@ fn connect(cluster: &mut Cluster, how: How, target: &str) {
     let request = match how {
         How::Session => upgrade_to_session(target),
         How::Envelope => upgrade(target),
-        How::Events => events(target, None),
+        How::Events | How::Several => events(target, None),
         How::Lines => format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(),
     };
     cluster.write(1, &request);
