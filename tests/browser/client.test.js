@@ -20,12 +20,13 @@ async function publish(topic, from, end) {
 
 /** A connection in this process, with all that it tells. */
 function inNode(url, options) {
-  const told = { messages: [], gaps: [], ends: [] };
+  const told = { messages: [], gaps: [], presence: [], ends: [] };
   const link = connect(url, {
-    ...options, onMessage: (message) => told.messages.push(message), onGap: (gap) => told.gaps.push(gap), onEnd: (end) => told.ends.push(end),
+    ...options, onMessage: (message) => told.messages.push(message), onGap: (gap) => told.gaps.push(gap),
+    onPresence: (event) => told.presence.push(event), onEnd: (end) => told.ends.push(end),
   });
   return {
-    told: () => ({ ...told, state: link.state, transport: link.transport, cursors: link.cursors }),
+    told: () => ({ ...told, state: link.state, transport: link.transport, cursors: link.cursors, member: link.member }),
     publish: (topic, payload) => link.publish(topic, payload),
     subscribe: (topic, since) => link.subscribe(topic, since),
     unsubscribe: (topic) => link.unsubscribe(topic),
@@ -38,18 +39,23 @@ async function inChromium(url, options) {
   const page = await visit(browser, `${url}chat.html`);
   await page.evaluate(async ([url, options]) => {
     const { connect } = await import("/fantail.js");
-    const told = { messages: [], gaps: [], ends: [] };
+    const told = { messages: [], gaps: [], presence: [], ends: [] };
     const link = connect(url, {
       ...options, onMessage: (message) => told.messages.push(message), onGap: (gap) => told.gaps.push(gap),
-      onEnd: (end) => told.ends.push(end),
+      onPresence: (event) => told.presence.push(event), onEnd: (end) => told.ends.push(end),
     });
     Object.assign(window, { told, link });
   }, [url, options]);
   return {
-    told: () => page.evaluate(() => ({ ...told, state: link.state, transport: link.transport, cursors: link.cursors })),
+    told: () => page.evaluate(() => {
+      const { state, transport, cursors, member } = link;
+      return { ...told, state, transport, cursors, member };
+    }),
     publish: (topic, payload) => page.evaluate(([topic, payload]) => link.publish(topic, payload), [topic, payload]),
     subscribe: (topic, since) => page.evaluate(([topic, since]) => link.subscribe(topic, since), [topic, since]),
     unsubscribe: (topic) => page.evaluate((topic) => link.unsubscribe(topic), topic),
+    /** The page is left for another. */
+    leave: () => page.goto("about:blank"),
     close: () => page.context().close(),
   };
 }
@@ -182,6 +188,46 @@ for (const transport of ["sse", "poll"]) {
       assert.deepEqual([texts(told, "a"), texts(told, "b"), gaps], [numbers(30, 33), numbers(30, 33), []]);
       await again.close();
     }
+  });
+}
+
+for (const transport of ["websocket", "sse"]) {
+  test(`by ${transport} it is told who is there, who comes and who goes, and is the same member when it comes back`, async () => {
+    await server.stop();
+    server = await serve(0, "--topic-class", "rooms/*;presence=list;presence-names=on", "--presence-grace", "500ms",
+      "--presence-interval", "50ms");
+    const network = await between(server);
+    const options = { topics: ["chat", "rooms/1"], presence: "rooms/1", transports: [transport] };
+    const watcher = await inChromium(server.url, { ...options, member: "Ann" });
+    const events = async (name) => (await watcher.told()).presence.filter(({ event }) => event === name);
+    await eventually("it stands in the list itself", async () => {
+      const { presence, member } = await watcher.told();
+      return presence.some(({ event, members, ...one }) => (event === "list" ? members : [one]).some(({ client }) => client === member));
+    });
+    const other = await inChromium(network.url, options);
+    await eventually("another came", async () => (await events("join")).some(({ member }) => member.startsWith("@")));
+    const { member } = await other.told();
+    assert.deepEqual((await events("join")).at(-1), { type: "presence", topic: "rooms/1", event: "join", member });
+    const [known, joined] = [(await watcher.told()).presence.length, (await other.told()).presence.length];
+    network.down();
+    await eventually("it was cut off", async () => (await other.told()).ends.length > 0);
+    await network.up();
+    await eventually("it is back, and knows who is there", async () => (await other.told()).presence.length > joined);
+    const [list] = (await other.told()).presence.slice(joined);
+    assert.deepEqual([list.event, list.count], ["list", 2]);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    assert.equal((await watcher.told()).presence.length, known, "who comes back in time never left");
+    await other.leave();
+    await eventually("it left", async () => (await events("leave")).length === 1);
+    const left = { type: "presence", topic: "rooms/1", event: "leave", member, cause: "left_page", orderly: true };
+    assert.deepEqual(await events("leave"), [left]);
+    const third = inNode(server.url, { topics: "rooms/1", presence: true, transports: ["sse"], member: "Bob" });
+    await eventually("a third came", async () => (await events("join")).some(({ member }) => member === "Bob"));
+    third.close();
+    await eventually("and said goodbye", async () => (await events("leave")).some(({ member, orderly }) => member === "Bob" && orderly));
+    await watcher.close();
+    await other.close();
+    network.down();
   });
 }
 

@@ -13,9 +13,17 @@ export interface Options {
   since?: string | Record<string, string>;
   /** What to use, in this order; the next is tried where one does not get through. All three, if nothing is said. */
   transports?: Transport[];
+  /** The topics of which to be told who is there, of those subscribed to; `true` for all. Their class must have presence, and polls tell nothing. */
+  presence?: boolean | string | string[];
+  /** What proves that it is the same member after a reload, a secret of 16 to 64 letters, digits, `-` and `_`. The server draws one where it is left out. */
+  clientKey?: string;
+  /** The name to be known by in those topics, where their class allows names. */
+  member?: string;
   onMessage?(message: Message): void;
   /** What lies behind `from`, up to `to`, is not kept any more: read the state anew. */
   onGap?(gap: Gap): void;
+  /** Who is there. After a connection was lost the whole state comes again. */
+  onPresence?(event: Presence): void;
   onState?(state: State): void;
   /** The connection has ended. Where there is `retryInMs`, it comes back then; where there is none, it has ended for good. */
   onEnd?(end: End): void;
@@ -30,6 +38,8 @@ export interface Connection {
   readonly transport: Transport;
   /** Where each topic stands: to be given as `since` to a later connection. */
   readonly cursors: Record<string, string>;
+  /** The id by which other members of its topics know it, where there is presence. */
+  readonly member: string | undefined;
   subscribe(topic: string, since?: string): void;
   unsubscribe(topic: string): void;
   /**
@@ -66,6 +76,21 @@ export interface Gap {
   from: string | null;
   to: string | null;
   reason: "trimmed" | "slow" | "epoch" | "future" | "pattern";
+}
+
+/** docs/wire.md, "Presence". */
+export type Presence = { type: "presence"; topic: string } & (
+  | { event: "list"; count: number; members: Member[] }
+  | { event: "count"; count: number }
+  | ({ event: "join" } & Member)
+  | ({ event: "leave"; cause: string; orderly: boolean } & Member)
+);
+
+export interface Member {
+  /** Its name, or its id where it has none. */
+  member: string;
+  /** Its id, where it has a name. */
+  client?: string;
 }
 
 export interface End {

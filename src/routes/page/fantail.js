@@ -53,6 +53,12 @@ class Connection {
   #positions = new Map();
   /** Patterns that have been subscribed to once: who comes back to one can't say where it stood. */
   #begun = new Set();
+  /** Of which topics it is told who is there: all, or these. */
+  #watched;
+  /** What makes it the same member when it comes back, a secret; and what the others know it by. */
+  #key;
+  #member;
+  #name;
   #transports;
   #transport = null;
   #state = "connecting";
@@ -63,8 +69,12 @@ class Connection {
   #timer = 0;
   #watch = 0;
   #online = () => this.#state === "waiting" && this.retry();
+  /** A page that is left for good says so: a browser may close a socket without a word, and streams have none. */
+  #left = ({ persisted }) => { if (this.#key && !persisted) navigator.sendBeacon(new URL("bye", this.#base), this.#key); };
 
-  constructor(url, { topics = [], since = "latest", transports = ["websocket", "sse", "poll"], ...callbacks } = {}) {
+  constructor(url, options = {}) {
+    const { topics = [], since = "latest", transports = ["websocket", "sse", "poll"], presence = false, ...others } = options;
+    const { clientKey, member, ...callbacks } = others;
     // A page's own address, where there is one, completes a relative URL; what follows the last slash is not the server's.
     this.#base = new URL(".", new URL(url, globalThis.location?.href));
     this.#base.protocol = this.#base.protocol.replace(/^ws/, "http");
@@ -74,7 +84,10 @@ class Connection {
     if (!this.#transports.length) throw new TypeError("there is no WebSocket here, and no other transport is allowed");
     this.#options = callbacks;
     for (const topic of [topics].flat()) this.#positions.set(topic, since[topic] ?? (typeof since === "string" ? since : "latest"));
+    this.#watched = typeof presence === "boolean" ? presence : [presence].flat();
+    [this.#key, this.#name] = [clientKey, member];
     globalThis.addEventListener?.("online", this.#online);
+    globalThis.addEventListener?.("pagehide", this.#left);
     // The caller has its connection before anything is told of it.
     this.#timer = setTimeout(() => this.#begin());
   }
@@ -92,6 +105,11 @@ class Connection {
   /** Where each topic stands: to be given as `since` to a later connection. */
   get cursors() {
     return Object.fromEntries(this.#positions);
+  }
+
+  /** The id by which other members of its topics know it; undefined where there is no presence, and until the server has told it. */
+  get member() {
+    return this.#member;
   }
 
   /** Subscribes to one topic more. */
@@ -131,6 +149,10 @@ class Connection {
   /** Ends it in order, for good. */
   close() {
     if (this.#state === "ended") return;
+    // A socket's close says it, too.
+    if (this.#key && this.transport !== "websocket") {
+      fetch(new URL("bye", this.#base), { method: "POST", body: this.#key, keepalive: true }).catch(() => {});
+    }
     this.#release();
     this.#finish({ cause: "client_close", orderly: true });
   }
@@ -155,6 +177,11 @@ class Connection {
       reached: (topics, cursor) => this.#transport === transport && this.#reached(topics, cursor),
       message: (message) => this.#deliver(transport, "onMessage", message, message.cursor),
       gap: (gap) => this.#deliver(transport, "onGap", gap, gap.to),
+      presence: (event) => this.#deliver(transport, "onPresence", event),
+      watches: (topic) => !isPattern(topic) && (this.#watched === true || Boolean(this.#watched && this.#watched.includes(topic))),
+      /** What says in a URL who it is; its name only where it is known that there is presence. */
+      identity: (isNamed) => ({ ...(this.#key && { "client-key": this.#key }), ...(isNamed && this.#name && { member: this.#name }) }),
+      identified: (key, member) => { if (key) [this.#key, this.#member] = [key, member]; },
       ended: (end) => this.#transport === transport && this.#lost(end),
       blocked: (why) => this.#transport === transport && this.#blocked(why),
     });
@@ -247,6 +274,7 @@ class Connection {
 
   #finish({ cause, orderly, code, problem }) {
     globalThis.removeEventListener?.("online", this.#online);
+    globalThis.removeEventListener?.("pagehide", this.#left);
     this.#enter("ended");
     this.#options.onEnd?.({ cause, orderly, code, problem });
   }
@@ -271,7 +299,7 @@ class Socket {
 
   constructor(connection, positions, tell) {
     this.#tell = tell;
-    const url = connection.url(null);
+    const url = connection.url(null, tell.identity(true));
     url.protocol = url.protocol.replace(/^http/, "ws");
     this.#socket = new WebSocket(url, "fantail.v1");
     this.#socket.onmessage = ({ data }) => this.#read(data, positions);
@@ -281,7 +309,10 @@ class Socket {
   subscribe(topic, since) {
     if (!this.#isOpen) return; // it goes with the others
     this.#ask({ type: "subscribe", topic, since }).then(
-      ({ cursor }) => this.#tell.began([topic], cursor),
+      ({ cursor }) => {
+        this.#tell.began([topic], cursor);
+        if (this.#tell.watches(topic) && this.#tell.wants(topic)) this.#watch(topic);
+      },
       ({ problem }) => {
         if (problem?.status !== CONFLICT) return problem && this.#tell.ended(endOf(problem));
         // Else it was left before it was confirmed.
@@ -291,6 +322,10 @@ class Socket {
         this.subscribe(topic, "latest");
       },
     );
+  }
+
+  #watch(topic) {
+    this.#ask({ type: "presence", topic, watch: true }).catch(({ problem }) => problem && this.#tell.ended(endOf(problem)));
   }
 
   unsubscribe(topic) {
@@ -318,6 +353,7 @@ class Socket {
     switch (object.type) {
       case "open":
         this.#isOpen = true;
+        this.#tell.identified(object.client_key, object.member);
         // Before the caller is told, who may subscribe to more. What a pattern brings is not read by another name behind it, so the narrow
         // ones go first.
         for (const [topic, since] of [...positions].sort(([one], [other]) => width(one) - width(other))) this.subscribe(topic, since);
@@ -325,6 +361,7 @@ class Socket {
         break;
       case "message": this.#tell.message(object); break;
       case "gap": this.#tell.gap(object); break;
+      case "presence": this.#tell.presence(object); break;
       case "ok": this.#take(object.id)?.resolve(object); break;
       case "error": this.#take(object.id)?.reject(refusal(object.problem)); break;
     }
@@ -384,13 +421,18 @@ class Requests {
       const { signal } = this.#abort = new AbortController();
       const topics = [...this.positions.keys()];
       if (!topics.length) this.tell.opened();
-      for (const some of inRequests(topics)) this.follow(some, signal).catch(() => signal.aborted || this.tell.ended({}));
+      for (const some of this.kinds(topics).flatMap(inRequests)) this.follow(some, signal).catch(() => signal.aborted || this.tell.ended({}));
     });
+  }
+
+  /** Topics that can't be in one request stand apart. */
+  kinds(topics) {
+    return [topics];
   }
 
   /** The answer to a GET of these topics, each from where it stands, or null if it has told why there is none. */
   async get(topics, parameters, signal) {
-    const url = this.connection.url(null, parameters);
+    const url = this.connection.url(null, { ...parameters, ...this.tell.identity("presence" in parameters) });
     const positions = topics.map((topic) => [topic, this.positions.get(topic)]).sort(([, a], [, b]) => (a < b ? -1 : Number(a > b)));
     positions.forEach(([topic, since], at) => {
       url.searchParams.append("topic", topic);
@@ -398,7 +440,10 @@ class Requests {
       if (!since.startsWith("~") || since !== positions[at + 1]?.[1]) url.searchParams.append("since", since);
     });
     const answer = await fetch(url, { cache: "no-store", signal });
-    if (answer.ok) return answer;
+    if (answer.ok) {
+      this.tell.identified(answer.headers.get("Fantail-Client-Key"), answer.headers.get("Fantail-Member"));
+      return answer;
+    }
     this.tell.ended(endOf(await problemOf(answer), answer));
     return null;
   }
@@ -406,8 +451,14 @@ class Requests {
 
 /** An event stream by fetch (WHATWG HTML section 9.2). */
 class Streams extends Requests {
+  /** A stream tells of all its topics who is there, or of none. */
+  kinds(topics) {
+    return [true, false].map((watched) => topics.filter((topic) => this.tell.watches(topic) === watched));
+  }
+
   async follow(topics, signal) {
-    const answer = await this.get(topics, { as: "sse", envelope: "" }, signal);
+    const presence = this.tell.watches(topics[0]) ? { presence: "" } : {};
+    const answer = await this.get(topics, { as: "sse", envelope: "", ...presence }, signal);
     if (!answer) return;
     if (!answer.headers.get("Content-Type")?.startsWith("text/event-stream")) return this.tell.blocked("what came is no event stream");
     let end = {}, rest = "", isOpen = false;
@@ -425,6 +476,7 @@ class Streams extends Requests {
         else if (type === "cursor") this.tell.reached(topics, id);
         else if (type === "message") this.tell.message(JSON.parse(data));
         else if (type === "gap") this.tell.gap(JSON.parse(data));
+        else if (type === "presence") this.tell.presence(JSON.parse(data));
         else if (type === "end") end = endedBy(data);
       }
     }
