@@ -281,7 +281,10 @@ impl<R, S> MemoryEngine<R, S> {
         match life.due() {
             None => {}
             Some(due) if due <= now && life.history.is_empty() => {
-                *forgotten_before_ns = life.history.lost_before_ns().max(*forgotten_before_ns);
+                // What keeps nothing has promised nothing.
+                if keep.publications > 0 {
+                    *forgotten_before_ns = life.history.lost_before_ns().max(*forgotten_before_ns);
+                }
                 names.remove(topic.as_str());
                 topics.remove(topic.as_str());
                 topics.give_back();

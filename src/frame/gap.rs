@@ -27,7 +27,8 @@ words! {
         Epoch = "epoch",
         /// The reader knew more of this life than there is.
         Future = "future",
-        /// Nobody knows what of a pattern's topics the reader has had: a pattern has no cursor.
+        /// Nobody knows what of a pattern's topics the reader has had: a pattern has no cursor. Or a name was left amid what was read behind it,
+        /// and a pattern goes on with its topics.
         Pattern = "pattern",
     }
 }

@@ -55,7 +55,7 @@ pub fn command(what: What<'_>, grant: Grant, is_draining: bool) -> Result<Comman
         What::Publish { .. } if !grant.publish => Err(refusals::forbidden("publish")),
         What::Subscribe { topic, since } => match (subject(&topic)?, since) {
             (Subject::Pattern(_), _) if !grant.patterns => Err(refusals::forbidden("subscribe to patterns")),
-            (Subject::Pattern(_), Since::After(_)) => Err(refusals::cursor_of_one_topic()),
+            (Subject::Pattern(_), Since::After(_)) => Err(refusals::cursor_of_pattern()),
             (to, since) => Ok(Command::Subscribe { to, since }),
         },
         What::Unsubscribe { topic } => Ok(Command::Unsubscribe { from: subject(&topic)? }),

@@ -9,7 +9,7 @@ pub use presence::presence_off;
 pub(super) use presence::{bad_client_key, bad_member_name, member_name_refused, presence_needs_envelope, presence_not_here};
 pub use subscribing::{cancelled, covered, too_many_patterns, too_many_subscriptions};
 pub(super) use subscribing::{
-    cursor_of_one_topic, envelope_needed, one_topic_only, pattern_error, pattern_not_here, stream_over_http10,
+    cursor_of_one_topic, cursor_of_pattern, envelope_needed, one_topic_only, pattern_error, pattern_not_here, stream_over_http10,
     too_many_for_a_cursor, topic_missing, topic_twice,
 };
 
@@ -409,6 +409,7 @@ mod tests {
             request_not_yet("credentials", ""),
             cancelled(),
             cursor_of_one_topic(),
+            cursor_of_pattern(),
             too_many_for_a_cursor(),
             stream_over_http10(),
             bayeux_not_yet(),

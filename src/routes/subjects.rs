@@ -29,7 +29,7 @@ pub(super) struct Subjects {
 }
 
 /// What one `since` says.
-enum From {
+enum Given {
     /// The same to each topic.
     Each(Since),
     /// To each topic where it stands.
@@ -113,7 +113,7 @@ impl Subjects {
 
     /// From where on each topic is wanted, and then each pattern, which has no cursor.
     pub(super) fn since(&self, query: Query<'_>) -> Result<Vec<Since>, Response> {
-        let given: Vec<From> = query.since().map(From::read).collect::<Result<_, _>>()?;
+        let given: Vec<Given> = query.since().map(Given::read).collect::<Result<_, _>>()?;
         // One alone is everybody's.
         let number = |group: usize| if given.len() == 1 { 0 } else { group };
         let since_of_topic = |(topic, group): (&Topic, &usize)| {
@@ -121,15 +121,15 @@ impl Subjects {
             let is_shared = || self.topic_groups.iter().filter(|other| given.len() == 1 || **other == number).count() > 1;
             match given.get(number) {
                 None => Ok(Since::Latest),
-                Some(From::Each(Since::After(_))) if is_shared() => Err(refusals::cursor_of_one_topic()),
-                Some(From::Each(since)) => Ok(*since),
-                Some(From::Cursors(cursors)) => Ok(cursors.since(topic.as_str())),
+                Some(Given::Each(Since::After(_))) if is_shared() => Err(refusals::cursor_of_one_topic()),
+                Some(Given::Each(since)) => Ok(*since),
+                Some(Given::Cursors(cursors)) => Ok(cursors.since(topic.as_str())),
             }
         };
         let since_of_pattern = |group: &usize| match given.get(number(*group)) {
             None => Ok(Since::Latest),
-            Some(From::Each(Since::After(_)) | From::Cursors(_)) => Err(refusals::cursor_of_one_topic()),
-            Some(From::Each(since)) => Ok(*since),
+            Some(Given::Each(Since::After(_)) | Given::Cursors(_)) => Err(refusals::cursor_of_pattern()),
+            Some(Given::Each(since)) => Ok(*since),
         };
         let topics = self.topics.iter().zip(&self.topic_groups).map(since_of_topic);
         topics.chain(self.pattern_groups.iter().map(since_of_pattern)).collect()
@@ -139,20 +139,20 @@ impl Subjects {
     /// several stand.
     pub(super) fn since_last_event(&self, id: &[u8]) -> Vec<Since> {
         let given = std::str::from_utf8(id).map_err(|_| CursorError).and_then(|id| match id.starts_with('~') {
-            true => id.parse().map(From::Cursors),
-            false if self.count() == 1 => id.parse().map(|Cursor(at)| From::Each(Since::After(at))),
+            true => id.parse().map(Given::Cursors),
+            false if self.count() == 1 => id.parse().map(|Cursor(at)| Given::Each(Since::After(at))),
             false => Err(CursorError),
         });
         let since_of = |topic: &Topic| match &given {
-            Ok(From::Each(since)) => *since,
-            Ok(From::Cursors(cursors)) => cursors.since(topic.as_str()),
+            Ok(Given::Each(since)) => *since,
+            Ok(Given::Cursors(cursors)) => cursors.since(topic.as_str()),
             Err(CursorError) => UNREADABLE,
         };
         self.topics.iter().map(since_of).chain(self.patterns.iter().map(|_| Since::Latest)).collect()
     }
 }
 
-impl From {
+impl Given {
     /// `URLSearchParams` writes `~` as `%7E`.
     fn read(value: &str) -> Result<Self, Response> {
         let read = decode(value).map_err(|_| CursorError).and_then(|text| match text.starts_with('~') {

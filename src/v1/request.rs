@@ -166,6 +166,7 @@ impl Broken {
 
 const ID_FIX: &str = "Use a whole number from 0 below 2^53, or a text of at most 64 bytes.";
 const TEXT_FIX: &str = "Use a JSON text.";
+const PATTERN_SINCE_FIX: &str = "A pattern has no cursor: use earliest, latest, or a time such as 10m.";
 const SINCE_FIX: &str = "Use a cursor as the server gave it, earliest, latest, or a time such as 10m.";
 const WATCH_FIX: &str = "Use true or false.";
 const BASE64_FIX: &str = "Use base64 (RFC 4648 section 4) with its padding.";
@@ -239,7 +240,12 @@ impl<'m> Object<'m> {
 
     fn since(&self, topic: &str) -> Result<Since, Broken> {
         let Some(raw) = optional(self.since) else { return Ok(Since::Latest) };
-        text(raw).and_then(|text| Since::of_topic(&text, topic).ok()).ok_or(Broken::BadMember("since", SINCE_FIX))
+        let text = text(raw).ok_or(Broken::BadMember("since", SINCE_FIX))?;
+        // Of several topics a pattern takes no place.
+        if text.starts_with('~') && topic.contains('*') {
+            return Err(Broken::BadMember("since", PATTERN_SINCE_FIX));
+        }
+        Since::of_topic(&text, topic).map_err(|_| Broken::BadMember("since", SINCE_FIX))
     }
 
     fn watch(&self) -> Result<Option<bool>, Broken> {
@@ -363,6 +369,10 @@ mod tests {
         }
         let long = format!(r#"{{"id":"{}","type":"ping"}}"#, "x".repeat(ID_BYTES_MAX + 1));
         assert_eq!(parse(&long).unwrap_err().broken, Broken::BadMember("id", ID_FIX));
+        let place = (TopicHash::of("news/a"), Position { epoch: "k3Vq".parse().unwrap(), offset: 7 });
+        let several = Cursors::text([place].into_iter());
+        let pattern = format!(r#"{{"type":"subscribe","topic":"news/*","since":"{several}"}}"#);
+        assert_eq!(parse(&pattern).unwrap_err().broken, Broken::BadMember("since", PATTERN_SINCE_FIX));
     }
 
     #[test]

@@ -175,8 +175,8 @@ impl Replay {
 }
 
 impl<D: Driver> Core<D> {
-    /// Subscribes a connection to the topics and patterns of its request: to topics held, and to patterns from a reader's place on, if it wants
-    /// to read what was published before.
+    /// Subscribes a connection to the topics and patterns of its request: to topics held, and to patterns from a reader's place on, of which it
+    /// wants to read what was published before.
     ///
     /// # Errors
     /// The refusal, if there is no room for a pattern; then some subscriptions may have begun.
@@ -208,6 +208,11 @@ impl<D: Driver> Core<D> {
             }
         }
         for (pattern, since) in patterns_in_order(patterns, since.get(topics.len()..).unwrap_or_default()) {
+            // Behind it there is nothing to read, however long the others are read.
+            if since == Since::Latest {
+                self.subscribe_pattern(slot, pattern, *form)?;
+                continue;
+            }
             let except = self.names_that_meet(slot, pattern);
             if let Some(id) = self.subscribe_reading(slot, pattern, *form, &except)? {
                 let since = since.fixed(self.now);

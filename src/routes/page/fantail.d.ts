@@ -36,7 +36,7 @@ export interface Connection {
   readonly state: State;
   /** What is in use, or will be tried next. */
   readonly transport: Transport;
-  /** Where each topic stands: to be given as `since` to a later connection. */
+  /** Where each topic stands: to be given as `since` to a later connection. A pattern stands nowhere. */
   readonly cursors: Record<string, string>;
   /** The id by which other members of its topics know it, where there is presence. */
   readonly member: string | undefined;

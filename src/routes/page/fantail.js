@@ -102,9 +102,9 @@ class Connection {
     return this.#transports[0];
   }
 
-  /** Where each topic stands: to be given as `since` to a later connection. */
+  /** Where each topic stands: to be given as `since` to a later connection. A pattern stands nowhere. */
   get cursors() {
-    return Object.fromEntries(this.#positions);
+    return Object.fromEntries([...this.#positions].filter(([name]) => !isPattern(name)));
   }
 
   /** The id by which other members of its topics know it; undefined where there is no presence, and until the server has told it. */
@@ -179,6 +179,7 @@ class Connection {
       gap: (gap) => this.#deliver(transport, "onGap", gap, gap.to),
       presence: (event) => this.#deliver(transport, "onPresence", event),
       watches: (topic) => !isPattern(topic) && (this.#watched === true || Boolean(this.#watched && this.#watched.includes(topic))),
+      facts: () => this.#facts(),
       /** What says in a URL who it is; its name only where it is known that there is presence. */
       identity: (isNamed) => ({ ...(this.#key && { "client-key": this.#key }), ...(isNamed && this.#name && { member: this.#name }) }),
       identified: (key, member) => { if (key) [this.#key, this.#member] = [key, member]; },
@@ -262,14 +263,18 @@ class Connection {
   async #blocked(why) {
     const transport = this.#transport;
     const topic = [...this.#positions.keys()].find((name) => !isPattern(name));
-    const answer = await fetch(topic === undefined ? new URL(".well-known/fantail", this.#base) : this.url(topic), { cache: "no-store" })
-      .catch(() => null);
+    const answer = await (topic === undefined ? this.#facts() : fetch(this.url(topic), { cache: "no-store" })).catch(() => null);
     if (this.#transport !== transport) return;
     if (!answer) return this.#lost({ cause: "unreachable" });
     if (!answer.ok) return this.#lost(endOf(await problemOf(answer), answer));
     // Once round: what did not get through in a café may at home.
     this.#transports = [...this.#transports.slice(1), this.#transports[0]];
     this.#lost({ cause: "blocked", problem: { title: why } });
+  }
+
+  /** Asks the server what it tells everybody (docs/wire.md). */
+  #facts() {
+    return fetch(new URL(".well-known/fantail", this.#base), { cache: "no-store" });
   }
 
   #finish({ cause, orderly, code, problem }) {
@@ -390,11 +395,20 @@ class Socket {
 class Requests {
   #abort = new AbortController();
   #isChanging = false;
+  /** What a socket is told when it is open: how long a silence means nothing. */
+  #facts;
 
   /** `positions` stay the caller's: they are where the next request begins. */
   constructor(connection, positions, tell) {
     Object.assign(this, { connection, positions, tell });
+    this.#facts = tell.facts().then((answer) => answer.json()).catch(() => ({}));
     this.#change();
+  }
+
+  /** Something got through. */
+  async opened(silence_ms = 0) {
+    const { ping_ms = TOLD.ping_ms, pong_timeout_ms = TOLD.pong_timeout_ms, retry } = await this.#facts;
+    this.tell.opened({ ping_ms: Math.max(ping_ms, silence_ms), pong_timeout_ms, retry });
   }
 
   subscribe() {
@@ -420,7 +434,7 @@ class Requests {
       this.#isChanging = false;
       const { signal } = this.#abort = new AbortController();
       const topics = [...this.positions.keys()];
-      if (!topics.length) this.tell.opened();
+      if (!topics.length) this.opened();
       for (const some of this.kinds(topics).flatMap(inRequests)) this.follow(some, signal).catch(() => signal.aborted || this.tell.ended({}));
     });
   }
@@ -470,12 +484,15 @@ class Streams extends Requests {
       for (const event of events) {
         const { id, data, event: type = "message" } = fieldsOf(event);
         // The first event is there at once, unless something on the way gathers what it should pass on.
-        if (!isOpen) { isOpen = true; this.tell.opened(); }
+        if (!isOpen) { isOpen = true; await this.opened(); }
         // Where all of its topics stand, behind what has come of each; the first has no data.
         if (data === undefined) this.tell.began(topics, id);
         else if (type === "cursor") this.tell.reached(topics, id);
-        else if (type === "message") this.tell.message(JSON.parse(data));
-        else if (type === "gap") this.tell.gap(JSON.parse(data));
+        else if (type === "message" || type === "gap") {
+          const object = JSON.parse(data);
+          // What a pattern brings of a topic that another request names comes in order there.
+          if (topics.includes(object.topic) || !this.tell.wants(object.topic)) this.tell[type](object);
+        }
         else if (type === "presence") this.tell.presence(JSON.parse(data));
         else if (type === "end") end = endedBy(data);
       }
@@ -488,13 +505,14 @@ class Streams extends Requests {
 /** Long-polls: an answer, and the next question. */
 class Polls extends Requests {
   async follow(topics, signal) {
+    if (topics.some(isPattern)) return this.tell.blocked("long-polls have no patterns");
     // The first answers at once, which tells that polls get through.
     for (let wait = 0; ; wait = POLL_WAIT_S) {
       const answer = await this.get(topics, { wait }, signal);
       if (!answer) return;
       const { messages, gaps = [], cursor } = await answer.json();
       if (signal.aborted) return;
-      if (!wait) this.tell.opened();
+      if (!wait) await this.opened(POLL_WAIT_S * 1000);
       this.tell.heard();
       gaps.forEach((gap) => this.tell.gap(gap));
       messages.forEach((message) => this.tell.message(message));
@@ -557,7 +575,7 @@ const base64 = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(b
 function fieldsOf(event) {
   const fields = {};
   for (const line of event.split("\n")) {
-    const [, name, value] = line.match(/^(\w+): ?(.*)$/) ?? [];
+    const [, name, value] = line.match(/^(\w+): ?(.*)$/s) ?? [];
     if (name) fields[name] = name === "data" && "data" in fields ? `${fields.data}\n${value}` : value;
   }
   return fields;

@@ -19,6 +19,13 @@ pub(in crate::routes) fn cursor_of_one_topic() -> Response {
     refuse("cursor-of-one-topic", 400, "A cursor is of one topic", detail, fix)
 }
 
+/// The same for a pattern.
+pub(in crate::routes) fn cursor_of_pattern() -> Response {
+    let detail = "A pattern has no cursor: its topics stand in as many places.";
+    let fix = "Give it earliest, latest or a time, as in topic=A&since=...&topic=news/*&since=10m.";
+    refuse("cursor-of-one-topic", 400, "A cursor is of one topic", detail, fix)
+}
+
 /// 409: the client left a topic before its subscription was in force.
 #[must_use]
 pub fn cancelled() -> Response {

@@ -101,6 +101,32 @@ fn a_time_reaches_back_so_far() {
 }
 
 #[test]
+fn a_pattern_that_begins_now_brings_what_is_published_while_a_topic_beside_it_is_read() {
+    // The wider one matches the topic, too.
+    for pattern in ["t%2F*", "**"] {
+        each(&narrow(), 3, |cluster| {
+            fill(cluster, 12, 2);
+            for number in 0..40 {
+                publish(cluster, "a", &number.to_string());
+            }
+            cluster.connect(1, 1, 300);
+            cluster.write(1, &upgrade(&format!("/topics?topic=a&since=earliest&topic={pattern}&since=latest&envelope")));
+            cluster.settle();
+            let is_reading = |cluster: &Cluster| !cluster.workers[1].core.replays.is_empty();
+            assert!(is_reading(cluster));
+            for (topic, text) in [("t/3", "now"), ("a", "40"), ("t/new", "now")] {
+                publish(cluster, topic, text);
+            }
+            assert!(is_reading(cluster), "it was published meanwhile");
+            let objects = drain(cluster, 1, &mut Vec::new());
+            let all: Vec<String> = (0..=40).map(|number| number.to_string()).collect();
+            let expected = [("a", all.iter().map(String::as_str).collect()), ("t/3", vec!["now"]), ("t/new", vec!["now"])];
+            assert_eq!(by_topic(&objects), BTreeMap::from(expected), "{pattern}");
+        });
+    }
+}
+
+#[test]
 fn who_reads_slowly_is_not_slow_and_misses_nothing_of_what_pours_in() {
     each(&narrow(), 3, |cluster| {
         fill(cluster, 12, 8);
