@@ -132,12 +132,8 @@ impl<P> Hub<P> {
         } else {
             self.fanouts.join_last(list.queue, publication, self.readings.stamp(), join)
         };
-        let begins = list.queue.is_empty();
         if let Some(publication) = left {
-            self.fanouts.push(&mut list.queue, publication, (self.readings.begin(), origin));
-        }
-        if begins {
-            self.fanouts.begin(list.queue, self.grace.begin());
+            self.fanouts.push(&mut list.queue, publication, self.grace.begin(), (self.readings.begin(), origin));
         }
         Ok(())
     }
@@ -169,7 +165,6 @@ impl<P> Hub<P> {
         }
         if !list.queue.is_empty() {
             list.begin();
-            self.fanouts.begin(list.queue, self.grace.begin());
             self.fanouts.queue_turn(id);
         } else if list.is_idle() {
             self.idle.push(id);

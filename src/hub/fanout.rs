@@ -93,9 +93,9 @@ pub(super) struct Fanouts<P> {
 struct Link<P> {
     what: Waiting<P>,
     next: u32,
-    /// When its turn came.
+    /// In which half it arrived.
     half: Half,
-    /// When it arrived, and from where.
+    /// After how many moves of readers it arrived, and from where.
     arrival: (Stamp, Origin),
 }
 
@@ -127,19 +127,19 @@ impl<P> Fanouts<P> {
         self.links.len() == 1
     }
 
-    pub fn push(&mut self, queue: &mut Queue, publication: P, arrival: (Stamp, Origin)) {
+    pub fn push(&mut self, queue: &mut Queue, publication: P, half: Half, arrival: (Stamp, Origin)) {
         self.waiting += 1;
-        self.append(queue, Waiting::Publication(publication, 1), arrival);
+        self.append(queue, Waiting::Publication(publication, 1), half, arrival);
     }
 
     /// Has a hold end behind everything that waits in a queue that is not empty.
     pub fn push_release(&mut self, queue: &mut Queue, slot: u32, hold: Hold) {
-        let arrival = self.links[queue.tail as usize].arrival;
-        self.append(queue, Waiting::Release(slot, hold), arrival);
+        let Link { half, arrival, .. } = self.links[queue.tail as usize];
+        self.append(queue, Waiting::Release(slot, hold), half, arrival);
     }
 
-    fn append(&mut self, queue: &mut Queue, what: Waiting<P>, arrival: (Stamp, Origin)) {
-        let link = self.links.insert(Link { what, next: NONE, half: Half::default(), arrival }) as u32;
+    fn append(&mut self, queue: &mut Queue, what: Waiting<P>, half: Half, arrival: (Stamp, Origin)) {
+        let link = self.links.insert(Link { what, next: NONE, half, arrival }) as u32;
         match queue.tail {
             NONE => queue.head = link,
             tail => self.links[tail as usize].next = link,
@@ -179,17 +179,12 @@ impl<P> Fanouts<P> {
         }
     }
 
-    /// The turn of a queue's first publication has come.
-    pub fn begin(&mut self, queue: Queue, half: Half) {
-        self.links[queue.head as usize].half = half;
-    }
-
-    /// When the first publication arrived, and from where.
+    /// After how many moves of readers the first publication arrived, and from where.
     pub fn arrival_of_first(&self, queue: Queue) -> (Stamp, Origin) {
         self.links[queue.head as usize].arrival
     }
 
-    /// When the turn of the first publication came.
+    /// In which half the first publication arrived.
     pub fn half_of_first(&self, queue: Queue) -> Half {
         self.links[queue.head as usize].half
     }
@@ -260,7 +255,7 @@ mod tests {
         let mut fanouts = Fanouts::default();
         let mut queues = [Queue::default(); 2];
         for number in 0..10 {
-            fanouts.push(&mut queues[number % 2], number, (0, Origin { home: 0, is_kept: true }));
+            fanouts.push(&mut queues[number % 2], number, Half::default(), (0, Origin { home: 0, is_kept: true }));
         }
         assert_eq!((fanouts.len(), fanouts.chain_length(queues[1])), (10, 5));
         for number in 0..10 {

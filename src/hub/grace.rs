@@ -1,7 +1,8 @@
 //! When everything that was under way has come to its end, while new things begin all the time.
 //!
-//! A publication under way may have reached a connection by one list and come to another that the connection joins only now. So who joins
-//! a pattern is passed by until all publications have ended that were under way then:
+//! A publication under way may have reached a connection by one list, or stand in a page that it has read, and come to another list that the
+//! connection joins only now. So who joins a pattern is passed by until all publications have ended that had arrived then, also those
+//! whose turn had not come:
 //!
 //! ```text
 //!   joined ──> waiting ──────────────────────> ripening ───────────────────────> released
@@ -9,7 +10,7 @@
 //!                      the halves change places          all that was under way has
 //! ```
 //!
-//! Two counters tell: those that began in the earlier half, and those since. Where nothing is under way, nobody waits.
+//! Two counters tell: those that arrived in the earlier half, and those since. Where nothing is under way, nobody waits.
 
 use super::topics::{Hold, TopicId};
 use crate::limits::GiveBack;
@@ -17,7 +18,7 @@ use crate::limits::GiveBack;
 /// Who joined a list, and is passed by.
 pub(super) type Joined = (u32, TopicId, Hold);
 
-/// In which half a publication began.
+/// In which half a publication arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Half(u8);
 
@@ -44,7 +45,7 @@ impl Grace {
         self.under_way == [0, 0]
     }
 
-    /// A publication begins; it ends in the same half.
+    /// A publication arrives; it ends in the same half.
     pub fn begin(&mut self) -> Half {
         self.under_way[self.now.0 as usize] += 1;
         self.now
@@ -88,7 +89,7 @@ mod tests {
         grace.wait(joined(2));
         assert_eq!(grace.ripe(), []);
         grace.end(first);
-        assert_eq!(grace.ripe(), [joined(1)], "the second began later");
+        assert_eq!(grace.ripe(), [joined(1)], "the second came later");
         let third = grace.begin();
         grace.end(second);
         assert_eq!(grace.ripe(), [joined(2)], "and so did the third");

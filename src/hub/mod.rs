@@ -195,21 +195,26 @@ impl<P> Hub<P> {
         }
     }
 
-    /// `slot` has read everything up to what was given to [`Hub::publish`] so far, and gets what comes behind it.
+    /// `slot` has read everything up to what was given to [`Hub::publish`] so far, and gets what comes behind it. To be called once for a hold.
     pub fn release(&mut self, slot: u32, id: TopicId, hold: Hold) {
         let Some(position) = self.slots.position(slot, id) else { return };
         let list = &mut self.topics[id];
         if list.queue.is_empty() {
-            list.release(position, hold);
-        } else {
-            self.fanouts.push_release(&mut list.queue, slot, hold);
+            return list.release(position, hold);
+        }
+        self.fanouts.push_release(&mut list.queue, slot, hold);
+        let subscriber = list.subscribers()[position as usize];
+        if subscriber.held == Some(hold) {
+            self.pass_by_arrived(id, subscriber);
         }
     }
 
-    /// Ends the subscription of `slot` to a topic; false if there is none. It gets nothing more of a fan-out under way.
+    /// Ends the subscription of `slot` to a topic; false if there is none. It gets nothing more of a fan-out under way. If it was held, what has
+    /// arrived until then, or until its release, reaches `slot` by no other list: it is in the pages, or would have been.
     pub fn unsubscribe(&mut self, slot: u32, id: TopicId) -> bool {
         let Some(entry) = self.slots.remove(slot, id) else { return false };
-        self.leave(entry);
+        let gone = self.leave(entry);
+        self.pass_by_arrived(id, gone);
         self.linger(slot);
         self.end_reading(slot, id);
         self.confirmations.reconsider(slot);
@@ -225,11 +230,12 @@ impl<P> Hub<P> {
         }
     }
 
-    fn leave(&mut self, Entry { topic: id, position }: Entry) {
+    fn leave(&mut self, Entry { topic: id, position }: Entry) -> Subscriber {
         let list = &mut self.topics[id];
         let gone = list.remove(position, |slot, position| self.slots.moved(slot, id, position));
         list.interest.leave(gone.form);
         self.changes.mark(id, &mut list.interest);
+        gone
     }
 
     /// The topics and patterns `slot` subscribes to, in no particular order.

@@ -17,6 +17,9 @@
 //!
 //! A topic has one reader at most on a connection: the caller leaves out of a reading what an earlier subscription brings (`except`). While
 //! the topic waits for its reader, no subscription of the connection brings it, by its name or by another pattern.
+//!
+//! Who reads a topic by its name is held in its list. What arrives meanwhile must not come by a pattern either, should the topic be left before
+//! that has gone out: so where it is read to its end, or left, what has arrived passes the connection by, as if by a reader.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::Hub;
-use super::topics::{Subscriber, TopicId};
+use super::topics::{Hold, Subscriber, TopicId};
 use crate::frame::{Form, Pattern, Topic};
 use crate::limits::GiveBack;
 
@@ -67,6 +70,8 @@ struct Reading {
     id: TopicId,
     name: Pattern,
     except: Arc<[Pattern]>,
+    /// Of which hold on a topic it is, unless it is of a pattern.
+    hold: Option<Hold>,
     /// For what arrived before the last move.
     before: Frontier,
     /// For what has arrived since.
@@ -134,7 +139,8 @@ impl Readings {
 
     /// A subscription begins to read.
     pub fn add(&mut self, slot: u32, id: TopicId, name: Pattern, except: Arc<[Pattern]>) {
-        let reading = Reading { id, name, except, before: Frontier::START, now: Frontier::START, moved: self.moves };
+        let (before, now) = (Frontier::START, Frontier::START);
+        let reading = Reading { id, name, except, hold: None, before, now, moved: self.moves };
         self.of.entry(slot).or_default().push(reading);
     }
 
@@ -175,10 +181,16 @@ impl Readings {
         self.take_ended()
     }
 
-    /// What of a topic has arrived by now reaches the slot no more, whichever subscription would bring it. Returns the slots of which some
-    /// reading has ended by that.
-    pub fn pass_by_arrived(&mut self, slot: u32, id: TopicId, name: Pattern) -> Vec<u32> {
-        self.add(slot, id, name, Arc::new([]));
+    /// What of a topic has arrived by now reaches the slot no more, whichever subscription would bring it. Only the first time counts for a hold.
+    /// Returns the slots of which some reading has ended by that.
+    pub fn pass_by_arrived(&mut self, slot: u32, id: TopicId, name: Pattern, hold: Hold) -> Vec<u32> {
+        let readings = self.of.entry(slot).or_default();
+        if readings.iter().any(|reading| (reading.id, reading.hold) == (id, Some(hold))) {
+            return Vec::new();
+        }
+        let moved = self.moves;
+        let (before, now) = (Frontier::START, Frontier::START);
+        readings.push(Reading { id, name, except: Arc::new([]), hold: Some(hold), before, now, moved });
         self.finish(slot, id)
     }
 
@@ -189,7 +201,7 @@ impl Readings {
         let Some(Reading { id, name, except, .. }) = readings.first() else { return Vec::new() };
         self.moves += 1;
         let (id, name, except, moved) = (*id, name.clone(), Arc::clone(except), self.moves);
-        readings.push(Reading { id, name, except, before: Frontier::END, now: Frontier::END, moved });
+        readings.push(Reading { id, name, except, hold: None, before: Frontier::END, now: Frontier::END, moved });
         self.ending.push_back((moved, slot));
         self.take_ended()
     }
@@ -261,11 +273,11 @@ impl<P> Hub<P> {
         self.end_readings(ended);
     }
 
-    /// What has arrived so far of a topic reaches `slot` no more: a subscription to it by name, `id`, was left amid its reading, and what was read
-    /// must not come again by a pattern.
-    pub fn pass_by_arrived(&mut self, slot: u32, id: TopicId, topic: &Topic) {
-        if !self.topics.patterns.is_empty() {
-            let ended = self.readings.pass_by_arrived(slot, id, Pattern::from(topic));
+    /// A topic has been read to its end, or is left, by a subscriber that is held: what has arrived so far must not come by a pattern, now or when
+    /// the topic is left.
+    pub(super) fn pass_by_arrived(&mut self, id: TopicId, Subscriber { slot, held, overlaps, .. }: Subscriber) {
+        if let (Some(hold), Some(topic), true) = (held, self.topics[id].topic(), overlaps) {
+            let ended = self.readings.pass_by_arrived(slot, id, Pattern::from(topic), hold);
             self.end_readings(ended);
         }
     }
@@ -387,5 +399,53 @@ mod tests {
         assert_eq!(got, "p", "by its name, and not by the pattern once more");
         assert!(hub.readings.is_empty());
         assert!(!hub.topics[id].subscribers()[0].overlaps, "it is looked at no more");
+    }
+
+    /// What slot 0 gets, slice by slice.
+    fn hand_out(hub: &mut Hub<char>) -> String {
+        let (mut got, mut subscribers) = (String::new(), Vec::new());
+        while let Some(mut slice) = hub.next_slice(9, &mut subscribers) {
+            if subscribers.iter().any(|subscriber| subscriber.slot == 0 && subscriber.held.is_none()) {
+                got.push(*slice.publication.get_mut());
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn who_leaves_a_topic_just_read_to_its_end_gets_by_a_pattern_what_came_behind_alone() {
+        let pattern = Pattern::parse("*").unwrap();
+        let publish = |hub: &mut Hub<char>, text: &str| {
+            text.chars().for_each(|one| hub.publish_or_join(&topic("a"), KEPT, one, |_, one| Some(one)).unwrap());
+        };
+        for (joins_first, comes_back) in [(true, false), (false, false), (true, true), (false, true)] {
+            let mut hub = Hub::new(1);
+            hub.subscribe(1, &topic("a"), Form::WsEnvelope);
+            let (id, hold) = hub.subscribe_held(0, &topic("a"), Form::WsEnvelope).unwrap();
+            if joins_first {
+                hub.subscribe_pattern(0, &pattern, Form::WsEnvelope);
+            }
+            publish(&mut hub, "opq");
+            hub.release(0, id, hold);
+            if !joins_first {
+                hub.subscribe_pattern(0, &pattern, Form::WsEnvelope);
+            }
+            publish(&mut hub, "r");
+            hub.unsubscribe(0, id);
+            if comes_back {
+                hub.subscribe(0, &topic("a"), Form::WsEnvelope);
+            }
+            publish(&mut hub, "s");
+            let got = hand_out(&mut hub);
+            publish(&mut hub, "t");
+            let owed = match (joins_first, comes_back) {
+                (true, _) => "rst",
+                (false, true) => "st",
+                (false, false) => "t",
+            };
+            assert!(got.chars().all(|one| "rs".contains(one)), "{joins_first} {comes_back}: {got}");
+            assert!((got + &hand_out(&mut hub)).ends_with(owed), "{joins_first} {comes_back}");
+            assert!(hub.readings.is_empty());
+        }
     }
 }

@@ -166,9 +166,8 @@ impl<D: Driver> Core<D> {
                 self.say_error(store, slot, reading.asked.id(), Some(topic.as_str()), &refusals::cancelled());
                 self.is_answered(slot, &reading.asked);
             }
-            // What was not read has passed the socket by, also where a pattern would have brought it.
+            // What was not read passes the socket by, also where a pattern would bring it.
             if reading.hold.is_some() && self.covering(slot, &Pattern::from(topic)).is_some() {
-                self.hub.pass_by_arrived(slot, of, topic);
                 self.queue_unknown_gap(store, slot, topic.as_str(), Form::WsEnvelope, GapReason::Pattern);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use super::presence;
 use super::scenarios::each;
 use super::session::{ask, ask_for, objects, open, problem, publish, subscribe};
 use crate::Config;
-use crate::config::ByteSize;
+use crate::config::{ByteSize, TimeSpan};
 
 pub(super) fn since_earliest(id: u64, topic: &str) -> Value {
     json!({"id": id, "type": "subscribe", "topic": topic, "since": "earliest"})
@@ -196,6 +197,47 @@ fn who_leaves_amid_a_replay_is_told_what_its_other_subscriptions_miss() {
         });
         assert!(amid.get() > 20, "{others:?} {left}: {}", amid.get());
     }
+}
+
+#[test]
+fn what_a_replay_ended_with_comes_by_no_pattern_when_its_topic_is_left() {
+    let config = Config {
+        coalesce: TimeSpan(Duration::from_millis(200)),
+        outbox_size: ByteSize(1200),
+        max_message_size: ByteSize(600),
+        ..Config::default()
+    };
+    let in_force = Cell::new(0);
+    each(&config, 2, |cluster| {
+        cluster.connect(1, 0, WINDOW);
+        (0..90).for_each(|number| publish(cluster, 0, "a", &number.to_string()));
+        open(cluster, 0, 1, "/topics");
+        cluster.driver(1).set_window(1, 300);
+        ask(cluster, 1, &since_earliest(1, "a"));
+        ask(cluster, 1, &subscribe(2, "**"));
+        cluster.settle();
+        publish(cluster, 0, "a", "90");
+        let mut got = Vec::new();
+        for _ in 0..40 {
+            cluster.driver(1).set_window(1, WINDOW);
+            got.extend(objects(cluster, 1));
+        }
+        assert_eq!(messages(&got).len(), 91, "its fan-out waits, and it is in the last page");
+        // Now and then the request for the pattern is read behind it, and is in force when it has gone out.
+        if !got.contains(&json!({"id": 2, "type": "ok", "topic": "**"})) {
+            return;
+        }
+        in_force.set(in_force.get() + 1);
+        publish(cluster, 0, "a", "91");
+        ask_for(cluster, 1, &unsubscribe(3, "a"), &json!({"id": 3, "type": "ok"}));
+        publish(cluster, 0, "a", "92");
+        cluster.pass(Duration::from_millis(200));
+        publish(cluster, 0, "a", "93");
+        cluster.pass(Duration::from_millis(200));
+        let got = objects(cluster, 1);
+        assert_eq!((messages(&got), got.len()), (vec![("a", "91"), ("a", "92"), ("a", "93")], 3));
+    });
+    assert!(in_force.get() > 20, "{}", in_force.get());
 }
 
 #[test]
