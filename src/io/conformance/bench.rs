@@ -1,7 +1,7 @@
 //! A driver with listeners, peers that are plain sockets, and what the driver has told so far.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -290,4 +290,10 @@ fn address_of(listener: &Socket) -> SocketAddr {
 /// Has the socket reset the connection when it is dropped.
 pub(super) fn reset(peer: TcpStream) {
     SockRef::from(&peer).set_linger(Some(Duration::ZERO)).expect("an option of every socket");
+}
+
+pub(super) fn read_exactly(peer: &mut TcpStream, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    peer.read_exact(&mut bytes).expect("the bytes come");
+    bytes
 }

@@ -141,6 +141,41 @@ impl Cluster {
     }
 }
 
+/// Runs a scenario on both kinds of driver and some seeds.
+pub(super) fn each(config: &Config, workers: usize, scenario: impl Fn(&mut Cluster)) {
+    for mode in [Mode::Readiness, Mode::Completion] {
+        for seed in 0..20 {
+            let mut cluster = Cluster::new(workers, mode, seed, config);
+            // Shown when the scenario fails.
+            println!("{mode:?}, seed {seed}");
+            scenario(&mut cluster);
+        }
+    }
+}
+
+/// Connects a WebSocket and reads its 101.
+pub(super) fn subscribe(cluster: &mut Cluster, worker: usize, id: u64, target: &str) {
+    cluster.connect(worker, id, WINDOW);
+    cluster.settle();
+    cluster.write(id, &upgrade(target));
+    cluster.settle();
+    let mut bytes = cluster.read(id);
+    assert_eq!(take_head(&mut bytes), Some(101));
+    assert!(bytes.is_empty());
+}
+
+pub(super) fn frames(cluster: &mut Cluster, id: u64) -> Vec<(u8, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    // What a short send left behind comes with the next reads.
+    for _ in 0..20 {
+        cluster.settle();
+        bytes.extend(cluster.read(id));
+    }
+    let frames = take_frames(&mut bytes);
+    assert!(bytes.is_empty(), "half a frame: {bytes:?}");
+    frames
+}
+
 /// The head of a WebSocket handshake.
 pub(super) fn upgrade(target: &str) -> Vec<u8> {
     format!(

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cluster::each;
 use super::cluster::{Cluster, WINDOW, post};
 use super::presence;
-use super::scenarios::each;
 use super::session::{ask, ask_for, objects, open, problem, publish, subscribe};
 use crate::Config;
 use crate::config::{ByteSize, TimeSpan};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::{Cluster, WINDOW, events, field, frame, post, take_events, take_frames, take_head, upgrade};
-use super::scenarios::{each, frames, subscribe};
+use super::cluster::{each, frames, subscribe};
 use super::simulation::{seeds, take_answer};
 use crate::Config;
 use crate::config::ByteSize;

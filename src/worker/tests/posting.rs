@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::cluster::each;
 use super::cluster::{Cluster, WINDOW, post, post_with};
-use super::scenarios::each;
 use super::simulation::take_any_answer;
 use crate::Config;
 use crate::worker::Phase;

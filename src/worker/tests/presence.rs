@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cluster::each;
 use super::cluster::{
     Cluster, WINDOW, events, field, frame, post_with, take_events, take_frames, take_head, upgrade, upgrade_to_session,
 };
-use super::scenarios::each;
 use super::simulation::take_any_answer;
 use crate::Config;
 use crate::config::TimeSpan;

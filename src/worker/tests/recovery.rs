@@ -53,8 +53,17 @@ enum How {
 pub(super) struct LiveOnly(BTreeSet<(u64, u64)>);
 
 impl LiveOnly {
-    pub(super) fn add(&mut self, topic: u64, offset: u64) {
-        self.0.insert((topic, offset));
+    /// A POST to one of so many topics, which perhaps limits how long it is kept; the newest offset of each topic is counted.
+    pub(super) fn publication(&mut self, topics: u64, random: &mut fastrand::Rng, published: &mut BTreeMap<u64, u64>) -> Vec<u8> {
+        let topic = random.u64(0..topics);
+        let offset = published.entry(topic).or_default();
+        *offset += 1;
+        let text = "x".repeat(random.usize(1..100));
+        let lines = ["", "TTL: 3\r\n", "TTL: 0\r\n"][random.usize(0..12).saturating_sub(9)];
+        if lines.contains('0') {
+            self.0.insert((topic, *offset));
+        }
+        post_with(&format!("/topics/t{topic}"), lines, &text)
     }
 
     /// Whether nothing else stands between two offsets of a topic.
@@ -122,15 +131,8 @@ impl Story {
 
     fn publish(&mut self) {
         for _ in 0..self.random.usize(1..6) {
-            let topic = self.random.u64(0..TOPICS);
-            let offset = self.published.entry(topic).or_default();
-            *offset += 1;
-            let text = "x".repeat(self.random.usize(1..60));
-            let lines = ["", "TTL: 3\r\n", "TTL: 0\r\n"][self.random.usize(0..12).saturating_sub(9)];
-            if lines.contains('0') {
-                self.live_only.add(topic, *offset);
-            }
-            self.cluster.write(self.publisher, &post_with(&format!("/topics/t{topic}"), lines, &text));
+            let request = self.live_only.publication(TOPICS, &mut self.random, &mut self.published);
+            self.cluster.write(self.publisher, &request);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cluster::{WINDOW, frame, post, take_frames, upgrade};
-use super::scenarios::{each, frames, subscribe};
+use super::cluster::{each, frames, subscribe};
 use crate::Config;
 use crate::config::TimeSpan;
 use crate::metrics::{DropReason, Transport};

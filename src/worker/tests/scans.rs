@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::cluster::each;
 use super::cluster::{Cluster, WINDOW, events, post, take_events, take_frames, take_head, upgrade};
-use super::scenarios::each;
 use crate::Config;
 use crate::config::{ByteSize, TimeSpan};
 use crate::metrics::Recovery;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cluster::each;
 use super::cluster::{Cluster, WINDOW, frame, post, take_frames, take_head, upgrade_to_session};
-use super::scenarios::each;
 use crate::Config;
 use crate::config::{ByteSize, TimeSpan};
 use crate::metrics::{Cause, Transport};

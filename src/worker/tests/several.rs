@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::cluster::{Cluster, WINDOW, events, field, post_with, take_frames, take_head, upgrade};
+use super::cluster::{Cluster, WINDOW, events, field, take_frames, take_head, upgrade};
 use super::recovery::LiveOnly;
 use super::simulation::{seeds, take_answer};
 use crate::Config;
@@ -124,15 +124,8 @@ impl Story {
 
     fn publish(&mut self) {
         for _ in 0..self.random.usize(1..8) {
-            let topic = self.random.u64(0..TOPICS);
-            let offset = self.published.entry(topic).or_default();
-            *offset += 1;
-            let text = "x".repeat(self.random.usize(1..100));
-            let lines = ["", "TTL: 3\r\n", "TTL: 0\r\n"][self.random.usize(0..12).saturating_sub(9)];
-            if lines.contains('0') {
-                self.live_only.add(topic, *offset);
-            }
-            self.cluster.write(0, &post_with(&format!("/topics/t{topic}"), lines, &text));
+            let request = self.live_only.publication(TOPICS, &mut self.random, &mut self.published);
+            self.cluster.write(0, &request);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::cluster::{Cluster, WINDOW, events, field, post, take_events, take_frames, take_head, upgrade, upgrade_to_session};
-use super::scenarios::{each, frames, subscribe};
+use super::cluster::{each, frames, subscribe};
 use crate::Config;
 use crate::config::ByteSize;
 use crate::io::scripted::Mode;
