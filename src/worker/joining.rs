@@ -113,7 +113,18 @@ impl<D: Driver> Core<D> {
         for scanning in replay.patterns.iter_mut().filter(|scanning| scanning.stage == Stage::Force) {
             scanning.stage = if scanning.since == Since::Latest { Stage::Page } else { Stage::Look };
         }
-        while let Some(at) = self.replays.get(&slot).and_then(Replay::pattern_of_now) {
+        while let Some(replay) = self.replays.get_mut(&slot)
+            && let Some(at) = replay.pattern_of_now()
+        {
+            // What it brings from here on must not pass the socket by for want of knowing where a topic stands.
+            let pattern = &replay.patterns[at].pattern;
+            let asks_where =
+                |reading: &&mut Reading| reading.since == Since::Latest && pattern.covers(&Pattern::from(&reading.topic));
+            for reading in replay.topics.iter_mut().filter(asks_where) {
+                if let Some(hold) = reading.hold.take() {
+                    self.hub.release(slot, reading.id, hold);
+                }
+            }
             self.confirm_pattern(store, slot, at);
             let Some(replay) = self.replays.get_mut(&slot) else { return };
             let scanning = replay.patterns.remove(at);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::cluster::each;
-use super::cluster::{Cluster, WINDOW, post};
+use super::cluster::{Cluster, WINDOW, post, take_frames};
 use super::presence;
 use super::session::{ask, ask_for, objects, open, problem, publish, subscribe};
 use crate::Config;
@@ -238,6 +238,35 @@ fn what_a_replay_ended_with_comes_by_no_pattern_when_its_topic_is_left() {
         assert_eq!((messages(&got), got.len()), (vec![("a", "91"), ("a", "92"), ("a", "93")], 3));
     });
     assert!(in_force.get() > 20, "{}", in_force.get());
+}
+
+#[test]
+fn a_pattern_brings_all_behind_its_answer_also_of_a_topic_that_is_looked_at() {
+    let ahead = Cell::new(0);
+    each(&Config::default(), 2, |cluster| {
+        cluster.connect(0, 0, WINDOW);
+        open(cluster, 1, 1, "/topics");
+        let home = cluster.shared.home_of("a");
+        ask(cluster, 1, &subscribe(1, "a"));
+        ask(cluster, 1, &subscribe(2, "**"));
+        let (mut bytes, mut got) = (Vec::new(), Vec::new());
+        while got.is_empty() {
+            cluster.step(1);
+            bytes.extend(cluster.read(1));
+            got = take_frames(&mut bytes);
+        }
+        if !String::from_utf8_lossy(&got[0].1).contains("**") {
+            return;
+        }
+        ahead.set(ahead.get() + 1);
+        // Both are on their way to the home: a look at the topic, and a publication on it.
+        cluster.frozen = Some(home);
+        publish(cluster, 0, "a", "1");
+        cluster.frozen = None;
+        publish(cluster, 0, "a", "2");
+        assert_eq!(messages(&objects(cluster, 1)), [("a", "1"), ("a", "2")]);
+    });
+    assert!(ahead.get() > 2, "{}", ahead.get());
 }
 
 #[test]
