@@ -115,6 +115,7 @@ impl Store {
     }
 
     /// The block's bytes.
+    #[inline]
     #[must_use]
     pub fn bytes(&self, block: Block) -> &[u8] {
         match &self.entries[block.0 as usize].bytes {
@@ -183,6 +184,7 @@ impl Store {
 }
 
 /// The bytes of a segment.
+#[inline]
 pub(super) fn slice<'s>(store: &'s Store, segment: &Segment) -> &'s [u8] {
     &store.bytes(segment.block)[segment.start as usize..segment.end as usize]
 }

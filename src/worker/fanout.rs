@@ -3,7 +3,9 @@
 //! A subscriber for whom the turn has nothing else is handed its frames at once, past its queue: with one fan-out open that is
 //! everybody who keeps up. All others get a reference in their outbox, and one write at the end of the turn for all that came.
 
-use crate::frame::{Form, Gap, Topic};
+use std::io;
+
+use crate::frame::{Form, Gap, Position, Topic};
 use crate::hub::{Hub, Subscriber, TopicId};
 use crate::io::{Driver, Progress, Segment, Served, Store};
 use crate::metrics::{Cause, DropReason, Transport};
@@ -45,28 +47,8 @@ impl<D: Driver> Core<D> {
             let (slow_consumer, position) = (run.slow_consumer, run.position());
             let frames = run.frames(driver.store(), &subscribers);
             let finished = slice.publication.finished();
-            let mut at_once = [0; Form::ALL.len()];
-            for subscriber in &subscribers {
-                let form = subscriber.form as usize;
-                // Who is held reads it from history.
-                if subscriber.held.is_some() {
-                    self.wake_poller(subscriber.slot, topic);
-                    continue;
-                }
-                let Some(frames) = frames[form] else { continue };
-                if is_last && self.connections[subscriber.slot as usize].flags.is_at_rest() {
-                    at_once[form] += u64::from(self.hand_over(driver, subscriber.slot, frames, topic));
-                    handed += 1;
-                } else {
-                    self.deliver(driver, *subscriber, frames, topic, slow_consumer);
-                    // Queued, or told to be missing: who was cut off keeps no positions any more.
-                    if self.connections[subscriber.slot as usize].flags.keeps_positions() {
-                        self.reach(subscriber.slot, topic, position);
-                    }
-                }
-            }
+            handed += self.serve(driver, &subscribers, frames, topic, (slow_consumer, position), is_last);
             self.slice = subscribers;
-            self.count_handed_over(&frames, at_once);
             if let Some(run) = finished {
                 self.end_fanout(driver, run);
             }
@@ -74,6 +56,42 @@ impl<D: Driver> Core<D> {
         if !self.hub.has_open_fanouts() {
             self.gate.emptied();
         }
+    }
+
+    /// Gives a slice of subscribers their frames: at once where `is_only` says that the turn has nothing else for them. Returns to how many it
+    /// did that, or tried. A function by itself, because what its loop needs must stand in registers.
+    #[inline(never)]
+    fn serve(
+        &mut self,
+        driver: &mut D,
+        subscribers: &[Subscriber],
+        frames: FramesByForm,
+        topic: TopicId,
+        (slow_consumer, position): (SlowConsumer, Position),
+        is_only: bool,
+    ) -> usize {
+        let (mut handed, mut at_once) = (0, [0; Form::ALL.len()]);
+        for subscriber in subscribers {
+            // Who is held reads it from history.
+            if subscriber.held.is_some() {
+                self.wake_poller(subscriber.slot, topic);
+                continue;
+            }
+            let form = subscriber.form as usize;
+            let Some(frames) = frames[form] else { continue };
+            if is_only && self.connections[subscriber.slot as usize].flags.is_at_rest() {
+                at_once[form] += u64::from(self.hand_over(driver, subscriber.slot, frames, topic));
+                handed += 1;
+            } else {
+                self.deliver(driver, *subscriber, frames, topic, slow_consumer);
+                // Queued, or told to be missing: who was cut off keeps no positions any more.
+                if self.connections[subscriber.slot as usize].flags.keeps_positions() {
+                    self.reach(subscriber.slot, topic, position);
+                }
+            }
+        }
+        self.count_handed_over(&frames, at_once);
+        handed
     }
 
     /// Releases what a finished fan-out held.
@@ -92,19 +110,29 @@ impl<D: Driver> Core<D> {
     /// Gives publications to the kernel for a subscriber with an empty outbox; true if it took all. Else what is left is queued.
     fn hand_over(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId) -> bool {
         let whole = [Segment { block: frames.block, start: 0, end: frames.length }];
-        let progress = match driver.send(self.connections[slot as usize].token, &whole) {
-            Ok(Progress::Sent(taken)) if taken == frames.length as usize => return true,
-            Ok(progress) => progress,
+        match driver.send(self.connections[slot as usize].token, &whole) {
+            Ok(Progress::Sent(taken)) if taken == frames.length as usize => true,
+            result => {
+                self.handed_in_part(driver, slot, frames, topic, result);
+                false
+            }
+        }
+    }
+
+    /// The kernel has not taken all of it, or not yet, or the connection is lost.
+    #[cold]
+    fn handed_in_part(&mut self, driver: &mut D, slot: u32, frames: Frames, topic: TopicId, result: io::Result<Progress>) {
+        match result {
+            Ok(progress) => {
+                let queued = self.queue(driver.store(), slot, frames, topic);
+                debug_assert!(queued, "an empty outbox takes frames of any size");
+                self.offered(driver, slot, 1, progress);
+            }
             Err(error) => {
                 self.metrics().messages_dropped.of(DropReason::ConnectionClosed).add(u64::from(frames.publications));
                 self.lost(driver.store(), slot, &error);
-                return false;
             }
-        };
-        let queued = self.queue(driver.store(), slot, frames, topic);
-        debug_assert!(queued, "an empty outbox takes frames of any size");
-        self.offered(driver, slot, 1, progress);
-        false
+        }
     }
 
     /// Counts subscribers of each form who were handed everything at once.
@@ -124,6 +152,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Queues publications for one subscriber.
+    #[inline(never)]
     fn deliver(&mut self, driver: &mut D, to: Subscriber, frames: Frames, topic: TopicId, slow_consumer: SlowConsumer) {
         let slot = to.slot;
         if slow_consumer == SlowConsumer::Latest {

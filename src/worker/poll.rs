@@ -90,6 +90,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// A publication of a topic passes a held subscriber by.
+    #[cold]
     pub(super) fn wake_poller(&mut self, slot: u32, topic: TopicId) {
         if !self.connections[slot as usize].flags.polling() {
             return;

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::frame::{Form, Position, Publication};
+use crate::frame::{Form, Forms, Position, Publication};
 use crate::hub::{Hub, Origin, Subscriber};
 use crate::io::{Released, Served, Store};
 use crate::limits::BufferPool;
@@ -84,9 +84,11 @@ impl Run {
 
     /// The frames of the forms that `subscribers` take; each is held in the store from the first time it is asked for.
     pub(super) fn frames(&mut self, store: &mut Store, subscribers: &[Subscriber]) -> FramesByForm {
-        for subscriber in subscribers.iter().filter(|subscriber| subscriber.held.is_none()) {
-            if self.frames[subscriber.form as usize].is_none() {
-                self.frames[subscriber.form as usize] = Some(self.share(store, subscriber.form));
+        let wanted = subscribers.iter().filter(|subscriber| subscriber.held.is_none());
+        let wanted = wanted.fold(Forms::NONE, |wanted, subscriber| wanted.with(subscriber.form));
+        for form in Form::ALL.into_iter().filter(|form| wanted.contains(*form)) {
+            if self.frames[form as usize].is_none() {
+                self.frames[form as usize] = Some(self.share(store, form));
             }
         }
         self.frames
@@ -115,7 +117,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Epoch, Forms, Kind, Payload, Topic};
+    use crate::frame::{Epoch, Kind, Payload, Topic};
 
     fn publication(offset: u64, bytes: usize) -> Run {
         let position = Position { epoch: Epoch::from_random(1), offset };
