@@ -20,6 +20,7 @@ mod brief;
 mod history;
 mod idempotency;
 mod memory;
+pub mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
