@@ -24,6 +24,8 @@ pub struct Class {
     pub presence: Presence,
     /// Whether members may choose a name.
     pub presence_names: bool,
+    /// Whether an answer means that the publication is on the disk, and what is kept outlives a restart.
+    pub durable: bool,
 }
 
 /// What is kept of a topic's publications for those who come back. The oldest goes as soon as one of the bounds is passed.
@@ -79,8 +81,8 @@ impl Classes {
     #[must_use]
     pub const fn plain() -> Self {
         let history = History { size: 0, bytes: 0, ttl: Duration::ZERO };
-        let (slow_consumer, presence, presence_names) = (SlowConsumer::Disconnect, Presence::Off, false);
-        Self::new(Vec::new(), Class { history, slow_consumer, presence, presence_names })
+        let (slow_consumer, presence, presence_names, durable) = (SlowConsumer::Disconnect, Presence::Off, false, false);
+        Self::new(Vec::new(), Class { history, slow_consumer, presence, presence_names, durable })
     }
 
     /// The class of the topic of this name.
@@ -138,6 +140,7 @@ mod tests {
             slow_consumer: SlowConsumer::Disconnect,
             presence: Presence::Off,
             presence_names: false,
+            durable: false,
         }
     }
 

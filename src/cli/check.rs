@@ -44,16 +44,16 @@ impl Check {
 type Row<const COLUMNS: usize> = [String; COLUMNS];
 
 /// The classes in the order in which they are tried; the default one is last.
-fn class_rows(classes: &Classes) -> Vec<Row<7>> {
-    let head =
-        ["class", "pattern", "history-size", "history-ttl", "history-bytes", "slow-consumer", "presence"].map(str::to_owned);
+fn class_rows(classes: &Classes) -> Vec<Row<8>> {
+    let head = ["class", "pattern", "history-size", "history-ttl", "history-bytes", "slow-consumer", "presence", "durable"]
+        .map(str::to_owned);
     let rules = classes.rules().iter().enumerate();
     let rules = rules.map(|(place, (pattern, class))| class_row(number(Some(place)), pattern.to_string(), class));
     let default = class_row(number(None), NONE.to_owned(), classes.default());
     iter::once(head).chain(rules).chain(iter::once(default)).collect()
 }
 
-fn class_row(number: String, pattern: String, class: &Class) -> Row<7> {
+fn class_row(number: String, pattern: String, class: &Class) -> Row<8> {
     let history = class.history;
     [
         number,
@@ -63,6 +63,7 @@ fn class_row(number: String, pattern: String, class: &Class) -> Row<7> {
         ByteSize(usize::try_from(history.bytes).unwrap_or(usize::MAX)).to_string(),
         class.slow_consumer.to_string(),
         if class.presence_names { format!("{}+names", class.presence) } else { class.presence.to_string() },
+        if class.durable { "yes" } else { "no" }.to_owned(),
     ]
 }
 

@@ -75,6 +75,7 @@ impl Config {
             slow_consumer: self.slow_consumer,
             presence: Presence::Off,
             presence_names: false,
+            durable: false,
         };
         Classes::new(self.topic_class.iter().map(|rule| (rule.pattern.clone(), rule.over(default))).collect(), default)
     }

@@ -72,6 +72,11 @@ pub(super) fn on_or_off(text: &str) -> Result<bool, ChoiceError> {
     }
 }
 
+/// As [`on_or_off`] reads it.
+pub(super) fn on_off(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
+}
+
 /// Which CPU each worker stays on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PinCores {

@@ -29,6 +29,8 @@ pub struct TopicClass {
     pub presence: Option<Presence>,
     /// In place of `off`.
     pub presence_names: Option<bool>,
+    /// Whether its publications are kept on the disk of `--data-dir`.
+    pub durable: Option<bool>,
 }
 
 /// Why a text is no rule.
@@ -47,7 +49,7 @@ pub enum TopicClassError {
     #[error("{0:?} sets nothing; {FORM}")]
     NoValue(String),
     /// A key that no class has.
-    #[error("{0:?} is no key; give history-size, history-ttl, history-bytes, slow-consumer, presence or presence-names")]
+    #[error("{0:?} is no key; give history-size, history-ttl, history-bytes, slow-consumer, presence, presence-names or durable")]
     UnknownKey(String),
     /// A key that stands there twice.
     #[error("{0} is set twice; set each key once")]
@@ -76,11 +78,16 @@ impl TopicClass {
         class.slow_consumer = self.slow_consumer.unwrap_or(class.slow_consumer);
         class.presence = self.presence.unwrap_or(class.presence);
         class.presence_names = self.presence_names.unwrap_or(class.presence_names);
+        class.durable = self.durable.unwrap_or(class.durable);
         class
     }
 
     fn set(&mut self, part: &str) -> Result<(), TopicClassError> {
-        let (key, value) = part.split_once('=').ok_or_else(|| TopicClassError::NoValue(part.to_owned()))?;
+        let (key, value) = match part.split_once('=') {
+            Some(set) => set,
+            None if part == "durable" => (part, "on"),
+            None => return Err(TopicClassError::NoValue(part.to_owned())),
+        };
         match key {
             "history-size" => once(&mut self.history_size, "history-size", choice::whole_number(value)),
             "history-ttl" => once(&mut self.history_ttl, "history-ttl", value.parse()),
@@ -88,6 +95,7 @@ impl TopicClass {
             "slow-consumer" => once(&mut self.slow_consumer, "slow-consumer", value.parse()),
             "presence" => once(&mut self.presence, "presence", value.parse()),
             "presence-names" => once(&mut self.presence_names, "presence-names", choice::on_or_off(value)),
+            "durable" => once(&mut self.durable, "durable", choice::on_or_off(value)),
             _ => Err(TopicClassError::UnknownKey(key.to_owned())),
         }
     }
@@ -119,6 +127,7 @@ impl FromStr for TopicClass {
             slow_consumer: None,
             presence: None,
             presence_names: None,
+            durable: None,
         };
         settings.split(';').try_for_each(|part| class.set(part))?;
         Ok(class)
@@ -133,7 +142,8 @@ impl fmt::Display for TopicClass {
         print(formatter, "history-bytes", self.history_bytes)?;
         print(formatter, "slow-consumer", self.slow_consumer)?;
         print(formatter, "presence", self.presence)?;
-        print(formatter, "presence-names", self.presence_names.map(|names| if names { "on" } else { "off" }))
+        print(formatter, "presence-names", self.presence_names.map(choice::on_off))?;
+        print(formatter, "durable", self.durable.map(choice::on_off))
     }
 }
 
@@ -155,6 +165,7 @@ mod tests {
         slow_consumer: SlowConsumer::Disconnect,
         presence: Presence::Off,
         presence_names: false,
+        durable: false,
     };
 
     #[test]
@@ -162,7 +173,7 @@ mod tests {
         let rule: TopicClass = "prices/*;history-size=1;presence=count".parse().unwrap();
         let expected = Class { history: History { size: 1, ..DEFAULT.history }, presence: Presence::Count, ..DEFAULT };
         assert_eq!(rule.over(DEFAULT), expected);
-        let all = "a;history-size=0;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=list;presence-names=on";
+        let all = "a;history-size=0;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=list;presence-names=on;durable=on";
         let rule: TopicClass = all.parse().unwrap();
         assert_eq!(rule.to_string(), all);
         let expected = Class {
@@ -170,8 +181,10 @@ mod tests {
             slow_consumer: SlowConsumer::Latest,
             presence: Presence::List,
             presence_names: true,
+            durable: true,
         };
         assert_eq!(rule.over(DEFAULT), expected);
+        assert_eq!("a;durable".parse(), "a;durable=on".parse::<TopicClass>());
     }
 
     #[test]
@@ -190,6 +203,7 @@ mod tests {
             ("a;presence=off;presence=off", "presence is set twice"),
             ("a;presence=on", "presence: give off, count or list"),
             ("a;presence-names=yes", "presence-names: give on or off"),
+            ("a;durable;durable=off", "durable is set twice"),
             ("a;history-size=-1", "history-size: give a whole number"),
             ("a;history-ttl=10", "history-ttl: give a time"),
             ("a;history-bytes=x", "history-bytes: give bytes"),
@@ -210,6 +224,7 @@ mod tests {
             slow in prop::option::of(prop::sample::select(SlowConsumer::ALL)),
             presence in prop::sample::select(Presence::ALL),
             presence_names in prop::option::of(any::<bool>()),
+            durable in prop::option::of(any::<bool>()),
         ) {
             let rule = TopicClass {
                 pattern: pattern.parse().unwrap(),
@@ -219,6 +234,7 @@ mod tests {
                 slow_consumer: slow,
                 presence: Some(presence),
                 presence_names,
+                durable,
             };
             prop_assert_eq!(rule.to_string().parse(), Ok(rule));
         }

@@ -52,6 +52,8 @@ pub(super) struct History {
     lost_before_ns: u64,
     /// Its place in the index of all histories, which belongs to whoever has that.
     pub place: Option<u64>,
+    /// Its topic is durable: a store is told what it lets go of.
+    pub is_stored: bool,
 }
 
 impl History {
@@ -135,9 +137,20 @@ impl History {
     /// Ends this life by a deletion: returns what was kept, and begins anew with nothing but the moment of the newest that is lost so.
     pub fn end(&mut self) -> Self {
         let ended = std::mem::take(self);
+        self.is_stored = ended.is_stored;
         let newest = ended.kept.back().into_iter().chain(ended.brief.iter().filter_map(|brief| brief.last()));
         self.lost_before_ns = newest.map(|publication| publication.numbered_ns + 1).fold(ended.lost_before_ns, u64::max);
         ended
+    }
+
+    /// The newest offset that is lost by the class's bounds; 0 if none is.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Goes on from a history of which everything up to this offset is lost.
+    pub fn set_lost(&mut self, lost: u64) {
+        self.lost = lost;
     }
 
     /// Before which moment everything was numbered that is lost; 0 if nothing is.

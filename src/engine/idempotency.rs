@@ -171,6 +171,15 @@ impl Keys {
         self.known.insert(name, Entry { fingerprint, position, until });
     }
 
+    /// Forgets that a publication came under a topic's key, because it was not published after all. It stays in the order, where its turn
+    /// comes.
+    pub fn take_back(&mut self, topic: &Topic, key: &IdempotencyKey, position: Position) {
+        let name = Name { topic: topic.clone(), key: key.clone() };
+        if self.known.get(&name).is_some_and(|entry| entry.position == position) {
+            self.known.remove(&name);
+        }
+    }
+
     /// Forgets those whose time is over, at most `left`, which it counts down.
     pub fn expire(&mut self, now: Tick, left: &mut usize) {
         while *left > 0

@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use super::history::{History, Keep};
+use super::history::History;
 use super::idempotency::{Keys, Known};
+use super::store::Port;
 use super::{Append, AppendError, Appended, Engine, EngineEvent, Extent, Read, Scan, Submission, Terms};
 use crate::class::Classes;
 use crate::frame::{ClassId, Epoch, Position, Publication, Topic};
@@ -73,60 +74,7 @@ pub struct MemoryEngine<R, S = R> {
     endings: BinaryHeap<Ending>,
     events: VecDeque<EngineEvent<R, S>>,
     random: fastrand::Rng,
-}
-
-/// One life of a topic.
-#[derive(Debug)]
-struct Life {
-    epoch: Epoch,
-    last: u64,
-    class: ClassId,
-    keep: Keep,
-    history: History,
-    /// When it ends, unless something is kept; [`Tick::NEVER`] while it has subscribers.
-    end: Tick,
-    /// When `endings` has it looked at next.
-    looked_at: Tick,
-}
-
-impl Life {
-    /// When there is something to do for it: a publication is too old, or its end has come.
-    fn due(&self) -> Option<Tick> {
-        self.history.due(self.keep).or((self.end != Tick::NEVER).then_some(self.end))
-    }
-}
-
-/// What all histories hold together.
-#[derive(Debug, Default)]
-struct Kept {
-    /// When each topic's oldest publication was numbered, or one before it, and which topic that is.
-    oldest: BTreeSet<(u64, Topic)>,
-    /// Bytes of all publications.
-    bytes: u64,
-}
-
-impl Kept {
-    /// Changes a topic's history and keeps count of it.
-    fn change<T>(&mut self, topic: &Topic, history: &mut History, change: impl FnOnce(&mut History) -> T) -> T {
-        let (place, bytes) = (history.place, history.bytes());
-        let result = change(history);
-        self.bytes = self.bytes + history.bytes() - bytes;
-        match (place, history.oldest_ns()) {
-            // It grows, so the place is not behind its right one.
-            (Some(_), Some(_)) | (None, None) => history.place = place,
-            (_, oldest) => self.move_to(topic, history, place, oldest),
-        }
-        result
-    }
-
-    /// Moves a topic in the index.
-    fn move_to(&mut self, topic: &Topic, history: &mut History, from: Option<u64>, to: Option<u64>) {
-        if let Some(from) = from {
-            self.oldest.remove(&(from, topic.clone()));
-        }
-        self.oldest.extend(to.map(|to| (to, topic.clone())));
-        history.place = to;
-    }
+    journal: Option<Journal<R>>,
 }
 
 /// A topic to be looked at when `at` has come, the earliest first.
@@ -153,7 +101,14 @@ impl<R, S> MemoryEngine<R, S> {
             endings: BinaryHeap::new(),
             events: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
+            journal: None,
         }
+    }
+
+    /// The same engine, which has a store keep what is published on durable topics: at most `bytes_max` wait for it at a time.
+    #[must_use]
+    pub fn with_store(self, port: Port, bytes_max: usize) -> Self {
+        Self { journal: Some(Journal::new(port, bytes_max)), ..self }
     }
 
     /// What topics and keys take, in bytes, without the topics' names and what is kept of them.
@@ -184,39 +139,59 @@ impl<R, S> MemoryEngine<R, S> {
             Entry::Vacant(_) if is_full => Err(AppendError::TooManyTopics { topics_max }),
             Entry::Vacant(place) => {
                 let epoch = Epoch::from_random(self.random.u64(..));
-                let class = self.classes.id_of(place.key().as_str());
-                let keep = self.classes.get(class).history.into();
-                let life =
-                    Life { epoch, last: 0, class, keep, history: History::default(), end: Tick(0), looked_at: Tick::NEVER };
+                let mut life = Life::new(epoch, &self.classes, place.key());
+                if let Some(journal) = &mut self.journal {
+                    life.history.is_stored = self.classes.get(life.class).durable;
+                    if life.history.is_stored {
+                        journal.begin(place.key(), epoch);
+                    }
+                }
                 Ok((place.key().clone(), place.insert(life)))
             }
         }
     }
 
-    fn number(&mut self, topic: Topic, now: Tick) -> Result<(Topic, Position, ClassId), AppendError> {
+    /// Gives a topic's next publication its number.
+    fn number(&mut self, topic: Topic) -> Result<(Topic, Position, ClassId, bool), AppendError> {
         let (topic, life) = self.life(topic)?;
-        life.last += 1;
-        let (position, class) = (Position { epoch: life.epoch, offset: life.last }, life.class);
-        let is_first = life.last == 1 && life.keep.publications > 0;
-        if life.end != Tick::NEVER {
-            self.linger(&topic, now);
+        let newest = life.newest();
+        let position = Position { offset: newest.offset + 1, ..newest };
+        if life.history.is_stored {
+            life.send_off(position);
         }
-        if is_first {
-            self.names.insert(topic.clone());
-        }
-        Ok((topic, position, class))
+        Ok((topic, position, life.class, life.history.is_stored))
     }
 
-    /// Keeps a publication as its topic's class says, for `ttl` at most; the oldest of all topics make room for it.
-    fn keep(&mut self, publication: &Arc<Publication>, ttl: Option<Duration>) {
-        let Self { topics, kept, .. } = self;
+    /// What is numbered counts from now on: it is kept, and to be handed out.
+    fn publish(&mut self, publication: Arc<Publication>, ttl: Option<Duration>, now: Tick) {
+        let is_unwanted = self.keep(&publication, ttl);
+        if is_unwanted {
+            self.linger(&publication.topic, now);
+        }
+        self.events.push_back(EngineEvent::Published { publication });
+    }
+
+    /// Keeps a topic's newest publication as its class says, for `ttl` at most; true if the topic has no subscribers.
+    fn keep(&mut self, publication: &Arc<Publication>, ttl: Option<Duration>) -> bool {
+        let Self { topics, kept, names, .. } = self;
         let topic = &publication.topic;
-        let Some(life) = topics.get_mut(topic.as_str()) else { return };
+        let Some(life) = topics.get_mut(topic.as_str()) else { return false };
         let keep = life.keep;
+        life.last = life.last.max(publication.position.offset);
+        if life.last == 1 && keep.publications > 0 {
+            names.insert(topic.clone());
+        }
         kept.change(topic, &mut life.history, |history| history.push(Arc::clone(publication), keep, ttl));
+        let is_unwanted = life.end != Tick::NEVER;
         if let Some(at) = life.history.due(keep).filter(|at| *at < life.looked_at) {
             self.schedule(topic, at);
         }
+        self.make_room();
+        is_unwanted
+    }
+
+    /// The oldest of all topics make room for what was kept last.
+    fn make_room(&mut self) {
         for _ in 0..DROPPED_MAX {
             if self.kept.bytes <= self.limits.history_bytes_max {
                 break;
@@ -237,6 +212,16 @@ impl<R, S> MemoryEngine<R, S> {
             }
             kept.move_to(&topic, history, Some(place), oldest);
         }
+    }
+
+    /// Begins another life of a topic, with nothing of the one before.
+    fn begin_anew(&mut self, request: R, topic: &Topic, epoch: Epoch) {
+        let Self { topics, kept, discarded, .. } = self;
+        if let Some(life) = topics.get_mut(topic.as_str()) {
+            discarded.push(kept.change(topic, &mut life.history, History::end));
+            (life.epoch, life.last) = (epoch, 0);
+        }
+        self.events.push_back(EngineEvent::Deleted { request, result: Ok(Some(epoch)) });
     }
 
     /// Gives back what histories of ended lives still hold, at most `left` publications, which it counts down.
@@ -280,7 +265,12 @@ impl<R, S> MemoryEngine<R, S> {
         }
         match life.due() {
             None => {}
+            // It goes on when its publication is on the disk, or has failed.
+            Some(due) if due <= now && life.on_its_way.is_some() => self.schedule(&topic, now.after(1)),
             Some(due) if due <= now && life.history.is_empty() => {
+                if let Some(journal) = self.journal.as_mut().filter(|_| life.history.is_stored) {
+                    journal.end(&topic, life.epoch);
+                }
                 // What keeps nothing has promised nothing.
                 if keep.publications > 0 {
                     *forgotten_before_ns = life.history.lost_before_ns().max(*forgotten_before_ns);
@@ -304,23 +294,25 @@ impl<R, S> Engine<R, S> for MemoryEngine<R, S> {
                 Known::Same(position) => Ok(Appended { position, is_repeated: true }),
                 Known::Other => Err(AppendError::KeyReused),
             };
-            return self.events.push_back(EngineEvent::Appended { request, result });
+            return self.answer_behind(&topic, request, result);
         }
-        let (topic, position, class) = match self.number(topic, now) {
+        let numbered = self.admit(&topic, payload.as_bytes().len()).and_then(|()| self.number(topic));
+        let (topic, position, class, is_stored) = match numbered {
             Ok(numbered) => numbered,
             Err(error) => return self.events.push_back(EngineEvent::Appended { request, result: Err(error) }),
         };
-        if let Some(key) = key {
+        if let Some(key) = &key {
             let fingerprint = self.keys.fingerprint(&payload);
-            self.keys.remember(topic.clone(), key, fingerprint, position, now);
+            self.keys.remember(topic.clone(), key.clone(), fingerprint, position, now);
         }
-        let result = Ok(Appended { position, is_repeated: false });
-        self.events.push_back(EngineEvent::Appended { request, result });
         let mut publication = Publication::new(topic, position, at_ms, numbered_ns, payload, forms);
         publication.class = class;
         let publication = Arc::new(publication);
-        self.keep(&publication, ttl);
-        self.events.push_back(EngineEvent::Published { publication });
+        if is_stored {
+            return self.store(request, publication, ttl, key);
+        }
+        self.events.push_back(EngineEvent::Appended { request, result: Ok(Appended { position, is_repeated: false }) });
+        self.publish(publication, ttl, now);
     }
 
     fn read(&mut self, read: Read<R>) {
@@ -345,13 +337,18 @@ impl<R, S> Engine<R, S> for MemoryEngine<R, S> {
     }
 
     fn delete(&mut self, request: R, topic: Topic) {
-        let Self { topics, kept, discarded, random, .. } = self;
-        let epoch = topics.get_mut(topic.as_str()).map(|life| {
-            discarded.push(kept.change(&topic, &mut life.history, History::end));
-            (life.epoch, life.last) = (Epoch::from_random(random.u64(..)), 0);
-            life.epoch
-        });
-        self.events.push_back(EngineEvent::Deleted { request, epoch });
+        let Some(life) = self.topics.get_mut(topic.as_str()) else {
+            return self.events.push_back(EngineEvent::Deleted { request, result: Ok(None) });
+        };
+        let epoch = Epoch::from_random(self.random.u64(..));
+        match &mut self.journal {
+            Some(journal) if life.history.is_stored => {
+                if let Err((request, error)) = journal.delete(request, topic, life, epoch) {
+                    self.events.push_back(EngineEvent::Deleted { request, result: Err(error) });
+                }
+            }
+            _ => self.begin_anew(request, &topic, epoch),
+        }
     }
 
     fn poll(&mut self) -> Option<EngineEvent<R, S>> {
@@ -360,6 +357,26 @@ impl<R, S> Engine<R, S> for MemoryEngine<R, S> {
             self.events.give_back();
         }
         event
+    }
+
+    fn has_news(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::has_news)
+    }
+
+    fn receive(&mut self) {
+        self.hear();
+    }
+
+    fn ready(&self) -> Option<&Topic> {
+        self.journal.as_ref()?.ready()
+    }
+
+    fn finish(&mut self, now: Tick) {
+        self.finish_first(now);
+    }
+
+    fn submit(&mut self) {
+        self.hand_over();
     }
 
     fn extent(&self, topic: &str) -> Option<Extent> {
@@ -418,6 +435,11 @@ impl PartialEq for Ending {
 
 impl Eq for Ending {}
 
+mod journal;
+mod life;
 mod scan;
 #[cfg(test)]
 mod tests;
+
+use journal::Journal;
+use life::{Kept, Life};

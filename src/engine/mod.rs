@@ -11,8 +11,12 @@
 //!
 //! read(request) -----------> Read { request, page | error }             what is kept behind a position
 //! scan(request) -----------> Scanned { request, sheaf }                 what is kept of all topics that a pattern matches, piece by piece
-//! delete(request) ---------> Deleted { request, epoch }                 nothing is kept any more
+//! delete(request) ---------> Deleted { request, epoch | error }         nothing is kept any more
 //! ```
+//!
+//! What has to wait for a disk or a network is handed over at the end of a turn ([`Engine::submit`]), and what came back is heard of at the
+//! beginning of one ([`Engine::receive`]). It is finished one by one, as there is room for what follows ([`Engine::ready`],
+//! [`Engine::finish`]).
 //!
 //! The `Published` events of one topic come in the order of their offsets; handing out on anything else would break the order.
 
@@ -49,6 +53,21 @@ pub trait Engine<R, S = R> {
 
     /// The next event. To be called until it returns `None`.
     fn poll(&mut self) -> Option<EngineEvent<R, S>>;
+
+    /// Whether there is something to hear.
+    fn has_news(&self) -> bool;
+
+    /// Hears what has become of what was handed over. What has failed is told by [`Engine::poll`].
+    fn receive(&mut self);
+
+    /// The topic of the next publication or deletion that has come back, and waits to be finished.
+    fn ready(&self) -> Option<&Topic>;
+
+    /// Finishes it: [`Engine::poll`] tells what became of it.
+    fn finish(&mut self, now: Tick);
+
+    /// Hands over what has to wait.
+    fn submit(&mut self);
 
     /// What is known of a living topic; `None` when it does not live, and then it has no epoch to show.
     fn extent(&self, topic: &str) -> Option<Extent>;
@@ -225,8 +244,8 @@ pub enum EngineEvent<R, S = R> {
     Deleted {
         /// The token of the deletion.
         request: R,
-        /// The topic's new life; `None` if it did not live, and does not now.
-        epoch: Option<Epoch>,
+        /// The topic's new life, `None` if it did not live, and does not now; or why it goes on as it was.
+        result: Result<Option<Epoch>, AppendError>,
     },
     /// A publication is numbered and kept as its topic demands: now it may be handed out.
     Published {
@@ -267,6 +286,15 @@ pub enum AppendError {
     /// Another payload was published on this topic under the same key.
     #[error("the key was used for another publication on this topic")]
     KeyReused,
+    /// The store of durable topics has failed: it is not known to be on the disk, and nobody has got it.
+    #[error("the store of durable topics cannot write; nothing was published")]
+    NotStored,
+    /// Too much waits for the disk already.
+    #[error("{bytes_max} bytes wait for the disk already, which is the limit")]
+    StoreBusy {
+        /// The limit that was reached, in bytes of payloads of one worker.
+        bytes_max: usize,
+    },
 }
 
 impl AppendError {
@@ -275,7 +303,7 @@ impl AppendError {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::TooManyTopics { .. } => 503,
+            Self::TooManyTopics { .. } | Self::NotStored | Self::StoreBusy { .. } => 503,
             Self::KeyReused => 422,
         }
     }

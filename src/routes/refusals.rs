@@ -230,12 +230,36 @@ fn idempotency_key_reused() -> Response {
     refuse("idempotency-key-reused", 422, "Idempotency-Key is already used", detail, fix)
 }
 
+/// 503: the store of durable topics cannot write. It may be on the disk all the same, as after any answer that got lost.
+fn not_stored() -> Response {
+    let detail = "This topic is durable, and the server cannot write to its --data-dir. Nobody has got the publication.";
+    let fix = "Send it again after the delay that Retry-After tells, under the same Idempotency-Key if it has one.";
+    refuse("not-stored", 503, "The disk takes nothing", detail, fix).header("Retry-After", RETRY_AFTER_SECONDS)
+}
+
+/// 503: the disk is slower than the publishers.
+fn store_busy(bytes_max: usize) -> Response {
+    let detail = "As much waits for the disk as may, by --store-queue.";
+    let limits = vec![("limit_bytes", bytes_max as u64)];
+    refuse_with(
+        "store-busy",
+        503,
+        "The disk is too slow",
+        detail,
+        "Send it again after the delay that Retry-After tells.",
+        limits,
+    )
+    .header("Retry-After", RETRY_AFTER_SECONDS)
+}
+
 /// The engine's refusal of a publication or a topic.
 #[must_use]
 pub fn append_error(error: AppendError) -> Response {
     match error {
         AppendError::TooManyTopics { topics_max } => too_many_topics(topics_max as u64),
         AppendError::KeyReused => idempotency_key_reused(),
+        AppendError::NotStored => not_stored(),
+        AppendError::StoreBusy { bytes_max } => store_busy(bytes_max),
     }
 }
 

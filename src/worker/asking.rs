@@ -204,9 +204,10 @@ impl<D: Driver> Core<D> {
             Delivery::Information { asker, topic, extent, subscribers } => {
                 self.informed(driver.store(), asker, &topic, extent, subscribers);
             }
-            Delivery::Deleted { asker, topic, epoch } => {
+            Delivery::Deleted { asker, topic, result } => {
                 if let Some(pending) = self.asked(asker) {
-                    self.answer(driver.store(), asker.token.slot, routes::deleted(&topic, epoch), &pending);
+                    let answer = result.map_or_else(refusals::append_error, |epoch| routes::deleted(&topic, epoch));
+                    self.answer(driver.store(), asker.token.slot, answer, &pending);
                     self.resume_later(asker.token);
                 }
             }

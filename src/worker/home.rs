@@ -18,6 +18,7 @@ use super::run;
 impl<D: Driver> Core<D> {
     /// The mailbox's part of the turn: what was delivered, then requests, each as far as there is room.
     pub(super) fn take_mail(&mut self, driver: &mut D) {
+        self.take_stored(driver);
         let itself = self.index;
         for other in (0..self.shared.workers()).filter(|other| *other != itself) {
             // No more than a ring holds, lest workers that fill it again keep this one from its other work.
@@ -34,6 +35,25 @@ impl<D: Driver> Core<D> {
         for other in 0..self.shared.workers() {
             self.take_requests(driver, other);
         }
+    }
+
+    /// What has come back from the store goes on, as far as there is room for it: where there is none, its coming wakes this worker.
+    fn take_stored(&mut self, driver: &mut D) {
+        self.engine.receive();
+        self.work_off_engine(driver);
+        while let Some(topic) = self.engine.ready().cloned() {
+            if !self.has_room_for(&topic) {
+                return;
+            }
+            self.engine.finish(self.tick);
+            self.work_off_engine(driver);
+        }
+    }
+
+    /// Whether something of the store can be taken now.
+    pub(super) fn has_stored(&mut self) -> bool {
+        let ready = self.engine.ready().cloned();
+        self.engine.has_news() || ready.is_some_and(|topic| self.has_room_for(&topic))
     }
 
     /// Whether one more publication may begin its way to this worker's subscribers.
@@ -153,8 +173,8 @@ impl<D: Driver> Core<D> {
             match event {
                 EngineEvent::Published { publication } => self.hand_out(&publication),
                 EngineEvent::Appended { request: (asker, topic), result } => answers.push((asker, topic, result)),
-                EngineEvent::Deleted { request: (asker, topic), epoch } => {
-                    self.reply(driver, asker.worker, Delivery::Deleted { asker, topic, epoch });
+                EngineEvent::Deleted { request: (asker, topic), result } => {
+                    self.reply(driver, asker.worker, Delivery::Deleted { asker, topic, result });
                 }
                 EngineEvent::Scanned { request: asker, sheaf } => {
                     self.reply(driver, asker.worker, Delivery::Scanned(asker, Box::new(sheaf)));

@@ -137,8 +137,8 @@ pub enum Delivery {
         asker: Asker,
         /// The topic.
         topic: Topic,
-        /// Its new life, if it lives.
-        epoch: Option<Epoch>,
+        /// Its new life, if it lives; or why it goes on as it was.
+        result: Result<Option<Epoch>, AppendError>,
     },
     /// The answer to [`Request::Read`].
     Page {

@@ -111,6 +111,7 @@ impl<D: Driver> Core<D> {
     fn end_turn(&mut self, driver: &D, unfinished: bool) {
         self.unfinished = unfinished;
         self.engine.expire(self.tick);
+        self.engine.submit();
         self.forget_topics_of_patterns();
         self.wake_others();
         self.count_presence();
@@ -189,8 +190,10 @@ impl<D: Driver> Core<D> {
         Some([due, held_back].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
     }
 
-    /// Another worker sent something that can be taken now.
+    /// Another worker or the store sent something that can be taken now.
     fn has_mail(&mut self) -> bool {
-        self.mailbox.lanes().any(|(_, lane)| lane.has_delivery()) || (0..self.shared.workers()).any(|other| self.can_take(other))
+        self.has_stored()
+            || self.mailbox.lanes().any(|(_, lane)| lane.has_delivery())
+            || (0..self.shared.workers()).any(|other| self.can_take(other))
     }
 }

@@ -22,7 +22,13 @@ pub(super) fn engine(topics_max: usize) -> MemoryEngine<u32> {
 /// An engine that keeps this many publications of each topic, for this long.
 pub(super) fn keeping(topics_max: usize, size: u32, age: Tick) -> MemoryEngine<u32> {
     let history = History { size, bytes: u64::MAX, ttl: Duration::from_millis(u64::from(age.0) * TICK_MS) };
-    let class = Class { history, slow_consumer: SlowConsumer::Disconnect, presence: Presence::Off, presence_names: false };
+    let class = Class {
+        history,
+        slow_consumer: SlowConsumer::Disconnect,
+        presence: Presence::Off,
+        presence_names: false,
+        durable: false,
+    };
     let limits = Limits { topics_max, history_bytes_max: u64::MAX, keys_max: 2, keys_ttl: Duration::from_millis(50 * TICK_MS) };
     MemoryEngine::new(limits, Arc::new(Classes::new(Vec::new(), class)), 1)
 }
@@ -287,7 +293,7 @@ fn a_deleted_topic_begins_another_life_and_gives_its_history_back() {
     let mut engine = keeping(9, 10_000, Tick(5000));
     let delete = |engine: &mut MemoryEngine<u32>, name| {
         engine.delete(7, topic(name));
-        let Some(EngineEvent::Deleted { request: 7, epoch }) = engine.poll() else { panic!("not deleted") };
+        let Some(EngineEvent::Deleted { request: 7, result: Ok(epoch) }) = engine.poll() else { panic!("not deleted") };
         assert!(engine.poll().is_none());
         epoch
     };
@@ -388,7 +394,7 @@ proptest! {
                 }
                 Op::Delete(index) => {
                     engine.delete(0, topic(names[index]));
-                    let Some(EngineEvent::Deleted { epoch, .. }) = engine.poll() else { panic!("not deleted") };
+                    let Some(EngineEvent::Deleted { result: Ok(epoch), .. }) = engine.poll() else { panic!("not deleted") };
                     prop_assert_eq!(epoch.is_some(), table.contains_key(&index));
                     if let Some(plain) = table.get_mut(&index) {
                         plain.last = 0;

@@ -103,6 +103,12 @@ impl Port {
         self.middle.arrived.notify_one();
     }
 
+    /// Whether there is something to receive.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.middle.ways[self.worker].has_outcome.load(Ordering::Acquire)
+    }
+
     /// What has become of batches since this was last asked.
     pub fn receive(&mut self) -> Option<Outcome> {
         let way = &self.middle.ways[self.worker];
