@@ -36,6 +36,7 @@ impl Config {
                 keys_max: self.idempotency_keys as usize,
                 keys_ttl: self.idempotency_ttl.into(),
             },
+            store_queue_bytes_max: bytes(self.store_queue),
             head_timeout: ticks(self.head_timeout),
             idle_timeout: ticks(self.idle_timeout),
             body_timeout: ticks(self.message_timeout),

@@ -20,6 +20,7 @@ pub use topic_class::{TopicClass, TopicClassError};
 pub use validate::ConfigError;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::log;
 
@@ -171,8 +172,15 @@ pub struct Config {
     /// Least time between two tellings of who came and went in a topic, 0s to 1m
     #[arg(long, help_heading = DELIVERY, value_name = "TIME", default_value = "500ms")]
     pub presence_interval: TimeSpan,
+    /// Directory in which durable topics are kept, made if need be; without it no topic class may say durable
+    #[arg(long, help_heading = DELIVERY, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Most bytes of durable publications of a worker that wait for the disk, at least the message size
+    #[arg(long, help_heading = DELIVERY, value_name = "SIZE", default_value = "64MiB")]
+    pub store_queue: ByteSize,
     /// What differs for the topics of a pattern, repeatable, the first match holds: 'prices/*;history-size=1;slow-consumer=latest', with
-    /// the keys history-size, history-ttl, history-bytes, slow-consumer, presence (off, count, list) and presence-names (on, off)
+    /// the keys history-size, history-ttl, history-bytes, slow-consumer, presence (off, count, list), presence-names (on, off)
+    /// and durable (on, off)
     #[arg(long, help_heading = DELIVERY, value_name = "RULE", value_delimiter = ',')]
     pub topic_class: Vec<TopicClass>,
 
@@ -282,6 +290,8 @@ impl Default for Config {
             idempotency_ttl: TimeSpan::seconds(300),
             presence_grace: TimeSpan::seconds(15),
             presence_interval: TimeSpan(std::time::Duration::from_millis(500)),
+            data_dir: None,
+            store_queue: ByteSize::mib(64),
             topic_class: Vec::new(),
             backlog: 4096,
             accept_batch: 64,

@@ -84,6 +84,7 @@ impl Config {
         within_bytes("--max-message-size", self.max_message_size, ByteSize(1), MESSAGE_BYTES_MAX)?;
         within_bytes("--outbox-size", self.outbox_size, ByteSize(1), OUTBOX_BYTES_MAX)?;
         at_least("--outbox-size", self.outbox_size, ByteSize(2 * self.max_message_size.bytes()), "twice --max-message-size")?;
+        at_least("--store-queue", self.store_queue, self.max_message_size, "--max-message-size")?;
         at_least("--worker-outbox-size", self.worker_outbox_size, self.outbox_size, "--outbox-size")
     }
 
@@ -140,6 +141,17 @@ impl Config {
             return refuse("presence-names", problem, "Give presence=list, too: names are told in lists alone.");
         }
         let history = class.history;
+        if class.durable && self.data_dir.is_none() {
+            let fix = "Give --data-dir and a directory, in which durable topics are kept.";
+            return refuse("durable", "is on, and there is no --data-dir", fix);
+        }
+        if class.durable && history.size == 0 {
+            return refuse(
+                "durable",
+                "is on, and history-size is 0",
+                "Give a history-size of at least 1: what is durable is kept.",
+            );
+        }
         within("--history-size", history.size as usize, 0, HISTORY_SIZE_MAX)?;
         within_time("--history-ttl", TimeSpan(history.ttl), HISTORY_TTL_MIN, HISTORY_TTL_MAX)?;
         if history.size == 0 {
@@ -435,6 +447,12 @@ mod tests {
         let (problem, fix) = of(&["a/*;history-bytes=1KiB"]);
         assert_eq!(problem, "--topic-class a/*: history-bytes is 1KiB, less than --max-message-size");
         assert_eq!(fix, "Give at least 64KiB.");
+        let (problem, fix) = of(&["orders/**;durable"]);
+        assert_eq!(problem, "--topic-class orders/**: durable is on, and there is no --data-dir");
+        assert_eq!(fix, "Give --data-dir and a directory, in which durable topics are kept.");
+        let nothing = rules(&["orders/**;durable;history-size=0"]);
+        let (problem, _) = refusal(Config { topic_class: nothing, data_dir: Some("/data".into()), ..Config::default() });
+        assert_eq!(problem, "--topic-class orders/**: durable is on, and history-size is 0");
         let (problem, fix) = of(&["b;history-size=2", "**;presence=off", "a/*;history-size=1"]);
         assert_eq!(problem, "--topic-class a/* never holds, because ** before it takes all of its topics");
         assert_eq!(fix, "Put it before that one, or leave it out.");

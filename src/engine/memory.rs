@@ -105,10 +105,9 @@ impl<R, S> MemoryEngine<R, S> {
         }
     }
 
-    /// The same engine, which has a store keep what is published on durable topics: at most `bytes_max` wait for it at a time.
-    #[must_use]
-    pub fn with_store(self, port: Port, bytes_max: usize) -> Self {
-        Self { journal: Some(Journal::new(port, bytes_max)), ..self }
+    /// Has a store keep what is published on durable topics: at most `bytes_max` wait for it at a time. To be said before anything else.
+    pub fn attach(&mut self, port: Port, bytes_max: usize) {
+        self.journal = Some(Journal::new(port, bytes_max));
     }
 
     /// What topics and keys take, in bytes, without the topics' names and what is kept of them.

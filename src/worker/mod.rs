@@ -77,6 +77,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::engine::store::{Port, Stored};
 use crate::engine::{AppendError, Appended, MemoryEngine};
 use crate::frame::Topic;
 use crate::http1::DateCache;
@@ -260,6 +261,20 @@ impl<D: Driver> Worker<D> {
         };
         core.shared.set_bell(index, driver.bell());
         Self { driver, core }
+    }
+
+    /// Has a store keep what is published on durable topics, and goes on from what it has kept of those this worker is home of.
+    pub fn attach(&mut self, port: Port, stored: Vec<Stored>) {
+        let Self { driver, core } = self;
+        core.engine.attach(port, core.options.store_queue_bytes_max);
+        let left = core.engine.restore(stored, driver.now(), driver.wall_ms());
+        if left > 0 {
+            tracing::warn!(
+                worker = core.index,
+                topics = left,
+                "stored topics are of no durable class now; they stay stored, and begin anew"
+            );
+        }
     }
 }
 

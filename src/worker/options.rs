@@ -29,6 +29,8 @@ pub struct Options {
     pub classes: Arc<Classes>,
     /// The engine's.
     pub engine: engine::Limits,
+    /// Bytes of durable publications that may wait for the disk.
+    pub store_queue_bytes_max: usize,
     /// From the accept, or the first byte, to the end of a head.
     pub head_timeout: u32,
     /// Between two requests.

@@ -9,6 +9,7 @@ const FAULT: &[u8] = b"fail-on-request";
 
 mod cluster;
 mod deletion;
+mod durable;
 mod joins;
 mod model;
 mod patterns;

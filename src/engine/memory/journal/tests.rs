@@ -99,7 +99,9 @@ fn engine(size: u32, port: Port) -> MemoryEngine<u32> {
     let classes = Classes::new(vec![("d/*".parse().unwrap(), class(true))], class(false));
     let keys_ttl = std::time::Duration::from_millis(9000 * TICK_MS);
     let limits = Limits { topics_max: 99, history_bytes_max: u64::MAX, keys_max: 99, keys_ttl };
-    MemoryEngine::new(limits, Arc::new(classes), fastrand::u64(..)).with_store(port, 64)
+    let mut engine = MemoryEngine::new(limits, Arc::new(classes), fastrand::u64(..));
+    engine.attach(port, 64);
+    engine
 }
 
 impl Desk {
