@@ -13,6 +13,7 @@ mod problem;
 mod publish;
 mod serve;
 mod session;
+mod store;
 mod subscribe;
 mod target;
 
@@ -26,6 +27,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::{Config, RARELY_NEEDED};
 use check::Check;
 use publish::Publish;
+use store::Store;
 use subscribe::Subscribe;
 
 /// Runs the command this process was started as.
@@ -56,6 +58,7 @@ where
         Ok(Arguments { command: Command::Check(check) }) => check.run(),
         Ok(Arguments { command: Command::Publish(publish) }) => publish.run(),
         Ok(Arguments { command: Command::Subscribe(subscribe) }) => subscribe.run(),
+        Ok(Arguments { command: Command::Store(store) }) => store.run(),
         Err(error) => failure::from_clap(&error, &words),
     }
 }
@@ -82,6 +85,9 @@ enum Command {
     /// Print what is published to topics
     #[command(name = "sub", alias = "subscribe", after_help = subscribe::AFTER_HELP)]
     Subscribe(Subscribe),
+    /// Look into the directory of durable topics while no server uses it
+    #[command(after_help = store::AFTER_HELP)]
+    Store(Store),
 }
 
 const AFTER_HELP: &str = "\
@@ -152,7 +158,17 @@ mod tests {
 
     #[test]
     fn help_fits_80_columns_and_is_shorter_by_the_short_flag_where_settings_are() {
-        for words in [&[][..], &["serve"], &["check"], &["pub"], &["sub"]] {
+        for words in [
+            &[][..],
+            &["serve"],
+            &["check"],
+            &["pub"],
+            &["sub"],
+            &["store"],
+            &["store", "check"],
+            &["store", "dump"],
+            &["store", "compact"],
+        ] {
             let help = help_of(words);
             let short = parse(&[words, &["-h"]].concat()).unwrap_err().render().to_string();
             if words == ["serve"] || words == ["check"] {

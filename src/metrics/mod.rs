@@ -9,6 +9,7 @@ mod cell;
 mod label;
 mod process;
 mod render;
+mod store;
 mod text;
 mod worker;
 
@@ -19,4 +20,5 @@ pub use label::{
 };
 pub use process::ProcessFacts;
 pub use render::{CONTENT_TYPE, render};
+pub use store::StoreMetrics;
 pub use worker::WorkerMetrics;

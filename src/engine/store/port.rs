@@ -36,7 +36,7 @@ pub fn ports(workers: usize, ring: impl Fn(usize) + Send + Sync + 'static) -> (V
     let middle = Arc::new(Middle { inside: Mutex::default(), arrived: Condvar::new(), is_up: AtomicBool::new(true), ways });
     let port = |worker| Port { middle: Arc::clone(&middle), worker, generation: 0, last: 0 };
     let ports = (0..workers).map(port).collect();
-    (ports, Inbox { middle, ring: Box::new(ring), generations: vec![0; workers] })
+    (ports, Inbox { middle, ring: Box::new(ring), generations: vec![0; workers], missed: Vec::new() })
 }
 
 #[derive(Debug)]
@@ -139,6 +139,8 @@ pub struct Inbox {
     ring: Box<dyn Fn(usize) + Send + Sync>,
     /// How often something of each worker has failed.
     generations: Vec<u64>,
+    /// What came too late, until it is asked for.
+    missed: Vec<Batch>,
 }
 
 impl Inbox {
@@ -156,7 +158,14 @@ impl Inbox {
         drop(guard);
         // What was handed over before its worker heard of a failure has failed with it.
         let generations = &self.generations;
-        (!is_over).then(|| batches.into_iter().filter(|batch| batch.generation == generations[batch.worker]).collect())
+        let (batches, missed) = batches.into_iter().partition(|batch| batch.generation == generations[batch.worker]);
+        self.missed = missed;
+        (!is_over).then_some(batches)
+    }
+
+    /// What the last [`Inbox::wait`] left out, because it had failed before it came: what it would have taken away is still to be.
+    pub fn missed(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.missed)
     }
 
     /// These, and all before them of their workers, are on the disk.
@@ -251,6 +260,8 @@ mod tests {
         ports[1].submit(change("d"));
         let group = inbox.wait(None).unwrap();
         assert_eq!(group.iter().map(|batch| batch.worker).collect::<Vec<_>>(), [1], "the other one's goes on");
+        assert_eq!(inbox.missed().iter().map(|batch| batch.worker).collect::<Vec<_>>(), [0]);
+        assert!(inbox.missed().is_empty(), "it is told once");
         inbox.stored(&group);
         assert_eq!(ports[0].receive(), Some(Outcome { stored: 1, has_failed: true }), "what was stored before counts");
         assert_eq!(ports[1].receive(), Some(Outcome { stored: 2, has_failed: false }));
