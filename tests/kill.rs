@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::http::post;
 use support::server::{Launch, Server};
-use support::socket::{Socket, TEXT, handshake};
+use support::socket::{Socket, handshake};
 use support::stream::EventStream;
 use support::wire::Connection;
 use support::{figure, scaled};
@@ -49,13 +49,6 @@ impl Reader {
         }
     }
 
-    fn wire(&mut self) -> &mut Connection {
-        match self {
-            Self::Envelope(socket) | Self::Session(socket) => &mut socket.wire,
-            Self::Events(stream) => &mut stream.wire,
-        }
-    }
-
     /// The next object.
     fn next(&mut self) -> Value {
         match self {
@@ -78,22 +71,17 @@ impl Reader {
 
     /// The next object, if it came whole before the connection broke.
     fn whole(&mut self) -> Option<Value> {
-        let is_events = matches!(self, Self::Events(_));
-        let wire = self.wire();
-        if is_events {
-            let head = wire.try_take_until(b"\r\n")?;
-            let size = usize::from_str_radix(std::str::from_utf8(&head[..head.len() - 2]).expect("ASCII"), 16).expect("a size");
-            let chunk = String::from_utf8(wire.try_take(size + 2)?).expect("UTF-8");
-            let data = chunk.lines().find_map(|line| line.strip_prefix("data: ")).expect("data");
-            return Some(serde_json::from_str(data).expect("JSON"));
+        match self {
+            Self::Envelope(socket) | Self::Session(socket) => socket.try_json(),
+            Self::Events(stream) => {
+                let head = stream.wire.try_take_until(b"\r\n")?;
+                let size =
+                    usize::from_str_radix(std::str::from_utf8(&head[..head.len() - 2]).expect("ASCII"), 16).expect("a size");
+                let chunk = String::from_utf8(stream.wire.try_take(size + 2)?).expect("UTF-8");
+                let data = chunk.lines().find_map(|line| line.strip_prefix("data: ")).expect("data");
+                Some(serde_json::from_str(data).expect("JSON"))
+            }
         }
-        let head = wire.try_take(2)?;
-        assert_eq!(head[0], TEXT);
-        let length = match head[1] {
-            126 => u16::from_be_bytes(wire.try_take(2)?.try_into().expect("two bytes")).into(),
-            short => usize::from(short),
-        };
-        Some(serde_json::from_slice(&wire.try_take(length)?).expect("JSON"))
     }
 }
 

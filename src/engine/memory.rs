@@ -105,9 +105,10 @@ impl<R, S> MemoryEngine<R, S> {
         }
     }
 
-    /// Has a store keep what is published on durable topics: at most `bytes_max` wait for it at a time. To be said before anything else.
-    pub fn attach(&mut self, port: Port, bytes_max: usize) {
-        self.journal = Some(Journal::new(port, bytes_max));
+    /// Has a store keep what is published on durable topics: at most `waiting_max` publications of `bytes_max` bytes wait for it at a time. To
+    /// be said before anything else.
+    pub fn attach(&mut self, port: Port, bytes_max: usize, waiting_max: usize) {
+        self.journal = Some(Journal::new(port, bytes_max, waiting_max));
     }
 
     /// What topics and keys take, in bytes, without the topics' names and what is kept of them.
@@ -121,6 +122,12 @@ impl<R, S> MemoryEngine<R, S> {
     #[must_use]
     pub fn history_bytes(&self) -> u64 {
         self.kept.bytes
+    }
+
+    /// Bytes of all publications that wait for the store.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.journal.as_ref().map_or(0, Journal::bytes)
     }
 
     /// How many topics live.

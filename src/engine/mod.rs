@@ -290,11 +290,8 @@ pub enum AppendError {
     #[error("the store of durable topics cannot write; nothing was published")]
     NotStored,
     /// Too much waits for the disk already.
-    #[error("{bytes_max} bytes wait for the disk already, which is the limit")]
-    StoreBusy {
-        /// The limit that was reached, in bytes of payloads of one worker.
-        bytes_max: usize,
-    },
+    #[error("as much waits for the disk as may")]
+    StoreBusy,
 }
 
 impl AppendError {
@@ -303,7 +300,7 @@ impl AppendError {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::TooManyTopics { .. } | Self::NotStored | Self::StoreBusy { .. } => 503,
+            Self::TooManyTopics { .. } | Self::NotStored | Self::StoreBusy => 503,
             Self::KeyReused => 422,
         }
     }

@@ -71,6 +71,8 @@ fn messages<W: Borrow<WorkerMetrics>>(text: &mut Text, sums: &Sums<'_, W>) {
         .each("event", |label| sums.gauge(|worker| worker.presence_events.of(label)));
     text.gauge("fantail_history_bytes", "Bytes of the publications that are kept.")
         .value(sums.gauge(|worker| &worker.history_bytes));
+    text.gauge("fantail_store_queue_bytes", "Bytes of the publications that wait for the store.")
+        .value(sums.gauge(|worker| &worker.store_queue_bytes));
     text.gauge("fantail_outbox_bytes", "Bytes that wait in outboxes.").value(sums.gauge(|worker| &worker.outbox_bytes));
 }
 

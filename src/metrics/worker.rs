@@ -48,6 +48,8 @@ pub struct WorkerMetrics {
     pub presence_events: PerLabel<PresenceEvent, Gauge, { PresenceEvent::COUNT }>,
     /// Bytes of the publications that are kept.
     pub history_bytes: Gauge,
+    /// Bytes of the publications that wait for the store.
+    pub store_queue_bytes: Gauge,
     /// Bytes that wait in outboxes.
     pub outbox_bytes: Gauge,
     /// Share of the time in which the worker was not waiting.

@@ -238,18 +238,10 @@ fn not_stored() -> Response {
 }
 
 /// 503: the disk is slower than the publishers.
-fn store_busy(bytes_max: usize) -> Response {
-    let detail = "As much waits for the disk as may, by --store-queue.";
-    let limits = vec![("limit_bytes", bytes_max as u64)];
-    refuse_with(
-        "store-busy",
-        503,
-        "The disk is too slow",
-        detail,
-        "Send it again after the delay that Retry-After tells.",
-        limits,
-    )
-    .header("Retry-After", RETRY_AFTER_SECONDS)
+fn store_busy() -> Response {
+    let detail = "As many bytes wait for the disk as may, by --store-queue, or as many publications, by half of --mailbox-size.";
+    refuse("store-busy", 503, "The disk is too slow", detail, "Send it again after the delay that Retry-After tells.")
+        .header("Retry-After", RETRY_AFTER_SECONDS)
 }
 
 /// The engine's refusal of a publication or a topic.
@@ -259,7 +251,7 @@ pub fn append_error(error: AppendError) -> Response {
         AppendError::TooManyTopics { topics_max } => too_many_topics(topics_max as u64),
         AppendError::KeyReused => idempotency_key_reused(),
         AppendError::NotStored => not_stored(),
-        AppendError::StoreBusy { bytes_max } => store_busy(bytes_max),
+        AppendError::StoreBusy => store_busy(),
     }
 }
 

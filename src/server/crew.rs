@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use core_affinity::CoreId;
 
+use super::storing::Share;
 use super::{Listening, ServeError, machine};
 use crate::io::{EventBell, Kernel, Options};
 use crate::mailbox::Mailbox;
@@ -26,6 +27,8 @@ use crate::worker::{self, Delivery, Request, Shared, Worker};
 pub(super) struct Work {
     pub listening: Listening,
     pub mailbox: Mailbox<Request<std::os::fd::OwnedFd>, Delivery>,
+    /// Of the store, if there is one.
+    pub share: Option<Share>,
     pub options: Arc<worker::Options>,
     pub shared: Arc<Shared<EventBell>>,
     pub tell: Sender<Happened>,
@@ -116,11 +119,14 @@ fn serve<D: Kernel>(driver: io::Result<D>, refused: Option<CoreId>, index: usize
     };
     drop(say.send(Ok(refused)));
     // No work comes where another worker got no driver, or an address is taken.
-    let Ok(Work { listening, mailbox, options, shared, tell }) = to_do.recv() else { return };
+    let Ok(Work { listening, mailbox, share, options, shared, tell }) = to_do.recv() else { return };
     if let Err(error) = driver.listen(listening.sockets) {
         return drop(say.send(Err(error)));
     }
-    let worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
+    let mut worker = Worker::new(driver, index, options, shared, mailbox, listening.facts);
+    if let Some((port, stored)) = share {
+        worker.attach(port, stored);
+    }
     drop(say.send(Ok(None)));
     supervisor::tell_the_end(&tell, || worker.run());
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::config::ConfigError;
+use crate::engine::store::OpenError;
 
 /// Why the server could not start, or stopped out of order.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub enum ServeError {
     /// io_uring was asked for and can't be had.
     #[error("--io uring can't be had: {0}")]
     Uring(String),
+    /// The store of durable topics can't be opened.
+    #[error("--data-dir: {0}")]
+    Store(#[from] OpenError),
     /// The kernel gives a worker no driver.
     #[error("a worker's driver cannot be made: {0}")]
     Driver(io::Error),
@@ -49,7 +53,7 @@ impl ServeError {
     /// Whether a setting must change before starting again can help.
     #[must_use]
     pub fn is_setting(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Bind { .. } | Self::Uring(_))
+        matches!(self, Self::Config(_) | Self::Bind { .. } | Self::Uring(_) | Self::Store(_))
     }
 
     /// What to do about it.
@@ -66,6 +70,7 @@ impl ServeError {
                 }
                 _ => format!("Give {flag} an address of this machine."),
             }),
+            Self::Store(error) => Some(error.fix().into()),
             Self::Uring(_) => Some("Remove the reason, or give --io auto or epoll.".into()),
             Self::Driver(_) => Some("Raise the descriptor limit (ulimit -n), or set fewer --workers.".into()),
             Self::Thread(_) => Some("Raise the limit of tasks, or set fewer --workers.".into()),

@@ -17,6 +17,7 @@ mod error;
 mod listeners;
 mod machine;
 mod signals;
+mod storing;
 mod supervisor;
 
 use std::net::SocketAddr;
@@ -68,13 +69,17 @@ impl Server {
         let (listening, addresses, admin) = bind(config, workers)?;
         let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
         let options = Arc::new(config.worker_options(workers, connections_max, io.name()));
+        let store = config.data_dir.as_deref().map(|directory| storing::begin(directory, &shared)).transpose()?;
+        let (shares, store) = store.unzip();
+        let mut shares = shares.into_iter().flatten();
         let (tell, happened) = mpsc::channel();
-        let mut supervisor =
-            Supervisor { shared: Arc::clone(&shared), threads: Vec::new(), happened, drain_delay: config.drain_delay.into() };
+        let (threads, drain_delay) = (Vec::new(), config.drain_delay.into());
+        let mut supervisor = Supervisor { shared: Arc::clone(&shared), threads, store, happened, drain_delay };
         let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);
         let work = listening.into_iter().zip(mailboxes).map(|(listening, mailbox)| Work {
             listening,
             mailbox,
+            share: shares.next(),
             options: Arc::clone(&options),
             shared: Arc::clone(&shared),
             tell: tell.clone(),

@@ -28,6 +28,8 @@ pub(super) enum Happened {
 pub(super) struct Supervisor {
     pub shared: Arc<Shared<EventBell>>,
     pub threads: Vec<JoinHandle<()>>,
+    /// The store's, which ends behind the last of the workers.
+    pub store: Option<JoinHandle<()>>,
     pub happened: Receiver<Happened>,
     pub drain_delay: Duration,
 }
@@ -43,6 +45,7 @@ impl Supervisor {
             self.shared.advance(Phase::Stopped);
             // "At once" waits for no thread.
             self.threads.clear();
+            self.store = None;
         }
         stopped
     }
@@ -83,7 +86,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.shared.advance(Phase::Stopped);
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.drain(..).chain(self.store.take()) {
             // A panic has been told by its own message.
             let _ = thread.join();
         }
@@ -118,7 +121,7 @@ mod tests {
             std::thread::spawn(move || tell_the_end(&tell, work))
         };
         let threads = work.into_iter().map(start).collect();
-        let supervisor = Supervisor { shared: Arc::clone(&shared), threads, happened, drain_delay: Duration::ZERO };
+        let supervisor = Supervisor { shared: Arc::clone(&shared), threads, store: None, happened, drain_delay: Duration::ZERO };
         assert!(matches!(supervisor.run(), Err(ServeError::WorkerPanicked)));
         assert_eq!(shared.phase(), Phase::Stopped);
     }

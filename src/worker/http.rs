@@ -6,7 +6,7 @@ use crate::http1::{self, Answering, BodyPlan, Event, Head, HttpError, Response};
 use crate::hub::presence::ClientKey;
 use crate::io::{Driver, Store};
 use crate::limits::Tick;
-use crate::metrics::{Cause, Handler, ProcessFacts, WorkerMetrics, render};
+use crate::metrics::{Cause, Handler, ProcessFacts, StoreMetrics, WorkerMetrics, render};
 use crate::routes::{self, Action, AdminAction, Cors, Drain, Routed, refusals};
 
 use super::Core;
@@ -219,7 +219,8 @@ impl<D: Driver> Core<D> {
                 let is_draining = self.shared.phase() != Phase::Running;
                 let facts = ProcessFacts::read(self.options.io_name, is_draining, crate::log::dropped_lines());
                 let workers: Vec<&WorkerMetrics> = self.shared.all_metrics().collect();
-                routes::metrics(render(&workers, &facts))
+                let store = self.shared.known_store_metrics().map(StoreMetrics::render);
+                routes::metrics(render(&workers, &facts) + store.as_deref().unwrap_or_default())
             }
         }
     }

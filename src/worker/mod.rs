@@ -266,7 +266,8 @@ impl<D: Driver> Worker<D> {
     /// Has a store keep what is published on durable topics, and goes on from what it has kept of those this worker is home of.
     pub fn attach(&mut self, port: Port, stored: Vec<Stored>) {
         let Self { driver, core } = self;
-        core.engine.attach(port, core.options.store_queue_bytes_max);
+        // Publications that wait for the disk hold credits, of which others need some, too.
+        core.engine.attach(port, core.options.store_queue_bytes_max, core.options.mailbox_requests.div_ceil(2));
         let left = core.engine.restore(stored, driver.now(), driver.wall_ms());
         if left > 0 {
             tracing::warn!(

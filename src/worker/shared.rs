@@ -2,14 +2,14 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::FixedState;
 
 use crate::io::Bell;
 use crate::mailbox::Sleep;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{StoreMetrics, WorkerMetrics};
 
 /// How far the server's stop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ pub struct Shared<B: Bell> {
     empty: AtomicUsize,
     /// Joins and goodbyes of members so far.
     tickets: AtomicU64,
+    /// What the store counts, if there is one.
+    store: OnceLock<Arc<StoreMetrics>>,
     addresses: Option<Box<[AtomicU32]>>,
 }
 
@@ -81,6 +83,7 @@ impl<B: Bell> Shared<B> {
             quiet: AtomicUsize::new(0),
             empty: AtomicUsize::new(0),
             tickets: AtomicU64::new(0),
+            store: OnceLock::new(),
             addresses: limit_addresses.then(|| (0..ADDRESSES).map(|_| AtomicU32::new(0)).collect()),
         }
     }
@@ -95,6 +98,17 @@ impl<B: Bell> Shared<B> {
     #[must_use]
     pub fn metrics(&self, worker: usize) -> &WorkerMetrics {
         &self.peers[worker].metrics
+    }
+
+    /// What the store counts, which is there from the first time that it is asked for.
+    pub fn store_metrics(&self) -> Arc<StoreMetrics> {
+        Arc::clone(self.store.get_or_init(Arc::default))
+    }
+
+    /// The same, if there is a store.
+    #[must_use]
+    pub fn known_store_metrics(&self) -> Option<&StoreMetrics> {
+        self.store.get().map(|metrics| &**metrics)
     }
 
     /// All workers' metrics, in their order.

@@ -120,6 +120,7 @@ impl<D: Driver> Core<D> {
         metrics.patterns.set(self.hub.patterns() as u64);
         metrics.topics.set(self.engine.topics() as u64);
         metrics.history_bytes.set(self.engine.history_bytes());
+        metrics.store_queue_bytes.set(self.engine.waiting_bytes());
         metrics.outbox_bytes.set(self.entries.queued_bytes());
         let ended = driver.now();
         metrics.last_turn_ns.set(ended);

@@ -34,6 +34,7 @@ pub(super) struct Journal<R> {
     /// Bytes of all publications that wait.
     bytes: usize,
     bytes_max: usize,
+    waiting_max: usize,
 }
 
 #[derive(Debug)]
@@ -68,8 +69,22 @@ impl<R> Waiting<R> {
 }
 
 impl<R> Journal<R> {
-    pub fn new(port: Port, bytes_max: usize) -> Self {
-        Self { port, waiting: VecDeque::new(), stored: 0, changes: Vec::new(), gone: VecDeque::new(), bytes: 0, bytes_max }
+    pub fn new(port: Port, bytes_max: usize, waiting_max: usize) -> Self {
+        Self {
+            port,
+            waiting: VecDeque::new(),
+            stored: 0,
+            changes: Vec::new(),
+            gone: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            waiting_max,
+        }
+    }
+
+    /// Bytes of all publications that wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
     }
 
     /// A topic begins its life. Nobody waits for that: if it is not stored, the topic's first publication does it.
@@ -113,14 +128,11 @@ impl<R, S> MemoryEngine<R, S> {
     /// Whether one more publication may wait for the store, if it has to.
     pub(super) fn admit(&self, topic: &Topic, bytes: usize) -> Result<(), AppendError> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        let is_durable = || self.classes.of(topic.as_str()).durable;
-        if !journal.port.is_up() && is_durable() {
-            return Err(AppendError::NotStored);
+        let is_full = journal.bytes + bytes > journal.bytes_max || journal.waiting.len() >= journal.waiting_max;
+        if journal.port.is_up() && !is_full || !self.classes.of(topic.as_str()).durable {
+            return Ok(());
         }
-        if journal.bytes + bytes > journal.bytes_max && is_durable() {
-            return Err(AppendError::StoreBusy { bytes_max: journal.bytes_max });
-        }
-        Ok(())
+        Err(if journal.port.is_up() { AppendError::StoreBusy } else { AppendError::NotStored })
     }
 
     /// Has the store keep a publication that has its number.

@@ -262,6 +262,18 @@ impl Socket {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
+    /// Reads a text message that is JSON, if it comes whole before the connection breaks.
+    #[track_caller]
+    pub fn try_json(&mut self) -> Option<Value> {
+        let head = self.wire.try_take(2)?;
+        assert_eq!(head[0], TEXT);
+        let length = match head[1] {
+            126 => u16::from_be_bytes(self.wire.try_take(2)?.try_into().expect("two bytes")).into(),
+            short => usize::from(short),
+        };
+        Some(serde_json::from_slice(&self.wire.try_take(length)?).expect("JSON"))
+    }
+
     /// Reads a frame that must be a close.
     #[track_caller]
     pub fn close(&mut self) -> Close {

@@ -100,7 +100,7 @@ fn engine(size: u32, port: Port) -> MemoryEngine<u32> {
     let keys_ttl = std::time::Duration::from_millis(9000 * TICK_MS);
     let limits = Limits { topics_max: 99, history_bytes_max: u64::MAX, keys_max: 99, keys_ttl };
     let mut engine = MemoryEngine::new(limits, Arc::new(classes), fastrand::u64(..));
-    engine.attach(port, 64);
+    engine.attach(port, 64, 99);
     engine
 }
 
@@ -231,7 +231,7 @@ fn a_store_that_takes_nothing_or_is_behind_is_no_use_to_wait_for() {
     for request in 0..9 {
         desk.append(request, "d/a", Terms::default(), NOW);
     }
-    assert_eq!(desk.events(NOW), ["8 not: 64 bytes wait for the disk already, which is the limit"]);
+    assert_eq!(desk.events(NOW), ["8 not: as much waits for the disk as may"]);
     desk.append(9, "other", Terms::default(), NOW);
     assert_eq!(desk.events(NOW).len(), 2);
     assert_eq!(desk.settle(NOW).len(), 16);
