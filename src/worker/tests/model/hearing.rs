@@ -291,7 +291,7 @@ impl Reader {
     /// Something of a name may be missing: it came back to a pattern, its replay was outlasted by a topic, or a name was left amid it.
     fn unknown_gap(&mut self, name: &str, object: &Value) {
         assert!(self.goes_on, "it wanted to be closed: {object}");
-        let own = self.subscriptions.0.iter().find(|own| NAMES[own.name] == name && own.leaves.is_some() | own.in_force);
+        let own = self.subscriptions.0.iter().find(|own| NAMES[own.name] == name && (own.in_force || own.leaves.is_some()));
         let own = own.unwrap_or_else(|| panic!("it was not asked for: {object}"));
         let is_left = object["reason"] == "pattern" && self.how == How::Session;
         assert!(own.leaves.is_some() || !is_left, "it was not left: {object}");
