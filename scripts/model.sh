@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The model of the promise, by seed, for as long as one likes: readers on every transport, cuts, stalls, deletions, times to live, policies
-# and stops on scripted drivers, held against a plain oracle (src/worker/tests/model). The test command makes 300 stories, some sixty
-# thousand steps.
+# The model of the promise, by seed, for as long as one likes: readers on every transport, of one name or several that overlap, cuts, stalls,
+# deletions, times to live, policies and stops on scripted drivers, held against a plain oracle (src/worker/tests/model). The test command
+# makes 300 stories, some seventy-five thousand steps.
 #
 # usage: scripts/model.sh [STORIES [FIRST]]
 #
-#   STORIES   how many stories, 20,000 if it is not said: some four million steps
+#   STORIES   how many stories, 20,000 if it is not said: some five million steps
 #   FIRST     the seed of the first one, 0 if it is not said
 #
 # Built for speed but with its assertions; the seeds are spread over the CPUs. A failure names its seed, and
@@ -45,6 +45,6 @@ awk '{
   for (i = 1; i < NF; i++) if ($i + 0 == $i) { sum[$(i + 1)] += $i }
   steps += $3; stories += $6
 } END {
-  printf "figure: model: %d steps in %d stories: %d publications, %d deletions, %d comings, %d cuts, %d stops; %d messages came, %d gaps were told, lost in silence 0\n",
-    steps, stories, sum["publications,"], sum["deletions,"], sum["comings,"], sum["cuts,"], sum["stops;"], sum["messages"], sum["gaps"]
+  printf "figure: model: %d steps in %d stories: %d publications, %d deletions, %d comings, %d cuts, %d askings, %d stops; %d messages came, %d gaps were told, lost in silence 0\n",
+    steps, stories, sum["publications,"], sum["deletions,"], sum["comings,"], sum["cuts,"], sum["askings,"], sum["stops;"], sum["messages"], sum["gaps"]
 }' target/model.log

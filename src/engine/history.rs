@@ -50,6 +50,8 @@ pub(super) struct History {
     /// The first moment behind that when it was numbered; in a life that began with a deletion, behind the newest of the life before. 0 if
     /// nothing is lost.
     lost_before_ns: u64,
+    /// The same of the life before, which a deletion ended.
+    ended_before_ns: u64,
     /// Its place in the index of all histories, which belongs to whoever has that.
     pub place: Option<u64>,
     /// Its topic is durable: a store is told what it lets go of.
@@ -139,7 +141,8 @@ impl History {
         let ended = std::mem::take(self);
         self.is_stored = ended.is_stored;
         let newest = ended.kept.back().into_iter().chain(ended.brief.iter().filter_map(|brief| brief.last()));
-        self.lost_before_ns = newest.map(|publication| publication.numbered_ns + 1).fold(ended.lost_before_ns, u64::max);
+        self.ended_before_ns = newest.map(|publication| publication.numbered_ns + 1).fold(ended.lost_before_ns, u64::max);
+        self.lost_before_ns = self.ended_before_ns;
         ended
     }
 
@@ -160,7 +163,7 @@ impl History {
 
     /// What is missing for a reader of everything since `begun_ns` who has read nothing of this topic yet.
     pub fn gap_since(&self, begun_ns: u64, epoch: Epoch) -> Option<Gap> {
-        let reason = if self.lost > 0 { GapReason::Trimmed } else { GapReason::Epoch };
+        let reason = if self.ended_before_ns > begun_ns { GapReason::Epoch } else { GapReason::Trimmed };
         let [from, to] = [0, self.lost].map(|offset| Position { epoch, offset });
         (self.lost_before_ns > begun_ns).then_some(Gap { from, to, reason })
     }

@@ -178,7 +178,8 @@ impl<P> Hub<P> {
     /// reached, and who do not wait until they have read what goes before it.
     fn reach(&mut self, id: TopicId, walked: TopicId, slice: Range<usize>, subscribers: &mut Vec<Subscriber>) {
         subscribers.clear();
-        if self.topics.patterns.is_empty() {
+        // Who has left the last pattern may still have read, behind it, what is under way.
+        if self.topics.patterns.is_empty() && self.readings.is_empty() {
             return subscribers.extend_from_slice(&self.topics[walked].subscribers()[slice]);
         }
         // In a pattern's list, who is held has just come.

@@ -413,6 +413,21 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_the_last_pattern_amid_its_reading_gets_nothing_that_it_has_read_by_name() {
+        let mut hub = Hub::new(1);
+        let id = hub.subscribe_reading(0, &Pattern::parse("*").unwrap(), Form::WsEnvelope, Arc::new([])).unwrap();
+        hub.subscribe(0, &topic("a"), Form::WsEnvelope);
+        hub.publish_or_join(&topic("a"), KEPT, 'p', |_, _| None).unwrap();
+        hub.advance_reading(0, id, up_to(1, "a"));
+        hub.unsubscribe(0, id);
+        while hub.poll_interest().is_some() {}
+        assert_eq!(hub.patterns(), 0);
+        assert_eq!((hand_out(&mut hub).as_str(), hub.readings.is_empty()), ("", true), "it stands in the page");
+        hub.publish_or_join(&topic("a"), KEPT, 'q', |_, _| None).unwrap();
+        assert_eq!(hand_out(&mut hub), "q");
+    }
+
+    #[test]
     fn who_leaves_a_topic_just_read_to_its_end_gets_by_a_pattern_what_came_behind_alone() {
         let pattern = Pattern::parse("*").unwrap();
         let publish = |hub: &mut Hub<char>, text: &str| {

@@ -9,8 +9,9 @@
 //! The subscription is held from its first moment, so nothing that is published overtakes its `ok`, and the look behind it finds where the
 //! topic stands: that is the cursor of the `ok`, also for who asked for nothing old. What the URL names takes the same way, unasked.
 //!
-//! A pattern takes the same way, too, but has no cursor: who asks for nothing old has its `ok` when it is in force. What one subscription
-//! brings already no other one reads, because it would come twice, and the older behind the newer.
+//! A pattern takes the same way, too, but has no cursor: who asks for nothing old has its `ok` when it is in force, and behind those of its
+//! topics that were asked for before. What one subscription brings already no other one reads, because it would come twice, and the older
+//! behind the newer.
 
 use crate::engine::AppendError;
 use crate::frame::{Form, GapReason, Pattern, Position, Since, Topic};
@@ -113,24 +114,19 @@ impl<D: Driver> Core<D> {
         for scanning in replay.patterns.iter_mut().filter(|scanning| scanning.stage == Stage::Force) {
             scanning.stage = if scanning.since == Since::Latest { Stage::Page } else { Stage::Look };
         }
-        while let Some(replay) = self.replays.get_mut(&slot)
-            && let Some(at) = replay.pattern_of_now()
-        {
-            // What it brings from here on must not pass the socket by for want of knowing where a topic stands.
-            let pattern = &replay.patterns[at].pattern;
-            let asks_where =
-                |reading: &&mut Reading| reading.since == Since::Latest && pattern.covers(&Pattern::from(&reading.topic));
-            for reading in replay.topics.iter_mut().filter(asks_where) {
-                if let Some(hold) = reading.hold.take() {
-                    self.hub.release(slot, reading.id, hold);
-                }
-            }
+        self.confirm_patterns_of_now(store, slot);
+        self.read_next(slot);
+    }
+
+    /// Patterns are in force of which nothing old was asked for, and their topics have been looked at that are read by name: so nothing that
+    /// comes behind their answers is lost without a word.
+    pub(super) fn confirm_patterns_of_now(&mut self, store: &mut Store, slot: u32) {
+        while let Some(at) = self.replays.get(&slot).and_then(Replay::pattern_of_now) {
             self.confirm_pattern(store, slot, at);
             let Some(replay) = self.replays.get_mut(&slot) else { return };
             let scanning = replay.patterns.remove(at);
             self.hub.end_reading(slot, scanning.id);
         }
-        self.read_next(slot);
     }
 
     /// A pattern is in force, and all homes have been asked what they have to tell of it: the socket is told, before anything of its topics.
@@ -157,7 +153,7 @@ impl<D: Driver> Core<D> {
     /// The topic has no room: sockets that wait for it are told so.
     pub(super) fn refuse_joining(&mut self, store: &mut Store, slot: u32, topic: &Topic, error: AppendError) {
         let waits = |reading: &Reading| reading.stage == Stage::Force && reading.topic == *topic;
-        let Some(reading) = self.take_reading(slot, waits) else { return };
+        let Some(reading) = self.take_reading(store, slot, waits) else { return };
         self.hub.unsubscribe(slot, reading.id);
         self.say_error(store, slot, reading.asked.id(), Some(topic.as_str()), &refusals::append_error(error));
         self.is_answered(slot, &reading.asked);
@@ -172,7 +168,7 @@ impl<D: Driver> Core<D> {
         self.depart_from(slot, topic);
         let Self { connections, entries, .. } = self;
         connections[slot as usize].outbox.forget_topic(entries, of);
-        if let Some(reading) = self.take_reading(slot, |reading| reading.id == of) {
+        if let Some(reading) = self.take_reading(store, slot, |reading| reading.id == of) {
             if reading.stage != Stage::Page {
                 self.say_error(store, slot, reading.asked.id(), Some(topic.as_str()), &refusals::cancelled());
                 self.is_answered(slot, &reading.asked);
@@ -218,9 +214,10 @@ impl<D: Driver> Core<D> {
     }
 
     /// Takes out what is not read to its end. A page that is under way may be one of it, so the others ask anew.
-    fn take_reading(&mut self, slot: u32, which: impl Fn(&Reading) -> bool) -> Option<Reading> {
+    fn take_reading(&mut self, store: &mut Store, slot: u32, which: impl Fn(&Reading) -> bool) -> Option<Reading> {
         let at = self.replays.get(&slot)?.topics.iter().position(which)?;
         let reading = self.ask_anew(slot)?.topics.remove(at);
+        self.confirm_patterns_of_now(store, slot);
         self.read_next(slot);
         Some(reading)
     }

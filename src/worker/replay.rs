@@ -157,9 +157,14 @@ impl Replay {
         topic.or_else(|| self.patterns.iter().position(|scanning| scanning.stage == stage).map(Next::Pattern))
     }
 
-    /// A pattern that is in force, and of which nothing old was asked for.
+    /// A pattern that is in force, of which nothing old was asked for, and of whose topics none is to be looked at that is read by name.
     pub(super) fn pattern_of_now(&self) -> Option<usize> {
-        self.patterns.iter().position(|scanning| scanning.stage == Stage::Page && scanning.since == Since::Latest)
+        let is_of_now = |scanning: &Scanning| scanning.stage == Stage::Page && scanning.since == Since::Latest;
+        let waits = |scanning: &Scanning| {
+            let mut looks = self.topics.iter().filter(|reading| reading.stage == Stage::Look && reading.hold.is_some());
+            looks.any(|reading| scanning.pattern.matches(reading.topic.as_str()))
+        };
+        self.patterns.iter().position(|scanning| is_of_now(scanning) && !waits(scanning))
     }
 
     pub(super) fn stage(&self, next: Next) -> Stage {
@@ -343,7 +348,11 @@ impl<D: Driver> Core<D> {
         match replay.purpose {
             Purpose::Head if replay.has_to_look() => self.wait_for_page(slot),
             Purpose::Head => self.confirmed(store, slot),
-            Purpose::Session | Purpose::Poll => self.read_next(slot),
+            Purpose::Session => {
+                self.confirm_patterns_of_now(store, slot);
+                self.read_next(slot);
+            }
+            Purpose::Poll => self.read_next(slot),
         }
     }
 

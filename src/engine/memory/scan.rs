@@ -171,6 +171,10 @@ mod tests {
         let gap = |at, name: &str, reason, to| (at, name.to_owned(), reason, to);
         assert_eq!(told(&mut engine, 12), (vec![gap(0, "gone", "epoch", 0), gap(1, "new", "trimmed", 2)], false));
         assert_eq!(told(&mut engine, 21), (vec![], false), "2 of it was numbered earlier");
+        append(&mut engine, 0, "gone", Tick(21)).unwrap();
+        append(&mut engine, 0, "gone", Tick(21)).unwrap();
+        assert_eq!(told(&mut engine, 12).0[0], gap(0, "gone", "epoch", 1), "of the life before, and of this one");
+        assert_eq!(told(&mut engine, 21).0, vec![gap(0, "gone", "trimmed", 1)]);
         // All of it ages and is forgotten: nobody knows of which topic something is missing.
         engine.expire(Tick(5022));
         engine.expire(Tick(5022).after(Tick::count(TOPIC_LINGER)));

@@ -7,7 +7,8 @@
 //!
 //! A subscriber whose form can tell of it finds a gap where the publication stood, so that what it reads stays in order. A gap that
 //! comes before the next dropped one of its topic, with nothing of that topic between them, grows to its end. So a topic has few gaps in a
-//! queue however much is dropped.
+//! queue however much is dropped. What is kept may be of any topic, and an answer may begin any anew, so no gap grows across either: who has left a
+//! name and asks for its topics again would be told ahead of what he gets then of what is dropped behind it.
 //!
 //! A cursor says that everything ahead of it was sent or told, and so does a gap of its topic. So a gap that grows takes the cursors that it
 //! grows across out of the queue, and who is cut off gets neither.
@@ -156,13 +157,14 @@ impl Outbox {
         }
     }
 
-    /// The gap of `topic` that has nothing of that topic behind it before the entry `end`, and is not on its way.
+    /// The gap of `topic` that has nothing that may be of that topic behind it before the entry `end`, and is not on its way.
     fn gap_before(&self, entries: &Entries, topic: TopicId, end: u32) -> Option<u32> {
         let (mut open, mut at, mut place) = (None, self.head, 0);
         while at != end {
             let entry = entries.list.get(at as usize)?;
             match entry.class {
                 Class::Gap(of) if of == topic => open = (place >= self.pinned).then_some(at),
+                Class::Kept(_) | Class::Owned => open = None,
                 class if class.is_of(topic) => open = None,
                 _ => {}
             }

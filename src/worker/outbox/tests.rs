@@ -216,6 +216,21 @@ fn the_newest_of_a_topic_stands_behind_the_gap_of_the_older_ones() {
 }
 
 #[test]
+fn a_gap_does_not_grow_across_what_is_asked_for_or_read_anew() {
+    let mut bench = Bench::new();
+    bench.tell_dropped(0, 1);
+    bench.append("ok ");
+    bench.number(0, 2);
+    bench.drop_oldest();
+    let block = bench.store.own(b"a1 ".to_vec());
+    bench.outbox.push_kept(&mut bench.entries, Frames { block, length: 3, publications: 1 });
+    bench.number(0, 3);
+    bench.drop_oldest();
+    bench.tell_dropped(0, 4);
+    assert_eq!(bench.text(), "<a 0-1> ok <a 1-2> a1 <a 2-4> ");
+}
+
+#[test]
 fn of_a_topic_that_was_left_nothing_is_dropped() {
     let mut bench = Bench::new();
     for offset in 1..4 {

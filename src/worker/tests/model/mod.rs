@@ -2,8 +2,24 @@
 //! every transport that are cut, stall, leave and come back, and perhaps a stop in order at the end. Afterwards each reader's story is held
 //! against what was accepted ([`truth`]): all of it came once and in order, or it was told that something is missing.
 //!
+//! Half of the readers keep to one topic and its cursor. The others have several names, topics beside patterns that match them, by one URL
+//! with one `since` or one for each, and other names on their next connection: since a cursor of their own, one of all topics, `earliest`, an
+//! age, or from now on. Sessions also subscribe and leave by message, in any order, without waiting for answers.
+//!
+//! What a reader is promised of a topic, whichever of its names ([`names`]) brings it:
+//!
+//! - Everything that is sent when the head, or the `ok`, of a name that matches has been read, until that name is left: once, in order of
+//!   offsets, or covered by what is told to be missing. So what is published behind each `ok` is of most interest, and each draws some.
+//! - What the first of these names asked for with `since`, as far as it is kept. A later one adds nothing older; with a `since` it is refused
+//!   exactly where a wider one is there.
+//! - Nothing twice on a connection, unless nothing brings the topic any more and it is asked for again. A stream that comes back with the
+//!   cursor of all its topics goes on from there, so what came behind that comes again; a cursor is never ahead of what came.
+//! - Nothing of a topic ahead of the answer to what reads it.
+//!
 //! Some tens of thousands of steps are in the test command; `scripts/model.sh` makes millions. A failure names its seed.
 
+mod hearing;
+mod names;
 mod reader;
 mod truth;
 
@@ -17,13 +33,26 @@ use crate::config::{ByteSize, TimeSpan};
 use crate::io::scripted::Mode;
 use crate::worker::Phase;
 use crate::worker::replay::Purpose;
+use names::TOPICS;
 use reader::{How, Reader};
-use truth::{Accepted, BRIEF_S, Kept, Seen, Truth, position};
+use truth::{Accepted, BRIEF_S, Kept, Moment, Seen, Truth, position};
 
-/// Topics `t0`, `t1` and so on, each of a class with this policy.
-const POLICIES: [&str; 3] = ["disconnect", "drop-oldest", "latest"];
+/// Each topic is of a class of its own.
+const POLICIES: [&str; TOPICS.len()] = ["disconnect", "drop-oldest", "latest"];
 const PUBLISHERS: u64 = 2;
-const READERS: usize = 8;
+/// Who there is, and whether with several names.
+const READERS: [(How, bool); 10] = [
+    (How::WebSocket, false),
+    (How::Events, false),
+    (How::Lines, false),
+    (How::Polls, false),
+    (How::WebSocket, true),
+    (How::Events, true),
+    (How::Lines, true),
+    (How::Polls, true),
+    (How::Session, true),
+    (How::Session, true),
+];
 /// No topic's life ends by itself before that: all of a story is shorter.
 const TIME_MAX: Duration = Duration::from_secs(40);
 /// Longer than any hold of `--coalesce` here.
@@ -32,7 +61,7 @@ const MOMENT: Duration = Duration::from_millis(64);
 /// A request whose answer has not come.
 #[derive(Debug)]
 enum Asked {
-    Publish { topic: usize, text: String, kept: Kept, sent_ns: u64, number: u64 },
+    Publish { topic: usize, text: String, kept: Kept, sent: Moment },
     Delete { topic: usize },
 }
 
@@ -44,6 +73,7 @@ struct Totals {
     deleted: u64,
     came: u64,
     cut: u64,
+    asked: u64,
     stops: u64,
     seen: Seen,
 }
@@ -63,6 +93,8 @@ struct Story {
     next_peer: u64,
     totals: Totals,
     is_stopping: bool,
+    /// Nothing more is published.
+    is_resting: bool,
 }
 
 impl Story {
@@ -74,7 +106,7 @@ impl Story {
         let outbox_size = if random.bool() { ByteSize(1 << 20) } else { ByteSize(random.usize(1200..5000)) };
         let coalesce = TimeSpan(Duration::from_millis(if random.bool() { 0 } else { random.u64(1..50) }));
         let classes =
-            POLICIES.iter().enumerate().map(|(topic, policy)| format!("t{topic};slow-consumer={policy}").parse().unwrap());
+            TOPICS.iter().zip(POLICIES).map(|(topic, policy)| format!("{topic};slow-consumer={policy}").parse().unwrap());
         let config = Config {
             history_size,
             outbox_size,
@@ -83,6 +115,8 @@ impl Story {
             coalesce,
             topic_class: classes.collect(),
             allow_delete: true,
+            // Nobody is given up who has nothing to publish yet.
+            head_timeout: TimeSpan(TIME_MAX * 2),
             drain_window: TimeSpan(Duration::from_millis(random.u64(0..500))),
             ..Config::default()
         };
@@ -91,18 +125,10 @@ impl Story {
             let worker = random.usize(0..cluster.workers.len());
             cluster.connect(worker, peer, WINDOW);
         }
-        let readers = (0..READERS).map(|number| {
-            let (how, first) = (How::ALL[number % How::ALL.len()], random.usize(0..POLICIES.len()));
-            let topics = match how {
-                How::Session => random.usize(1..=POLICIES.len()),
-                How::Pattern => POLICIES.len(),
-                _ => 1,
-            };
-            Reader::new(how, (0..topics).map(|next| (first + next) % POLICIES.len()))
-        });
+        let readers = READERS.map(|(how, is_several)| Reader::new(how, is_several, random.fork()));
         Self {
             cluster,
-            readers: readers.collect(),
+            readers: readers.into(),
             random,
             history_size: history_size.into(),
             passed: Duration::ZERO,
@@ -113,6 +139,7 @@ impl Story {
             next_peer: PUBLISHERS,
             totals: Totals::default(),
             is_stopping: false,
+            is_resting: false,
         }
     }
 
@@ -132,9 +159,10 @@ impl Story {
 
     fn step(&mut self) {
         match self.random.u8(0..32) {
-            0..=13 => self.publish(),
-            14..=20 => self.come(),
-            21..=24 => self.go(),
+            0..=12 => self.publish(),
+            13..=18 => self.come(),
+            19..=21 => self.go(),
+            22..=24 => self.ask(),
             25 | 26 => self.stall(),
             27 => self.delete(),
             28 => {
@@ -152,8 +180,8 @@ impl Story {
         }
     }
 
-    fn now_ns(&self) -> u64 {
-        self.passed.as_nanos() as u64
+    fn now(&self) -> Moment {
+        Moment { ns: self.passed.as_nanos() as u64, sent: self.sent }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -173,25 +201,38 @@ impl Story {
 
     fn publish(&mut self) {
         for _ in 0..self.random.usize(1..6) {
-            let (publisher, topic) = (self.random.u64(0..PUBLISHERS), self.random.usize(0..POLICIES.len()));
-            let text = format!("{} {}", self.sent, "x".repeat(self.random.usize(1..200)));
-            let (kept, line) = match self.random.u8(0..8) {
-                0 => (Kept::Briefly, format!("TTL: {BRIEF_S}\r\n")),
-                1 => (Kept::Not, "TTL: 0\r\n".to_owned()),
-                _ => (Kept::AsItsClassSays, String::new()),
-            };
-            self.cluster.write(publisher, &post_with(&format!("/topics/t{topic}"), &line, &text));
-            let asked = Asked::Publish { topic, text, kept, sent_ns: self.now_ns(), number: self.sent };
-            self.asked[publisher as usize].0.push_back(asked);
-            self.sent += 1;
-            self.totals.steps += 1;
+            let topic = self.random.usize(0..TOPICS.len());
+            self.publish_on(topic);
         }
+    }
+
+    fn publish_on(&mut self, topic: usize) {
+        let publisher = self.random.u64(0..PUBLISHERS);
+        let text = format!("{} {}", self.sent, "x".repeat(self.random.usize(1..200)));
+        let (kept, line) = match self.random.u8(0..8) {
+            0 => (Kept::Briefly, format!("TTL: {BRIEF_S}\r\n")),
+            1 => (Kept::Not, "TTL: 0\r\n".to_owned()),
+            _ => (Kept::AsItsClassSays, String::new()),
+        };
+        self.cluster.write(publisher, &post_with(&format!("/topics/{}", TOPICS[topic]), &line, &text));
+        let asked = Asked::Publish { topic, text, kept, sent: self.now() };
+        self.asked[publisher as usize].0.push_back(asked);
+        self.sent += 1;
+        self.totals.steps += 1;
+    }
+
+    /// What somebody has heard to be in force shows what that promises. Its home may have something else to do first.
+    fn publish_behind_answer(&mut self, topic: usize) {
+        if self.random.bool() {
+            self.cluster.frozen = Some(self.cluster.shared.home_of(TOPICS[topic]));
+        }
+        self.publish_on(topic);
     }
 
     /// By one publisher alone, so that the order of the lives is known.
     fn delete(&mut self) {
         let topic = self.random.usize(0..POLICIES.len());
-        let request = format!("DELETE /topics/t{topic} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let request = format!("DELETE /topics/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", TOPICS[topic]);
         self.cluster.write(0, request.as_bytes());
         self.asked[0].0.push_back(Asked::Delete { topic });
         self.totals.steps += 1;
@@ -207,9 +248,9 @@ impl Story {
             return;
         }
         let (worker, peer) = (self.random.usize(0..self.cluster.workers.len()), self.next_peer);
-        let window = if self.random.bool() { WINDOW } else { self.random.usize(100..2000) };
+        let (now, window) = (self.now(), if self.random.bool() { WINDOW } else { self.random.usize(100..2000) });
         self.next_peer += 1;
-        let request = self.readers[index].come(peer, self.random.bool(), self.passed.as_nanos() as u64);
+        let request = self.readers[index].come(peer, self.random.bool(), now);
         self.cluster.connect(worker, peer, window);
         self.cluster.write(peer, &request);
         self.totals.came += 1;
@@ -222,13 +263,6 @@ impl Story {
         let Some(peer) = reader.peer else { return };
         reader.is_live = false;
         self.totals.steps += 1;
-        if reader.how == How::Session && self.random.bool() {
-            let place = self.random.usize(0..reader.tracks.len());
-            if let Some(request) = reader.leave(place) {
-                self.cluster.write(peer, &request);
-            }
-            return;
-        }
         reader.end();
         match self.random.u8(0..3) {
             0 => self.cluster.driver(peer).reset(peer),
@@ -236,6 +270,29 @@ impl Story {
             _ => self.cluster.write(peer, &super::cluster::frame(0x88, &1000u16.to_be_bytes())),
         }
         self.totals.cut += 1;
+    }
+
+    /// A session asks for names, and leaves some.
+    fn ask(&mut self) {
+        let now = self.now();
+        let there = self.readers.iter_mut().filter(|reader| reader.how == How::Session && reader.peer.is_some());
+        let there: Vec<&mut Reader> = there.collect();
+        let Some(reader) = self.random.choice(there) else { return };
+        reader.now = now;
+        let (peer, request) = (reader.peer.unwrap(), reader.ask());
+        self.cluster.write(peer, &request);
+        self.totals.asked += 1;
+        self.totals.steps += 1;
+        // What is published when an answer has been heard shows what it promises.
+        for _ in 0..self.random.usize(0..8) {
+            if self.random.bool() {
+                self.freeze();
+            }
+            let turns = self.random.usize(0..6);
+            self.cluster.step(turns);
+            self.read_all();
+        }
+        self.cluster.frozen = None;
     }
 
     /// A reader reads nothing for a while.
@@ -251,12 +308,13 @@ impl Story {
     fn read_all(&mut self) -> usize {
         self.totals.steps += 1;
         (0..PUBLISHERS).for_each(|publisher| self.take_answers(publisher));
-        let (mut read, now, sent) = (0, self.now_ns(), self.sent);
+        let (mut read, now, mut answered) = (0, self.now(), Vec::new());
         for reader in &mut self.readers {
             let Some(peer) = reader.peer else { continue };
             let bytes = self.cluster.read(peer);
             read += bytes.len();
-            reader.take_in(bytes, now, sent);
+            reader.take_in(bytes, now);
+            answered.append(&mut reader.answered);
             while let Some(says) = reader.says.pop_front() {
                 self.cluster.write(peer, &says);
             }
@@ -264,10 +322,14 @@ impl Story {
                 reader.end();
             }
         }
+        if !self.is_resting {
+            answered.into_iter().for_each(|topic| self.publish_behind_answer(topic));
+        }
         read
     }
 
     fn take_answers(&mut self, publisher: u64) {
+        let answered_ns = self.now().ns;
         let (asked, bytes) = &mut self.asked[publisher as usize];
         bytes.extend(self.cluster.read(publisher));
         while let Some((status, answer)) = take_any_answer(bytes) {
@@ -285,9 +347,9 @@ impl Story {
                     self.deleted[topic].extend(answer["epoch"].as_str().map(str::to_owned));
                     self.totals.deleted += 1;
                 }
-                Asked::Publish { topic, text, kept, sent_ns, number } => {
+                Asked::Publish { topic, text, kept, sent } => {
                     let at = position(answer["cursor"].as_str().unwrap());
-                    self.accepted[topic].push(Accepted { at, text, kept, sent_ns, number });
+                    self.accepted[topic].push(Accepted { at, text, kept, sent, answered_ns });
                     self.totals.published += 1;
                 }
             }
@@ -296,7 +358,7 @@ impl Story {
 
     /// Everybody comes back and reads until nothing more comes.
     fn catch_up(&mut self) {
-        self.cluster.frozen = None;
+        (self.cluster.frozen, self.is_resting) = (None, true);
         let mut quiet = 0;
         for _ in 0..2000 {
             // Held publications go out; half-closed polls wait for their time, and block nobody.
@@ -332,7 +394,11 @@ impl Story {
             self.publish();
             if step < stops_at {
                 // Some are away, or on their way back.
-                if self.random.bool() { self.go() } else { self.come() }
+                match self.random.u8(0..3) {
+                    0 => self.go(),
+                    1 => self.come(),
+                    _ => self.ask(),
+                }
             }
             if step == stops_at {
                 self.is_stopping = true;
@@ -359,19 +425,19 @@ impl Story {
 
     fn judge(&mut self) {
         for reader in &self.readers {
-            for track in &reader.tracks {
-                let (deleted, accepted) = (&self.deleted[track.topic], self.accepted[track.topic].clone());
-                let truth = Truth::new(deleted, accepted, self.history_size, POLICIES[track.topic] != "disconnect");
+            for (topic, track) in reader.tracks.iter().enumerate() {
+                let (deleted, accepted) = (&self.deleted[topic], self.accepted[topic].clone());
+                let truth = Truth::new(deleted, accepted, self.history_size, POLICIES[topic] != "disconnect");
                 // Of a server that stops those get everything who were there; a poll that is under way is answered with nothing.
                 let must_have_all = !self.is_stopping || (reader.is_live && !reader.is_cut);
-                let judged = std::panic::catch_unwind(|| truth.follow(&track.story, must_have_all));
+                let end = must_have_all.then(|| self.now());
+                let judged = std::panic::catch_unwind(|| truth.follow(&track.story, end));
                 let Ok(seen) = judged else {
                     let lines: Vec<String> =
                         track.story.iter().map(|told| format!("{told:.90?}").chars().take(180).collect()).collect();
-                    panic!("{:?} of t{} was told:\n{}", reader.how, track.topic, lines.join("\n"));
+                    panic!("{:?} of {} was told:\n{}", reader.how, TOPICS[topic], lines.join("\n"));
                 };
-                self.totals.seen.messages += seen.messages;
-                self.totals.seen.gaps.iter_mut().zip(seen.gaps).for_each(|(sum, gaps)| *sum += gaps);
+                self.totals.seen.add(seen);
             }
         }
     }
@@ -385,8 +451,8 @@ impl Totals {
         self.came += other.came;
         self.cut += other.cut;
         self.stops += other.stops;
-        self.seen.messages += other.seen.messages;
-        self.seen.gaps.iter_mut().zip(other.seen.gaps).for_each(|(sum, gaps)| *sum += gaps);
+        self.asked += other.asked;
+        self.seen.add(other.seen);
     }
 }
 
@@ -399,15 +465,15 @@ fn nothing_is_lost_in_silence() {
             Err(_) => panic!("replay with FANTAIL_SEEDS={seed}..{}", seed + 1),
         }
     }
-    let Totals { steps, published, deleted, came, cut, stops, seen: Seen { messages, gaps: [trimmed, slow, epoch] } } = totals;
+    let Totals { steps, published, deleted, came, cut, asked, stops, seen } = totals;
+    let Seen { messages, gaps: [trimmed, slow, epoch], lost } = seen;
     println!(
-        "figure: model: {steps} steps in {} stories: {published} publications, {deleted} deletions, {came} comings, {cut} cuts, {stops} \
-         stops; {messages} messages came, {} gaps were told ({trimmed} trimmed, {slow} slow, {epoch} epoch), lost in silence 0",
+        "figure: model: {steps} steps in {} stories: {published} publications, {deleted} deletions, {came} comings, {cut} cuts, {asked} \
+         askings, {stops} stops; {messages} messages came, {} gaps were told ({trimmed} trimmed, {slow} slow, {epoch} epoch, {lost} \
+         unknown), lost in silence 0",
         seeds().count(),
-        trimmed + slow + epoch
+        trimmed + slow + epoch + lost
     );
-    assert!(
-        seeds().count() < 100 || [deleted, stops, trimmed, slow, epoch].iter().all(|count| *count > 0),
-        "nothing is left untried"
-    );
+    let all = [deleted, asked, stops, trimmed, slow, epoch, lost];
+    assert!(seeds().count() < 100 || all.iter().all(|count| *count > 0), "nothing is left untried");
 }

@@ -1,13 +1,13 @@
-//! Somebody who reads over many connections, on one of the transports, and what it notes.
+//! Somebody who reads over many connections, on one of the transports: what it asks for. What it hears stands in [`super::hearing`].
 
 use std::collections::VecDeque;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::truth::{Told, What, position};
-use crate::frame::{Gap, GapReason};
-use crate::worker::tests::cluster::{events, field, frame, take_events, take_frames, take_head, upgrade, upgrade_to_session};
-use crate::worker::tests::simulation::take_any_answer;
+use super::names::{NAMES, Subscriptions, TOPICS, is_pattern, topics_of};
+use super::truth::{Moment, Start, Told, What};
+use crate::frame::{Cursors, Since};
+use crate::worker::tests::cluster::{events, frame, upgrade, upgrade_to_session};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
@@ -15,377 +15,330 @@ pub(super) enum How {
     Events,
     Lines,
     Polls,
+    /// A `fantail.v1` socket, which asks for names and leaves them at any time.
     Session,
-    /// A socket that gets all topics by one name, which has no cursor: each time it asks for all there is.
-    Pattern,
 }
 
-impl How {
-    pub const ALL: [Self; 6] = [Self::WebSocket, Self::Events, Self::Lines, Self::Polls, Self::Session, Self::Pattern];
-}
-
-/// Ids of a session's requests are a multiple of this and the track's place.
-const JOIN: u64 = 100;
-const LEAVE: u64 = 200;
-
-/// One topic of a reader: a session has some, a pattern all, all others one.
-#[derive(Debug)]
+/// What came of one topic, whatever brought it.
+#[derive(Debug, Default)]
 pub(super) struct Track {
-    pub topic: usize,
+    /// The last that was told of where it stands.
     pub cursor: Option<String>,
     pub story: Vec<Told>,
-    /// A session has asked to leave the topic, and has not been answered.
-    is_leaving: bool,
-    /// A session was told that it has the topic, and not yet that it has left it.
-    is_there: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Reader {
     pub how: How,
+    /// It asks for several names at a time, and for others now and then.
+    is_several: bool,
+    /// What it asks for by its URL.
+    pub names: Vec<usize>,
     /// The connection it has, if any.
     pub peer: Option<u64>,
     /// The server said that it stops; or that it ends this connection for another reason.
     pub is_drained: bool,
     pub is_cut: bool,
-    /// It had got everything, and has not gone or left a topic since.
+    /// It had got everything, and has not gone, come or asked for anything since.
     pub is_live: bool,
-    bytes: Vec<u8>,
-    has_head: bool,
+    pub(super) bytes: Vec<u8>,
+    pub(super) has_head: bool,
     /// What is missing does not end its connection.
-    goes_on: bool,
-    /// It gave a cursor, and the head says nothing of it: a refusal must follow.
-    is_untold: bool,
-    pub tracks: Vec<Track>,
+    pub(super) goes_on: bool,
+    /// It gave a cursor, so the head says whether all behind it can be had.
+    pub(super) has_cursor: bool,
+    /// The head says nothing of it: a refusal must follow.
+    pub(super) is_untold: bool,
+    /// It came back to patterns, of which nobody knows what was missed.
+    pub(super) has_missed: bool,
+    /// The last id of an event stream; the cursor of all topics of a stream of lines or a poll.
+    pub(super) last_id: Option<String>,
+    pub(super) subscriptions: Subscriptions,
+    next_id: u64,
+    /// For each topic.
+    pub tracks: [Track; TOPICS.len()],
+    /// Topics of names that it heard to be in force.
+    pub answered: Vec<usize>,
     /// What it has to say next.
     pub says: VecDeque<Vec<u8>>,
-    now: u64,
-}
-
-impl Track {
-    fn new(topic: usize) -> Self {
-        Self { topic, cursor: None, story: Vec::new(), is_leaving: false, is_there: false }
-    }
+    pub now: Moment,
+    random: fastrand::Rng,
 }
 
 impl Reader {
-    pub fn new(how: How, topics: impl Iterator<Item = usize>) -> Self {
-        let tracks = topics.map(Track::new).collect();
-        let (peer, bytes, says) = (None, Vec::new(), VecDeque::new());
-        Self {
+    pub fn new(how: How, is_several: bool, random: fastrand::Rng) -> Self {
+        let mut reader = Self {
             how,
-            peer,
+            is_several,
+            names: Vec::new(),
+            peer: None,
             is_drained: false,
             is_cut: false,
             is_live: false,
-            bytes,
+            bytes: Vec::new(),
             has_head: false,
             goes_on: true,
+            has_cursor: false,
             is_untold: false,
-            tracks,
-            says,
-            now: 0,
+            has_missed: false,
+            last_id: None,
+            subscriptions: Subscriptions::default(),
+            next_id: 1,
+            tracks: Default::default(),
+            answered: Vec::new(),
+            says: VecDeque::new(),
+            now: Moment::default(),
+            random,
+        };
+        reader.draw_names();
+        reader
+    }
+
+    fn draw_names(&mut self) {
+        let polls = self.how == How::Polls;
+        let mut names: Vec<usize> = (0..if polls || !self.is_several { TOPICS.len() } else { NAMES.len() }).collect();
+        self.random.shuffle(&mut names);
+        names.truncate(match (self.is_several, self.how) {
+            (false, _) => 1,
+            (true, How::Polls) => self.random.usize(2..=TOPICS.len()),
+            (true, How::Session) => self.random.usize(0..=2),
+            (true, _) => self.random.usize(1..=4),
+        });
+        self.names = names;
+        // That of one topic says nothing of others, and a browser has one for each URL.
+        let is_of_several = self.last_id.as_ref().is_some_and(|id| id.starts_with('~'));
+        if self.how == How::Events || !is_of_several {
+            self.last_id = None;
         }
     }
 
+    /// The topics among its names.
+    pub(super) fn named(&self) -> Vec<usize> {
+        self.names.iter().copied().filter(|name| !is_pattern(*name)).collect()
+    }
+
+    /// Whether its stream or poll has a cursor of several topics.
+    pub(super) fn has_cursor_of_several(&self) -> bool {
+        self.names.len() > 1 && !self.named().is_empty()
+    }
+
     /// It comes, as `peer`: what it says.
-    pub fn come(&mut self, peer: u64, goes_on: bool, now: u64) -> Vec<u8> {
-        let is_told = matches!(self.how, How::Events | How::Lines | How::Session);
+    pub fn come(&mut self, peer: u64, goes_on: bool, now: Moment) -> Vec<u8> {
+        let is_told = self.how != How::WebSocket;
         (self.peer, self.has_head, self.goes_on, self.now) = (Some(peer), false, goes_on || is_told, now);
         (self.is_drained, self.is_cut, self.is_live) = (false, false, false);
         self.bytes.clear();
         self.says.clear();
-        let (topic, cursor) = (self.tracks[0].topic, self.tracks[0].cursor.clone());
-        let since = cursor.as_deref().unwrap_or("earliest");
-        match self.how {
-            How::Session => {}
-            How::Pattern => (0..self.tracks.len()).for_each(|place| {
-                self.tracks[place].cursor = None;
-                self.note_coming(place);
-            }),
-            _ => self.note_coming(0),
+        if self.is_several && self.random.u8(0..4) == 0 {
+            self.draw_names();
         }
+        let target = self.target();
         match self.how {
-            How::WebSocket => {
-                let on_gap = if self.goes_on { "&on-gap=continue" } else { "" };
-                upgrade(&format!("/topics/t{topic}?envelope&since={since}{on_gap}"))
-            }
-            How::Pattern => {
-                let on_gap = if self.goes_on { "&on-gap=continue" } else { "" };
-                upgrade(&format!("/topics/*?envelope&since=earliest{on_gap}"))
-            }
-            // As a browser does: the URL stays as it is.
-            How::Events => events(&format!("/topics/t{topic}?envelope&since=earliest"), cursor.as_deref()),
-            How::Lines => {
-                format!("GET /topics/t{topic}?as=ndjson&since={since} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
-            }
-            How::Polls => self.poll(),
+            How::WebSocket => upgrade(&format!("{target}envelope{}", if self.goes_on { "&on-gap=continue" } else { "" })),
+            How::Events => events(&format!("{target}envelope"), self.last_id.as_deref()),
+            How::Lines => get(&format!("{target}as=ndjson")),
+            How::Polls => get(&format!("{target}wait=30")),
             How::Session => {
-                let mut bytes = upgrade_to_session("/topics");
-                for place in 0..self.tracks.len() {
-                    bytes.extend(self.join(place));
-                }
+                let mut bytes = upgrade_to_session(&target);
+                bytes.extend(self.ask());
                 bytes
             }
         }
     }
 
-    /// A session leaves one of its topics; it comes back to it when it is told that it has.
-    pub fn leave(&mut self, place: usize) -> Option<Vec<u8>> {
-        let track = &mut self.tracks[place];
-        let asks = !std::mem::replace(&mut track.is_leaving, true);
-        asks.then(|| request(LEAVE + place as u64, "unsubscribe", track.topic, None))
+    /// The URL, up to its last parameter; what it asks for begins anew.
+    pub(super) fn target(&mut self) -> String {
+        self.subscriptions.0.clear();
+        (0..TOPICS.len()).for_each(|topic| self.note(topic, What::Came));
+        self.random.shuffle(&mut self.names);
+        let named = self.named();
+        let is_browser_back = self.how == How::Events && self.last_id.is_some();
+        let of_all = self.last_id.clone().filter(|id| id.starts_with('~') && !is_browser_back && self.random.bool());
+        // For each name in the order of the URL, what it says, and what that means.
+        let mut asked: Vec<(usize, String, Since)> = Vec::new();
+        if let Some(all) = of_all.filter(|_| !named.is_empty()) {
+            let cursors: Cursors = all.parse().unwrap();
+            asked.extend(named.iter().map(|name| (*name, all.clone(), cursors.since(TOPICS[*name]))));
+        }
+        for name in self.names.clone() {
+            if asked.iter().any(|(other, ..)| *other == name) {
+                continue;
+            }
+            let since = self.choose_since(name);
+            let mut meant = since.parse().unwrap();
+            if let Some(id) = self.last_id.as_ref().filter(|_| is_browser_back) {
+                meant = if is_pattern(name) { Since::Latest } else { Since::of_topic(id, TOPICS[name]).unwrap() };
+            }
+            asked.push((name, since, meant));
+        }
+        self.has_missed = is_browser_back && named.len() < self.names.len();
+        self.has_cursor = self.has_missed || asked.iter().any(|(.., since)| matches!(since, Since::After(_)));
+        let target = target(asked.iter().map(|(name, since, _)| (NAMES[*name], since.as_str())).collect());
+        asked.sort_by_key(|(name, ..)| *name);
+        for (at, (name, _, since)) in asked.into_iter().enumerate() {
+            self.subscriptions.ask(None, name, since, self.now.ns);
+            if self.how == How::Polls {
+                self.begin(at, u64::MAX);
+            }
+        }
+        target
+    }
+
+    fn choose_since(&mut self, name: usize) -> String {
+        let own = self.tracks.get(name).and_then(|track| track.cursor.clone());
+        let where_it_stood = own.unwrap_or_else(|| "earliest".to_owned());
+        // So it mostly gets all of a story.
+        let latest = if self.how == How::Session { 5..=8 } else { 2..=3 };
+        match self.random.u8(0..12) {
+            _ if !self.is_several => where_it_stood,
+            // Of a poll nobody knows when it is in force.
+            0 if self.how != How::Polls => "1s".to_owned(),
+            1 if self.how != How::Polls => "5s".to_owned(),
+            9..=10 => "earliest".to_owned(),
+            number if latest.contains(&number) => "latest".to_owned(),
+            _ => where_it_stood,
+        }
+    }
+
+    /// A session asks for some names, and leaves some.
+    pub fn ask(&mut self) -> Vec<u8> {
+        self.is_live = false;
+        if self.random.u8(0..3) == 0 {
+            return self.begin_anew();
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..self.random.usize(1..=3) {
+            let name = self.random.usize(0..NAMES.len());
+            if !self.subscriptions.has(name) {
+                bytes.extend(self.subscribe(name));
+            } else if self.random.bool() {
+                bytes.extend(self.unsubscribe(name));
+            }
+        }
+        bytes
+    }
+
+    /// It leaves whatever brings a topic, and asks for it and then for a pattern that covers it.
+    fn begin_anew(&mut self) -> Vec<u8> {
+        let topic = self.random.usize(0..TOPICS.len());
+        let names: Vec<usize> = (0..NAMES.len()).filter(|name| topics_of(*name).contains(&topic)).collect();
+        let mut bytes = Vec::new();
+        for name in names.iter().filter(|name| self.subscriptions.has(**name)).copied().collect::<Vec<_>>() {
+            bytes.extend(self.unsubscribe(name));
+        }
+        let pattern = self.random.choice(&names[1..]).copied().expect("some pattern covers each");
+        for name in [topic, pattern] {
+            let since = if self.random.u8(0..4) == 0 { self.choose_since(name) } else { "latest".to_owned() };
+            bytes.extend(self.subscribe_since(name, &since));
+        }
+        bytes
+    }
+
+    fn subscribe(&mut self, name: usize) -> Vec<u8> {
+        let is_refused = self.subscriptions.has_wider(name) && self.random.u8(0..4) > 0;
+        let since = if is_refused { "latest".to_owned() } else { self.choose_since(name) };
+        self.subscribe_since(name, &since)
+    }
+
+    fn subscribe_since(&mut self, name: usize, since: &str) -> Vec<u8> {
+        let id = self.take_id();
+        self.subscriptions.ask(Some(id), name, since.parse().unwrap(), self.now.ns);
+        request(&json!({"id": id, "type": "subscribe", "topic": NAMES[name], "since": since}))
+    }
+
+    fn unsubscribe(&mut self, name: usize) -> Vec<u8> {
+        let id = self.take_id();
+        for topic in self.subscriptions.leave(name, id) {
+            self.note(topic, What::Left);
+            self.note_promises(topic);
+        }
+        request(&json!({"id": id, "type": "unsubscribe", "topic": NAMES[name]}))
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// A subscription is in force: what is sent from this number on is promised, unless it is being left.
+    pub(super) fn begin(&mut self, at: usize, promised_from: u64) {
+        let own = &mut self.subscriptions.0[at];
+        (own.in_force, own.promised_from) = (true, promised_from);
+        let asked_ns = own.asked_ns;
+        let starts: Vec<_> = topics_of(own.name).iter().map(|topic| (*topic, own.reads(*topic).then_some(own.since))).collect();
+        for (topic, since) in starts {
+            let live_from = if self.subscriptions.may_read(topic) { u64::MAX } else { promised_from };
+            self.note(topic, What::InForce(Start { since, asked_ns, promised_from, live_from }));
+            if !self.subscriptions.promise(topic) {
+                self.note(topic, What::Left);
+            }
+        }
+    }
+
+    /// The name that a topic began with is left: others go on with it, from where on they promise it.
+    fn note_promises(&mut self, topic: usize) {
+        let others = self.subscriptions.promising(topic);
+        let starts: Vec<_> = others.map(|own| (own.asked_ns, own.promised_from)).collect();
+        for (asked_ns, promised_from) in starts {
+            self.note(topic, What::InForce(Start { since: None, asked_ns, promised_from, live_from: u64::MAX }));
+        }
     }
 
     /// Of what is sent from this number on it must get everything.
     pub fn begin_live(&mut self, number: u64) {
         self.is_live = true;
-        (0..self.tracks.len()).for_each(|place| self.note(place, What::IsLive(number)));
+        for topic in 0..TOPICS.len() {
+            if self.subscriptions.promise(topic) {
+                self.note(topic, What::IsLive(number));
+            }
+        }
     }
 
-    fn join(&mut self, place: usize) -> Vec<u8> {
-        self.note_coming(place);
-        let track = &mut self.tracks[place];
-        (track.is_leaving, track.is_there) = (false, false);
-        request(JOIN + place as u64, "subscribe", track.topic, Some(track.cursor.as_deref().unwrap_or("earliest")))
+    pub(super) fn poll(&mut self) -> Vec<u8> {
+        get(&format!("{}wait=30", self.target()))
     }
 
-    fn poll(&self) -> Vec<u8> {
-        let (topic, since) = (self.tracks[0].topic, self.tracks[0].cursor.as_deref().unwrap_or("earliest"));
-        format!("GET /topics/t{topic}?since={since}&wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
-    }
-
-    fn note(&mut self, place: usize, what: What) {
-        self.tracks[place].story.push(Told { at_ns: self.now, what });
-    }
-
-    fn note_coming(&mut self, place: usize) {
-        let since = self.tracks[place].cursor.as_deref().map(position);
-        self.note(place, What::Came(since));
+    pub(super) fn note(&mut self, topic: usize, what: What) {
+        self.tracks[topic].story.push(Told { at: self.now, what });
     }
 
     /// The connection has ended.
     pub fn end(&mut self) {
         self.peer = None;
     }
+}
 
-    /// Takes in what the server said, when so many publications were sent.
-    pub fn take_in(&mut self, bytes: Vec<u8>, now: u64, sent: u64) {
-        self.now = now;
-        self.bytes.extend(bytes);
-        if self.how == How::Polls {
-            return self.take_answers();
+/// A URL of these names and what is said of each, up to where another parameter may follow.
+fn target(names: Vec<(&str, &str)>) -> String {
+    let same = |text: &str| names.iter().all(|(_, since)| *since == text);
+    let once = names.first().map(|(_, since)| *since).filter(|since| same(since) && !since.contains('.'));
+    let said = |since: &str| format!("since={since}&");
+    match (&names[..], once) {
+        ([], _) => "/topics?".to_owned(),
+        ([(name, _)], Some("latest")) => format!("/topics/{name}?"),
+        ([(name, since)], _) => format!("/topics/{name}?{}", said(since)),
+        (_, Some(since)) => {
+            let names: String = names.iter().map(|(name, _)| format!("topic={name}&")).collect();
+            format!("/topics?{names}{}", if since == "latest" { String::new() } else { said(since) })
         }
-        if !self.has_head {
-            if !self.take_head() {
-                return;
-            }
-            if self.how != How::Session {
-                (0..self.tracks.len()).for_each(|place| self.note(place, What::Promised(sent)));
-            }
-        }
-        match self.how {
-            How::WebSocket | How::Session | How::Pattern => self.take_frames(),
-            How::Events => self.take_events(),
-            How::Lines => self.take_lines(),
-            How::Polls => {}
-        }
-    }
-
-    /// Whether the head was there, and says that something begins.
-    fn take_head(&mut self) -> bool {
-        let text = String::from_utf8_lossy(&self.bytes).into_owned();
-        let Some(status) = take_head(&mut self.bytes) else { return false };
-        self.has_head = true;
-        let begins = if matches!(self.how, How::Events | How::Lines) { 200 } else { 101 };
-        if status != begins {
-            // There was no room for it, or the server stops.
-            assert_eq!(status, 503, "{text}");
-            self.end();
-            return false;
-        }
-        if self.how != How::Session {
-            let head = text.split("\r\n\r\n").next().unwrap_or_default();
-            let told = [true, false].into_iter().find(|told| head.contains(&format!("Fantail-Recovered: {told}")));
-            // An event stream that is refused for a while begins, too, and ends at once.
-            self.is_untold = told.is_none() && self.tracks[0].cursor.is_some();
-            assert!(!self.is_untold || self.how == How::Events, "told if a cursor was given: {text}");
-            assert!(told.is_none() || self.tracks[0].cursor.is_some(), "told only then: {text}");
-            if let Some(told) = told {
-                self.note(0, What::Recovered(told));
-            }
-        }
-        true
-    }
-
-    fn take_frames(&mut self) {
-        for (opcode, payload) in take_frames(&mut self.bytes) {
-            match opcode {
-                1 => {
-                    let object: Value = serde_json::from_slice(&payload).unwrap();
-                    match self.how {
-                        How::Session => self.session_object(&object),
-                        _ => self.object(self.place_of(&object), &object),
-                    }
+        // One is said of all that were named since the one before.
+        _ => {
+            let mut target = "/topics?".to_owned();
+            for (at, (name, since)) in names.iter().enumerate() {
+                target += &format!("topic={name}&");
+                if names.get(at + 1).is_none_or(|(_, next)| next != since || since.contains('.')) {
+                    target += &said(since);
                 }
-                8 => {
-                    let code = u16::from_be_bytes([payload[0], payload[1]]);
-                    assert!([1001, 1013, 4104].contains(&code), "{code}: {}", String::from_utf8_lossy(&payload));
-                    if code == 4104 {
-                        assert!(!self.goes_on, "it wanted to go on");
-                        (0..self.tracks.len()).for_each(|place| {
-                            self.tracks[place].cursor = None;
-                            self.note(place, What::Lost);
-                        });
-                    }
-                    self.is_drained = code == 1001;
-                    self.is_cut = !self.is_drained;
-                    self.says.push_back(frame(0x88, &payload[..2]));
-                    return self.end();
-                }
-                9 => self.says.push_back(frame(0x8A, &payload)),
-                other => panic!("opcode {other}"),
             }
+            target
         }
-    }
-
-    fn session_object(&mut self, object: &Value) {
-        let (kind, id) = (object["type"].as_str().unwrap(), object["id"].as_u64());
-        let place = id.map(|id| (id % JOIN) as usize);
-        match (kind, id) {
-            ("open" | "ping", None) => {}
-            ("ok", Some(LEAVE..)) => {
-                let join = self.join(place.unwrap());
-                self.says.push_back(join);
-            }
-            ("ok", Some(JOIN..)) => {
-                let place = place.unwrap();
-                self.tracks[place].is_there = true;
-                let recovered = object.get("recovered").and_then(Value::as_bool);
-                assert_eq!(recovered.is_some(), self.tracks[place].cursor.is_some(), "{object}");
-                if let Some(recovered) = recovered {
-                    self.note(place, What::Recovered(recovered));
-                }
-                self.note_stand(place, object["cursor"].as_str().unwrap());
-            }
-            // It was left before it was in force; or the server stops.
-            ("error", Some(JOIN..)) => {
-                let kind = object["problem"]["type"].as_str().unwrap();
-                assert!(kind.ends_with(":cancelled") || kind.ends_with(":draining"), "{object}");
-            }
-            ("message" | "gap", None) => {
-                let place = self.place_of(object);
-                assert!(self.tracks[place].is_there, "nothing overtakes an answer: {object}");
-                self.object(place, object);
-            }
-            other => panic!("{other:?}: {object}"),
-        }
-    }
-
-    /// Which of its topics an object is of.
-    fn place_of(&self, object: &Value) -> usize {
-        let topic = object["topic"].as_str().unwrap_or_else(|| panic!("{object}"));
-        self.tracks.iter().position(|track| topic == format!("t{}", track.topic)).unwrap_or_else(|| panic!("{object}"))
-    }
-
-    fn take_events(&mut self) {
-        for event in take_events(&mut self.bytes) {
-            let (id, kind, data) = (field(&event, "id"), field(&event, "event"), field(&event, "data"));
-            match (kind.as_deref(), data) {
-                (None, None) if event.is_empty() => self.end(),
-                (None, None) => {
-                    assert!(!self.is_untold, "told if a cursor was given");
-                    self.note_stand(0, &id.expect("the first event says where it stands"));
-                }
-                (Some("ping"), Some(_)) => {}
-                (Some("end"), Some(data)) => self.note_end(&data),
-                (None | Some("gap"), Some(data)) => {
-                    self.object(0, &serde_json::from_str(&data).unwrap());
-                    assert_eq!(id, self.tracks[0].cursor, "{event}");
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    fn take_lines(&mut self) {
-        for line in take_events(&mut self.bytes) {
-            if line.is_empty() {
-                self.end();
-                continue;
-            }
-            let object: Value = serde_json::from_str(&line).unwrap();
-            match object["type"].as_str().unwrap() {
-                "open" => self.note_stand(0, object["cursor"].as_str().unwrap()),
-                "ping" => {}
-                "end" => self.note_end(&line),
-                _ => self.object(0, &object),
-            }
-        }
-    }
-
-    fn note_end(&mut self, end: &str) {
-        let end: Value = serde_json::from_str(end).unwrap();
-        self.is_drained = end["cause"] == "drain";
-        self.is_cut = !self.is_drained;
-        assert!(["drain", "slow_consumer", "overloaded"].iter().any(|cause| end["cause"] == *cause), "{end}");
-    }
-
-    /// Who asked for all there is gets what is kept when it is read, and stands nowhere before.
-    fn note_stand(&mut self, place: usize, cursor: &str) {
-        match &self.tracks[place].cursor {
-            Some(_) => self.note(place, What::Stands(position(cursor))),
-            None => self.tracks[place].cursor = Some(cursor.to_owned()),
-        }
-    }
-
-    fn take_answers(&mut self) {
-        while let Some((status, answer)) = take_any_answer(&mut self.bytes) {
-            match status {
-                200 => self.take_poll(&answer),
-                503 => {
-                    let kind = answer["type"].as_str().unwrap();
-                    self.is_drained |= kind.ends_with(":draining");
-                    assert!(self.is_drained || kind.ends_with(":busy"), "{answer}");
-                }
-                _ => panic!("{status}: {answer}"),
-            }
-            self.note_coming(0);
-            let poll = self.poll();
-            self.says.push_back(poll);
-        }
-    }
-
-    fn take_poll(&mut self, answer: &Value) {
-        if answer["recovered"] == false {
-            self.note(0, What::Lost);
-        }
-        for message in answer["messages"].as_array().unwrap() {
-            self.object(0, message);
-        }
-        let cursor = answer["cursor"].as_str().unwrap();
-        self.note(0, What::Stands(position(cursor)));
-        self.tracks[0].cursor = Some(cursor.to_owned());
-    }
-
-    /// A `message` or a `gap`.
-    fn object(&mut self, place: usize, object: &Value) {
-        let at = |name: &str| object[name].as_str().unwrap_or_else(|| panic!("{object}"));
-        let (what, cursor) = match object["type"].as_str() {
-            Some("message") => (What::Message(position(at("cursor")), at("text").to_owned()), at("cursor")),
-            Some("gap") => {
-                let reason: GapReason = at("reason").parse().unwrap();
-                assert!(self.goes_on || reason == GapReason::Slow, "it wanted to be closed: {object}");
-                (What::Gap(Gap { from: position(at("from")), to: position(at("to")), reason }), at("to"))
-            }
-            _ => panic!("{object}"),
-        };
-        self.tracks[place].cursor = Some(cursor.to_owned());
-        self.note(place, what);
     }
 }
 
-fn request(id: u64, kind: &str, topic: usize, since: Option<&str>) -> Vec<u8> {
-    let request = json!({"id": id, "type": kind, "topic": format!("t{topic}"), "since": since});
+fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+fn request(request: &serde_json::Value) -> Vec<u8> {
     frame(0x81, request.to_string().as_bytes())
 }
