@@ -45,6 +45,8 @@ fn a_stream_carries_what_is_published() {
         assert_eq!(stream.start(), start);
         assert!(stream.response.header("Fantail-Connection").is_some());
         assert_eq!(stream.response.header("Fantail-Recovered"), None);
+        assert_eq!(stream.response.header("Cache-Control"), Some("no-store"));
+        assert_eq!(stream.response.header("X-Accel-Buffering"), Some("no"), "nginx passes each event on as it comes");
     }
     for (content_type, body, event, data, object) in [
         ("text/plain", &b"one"[..], None, "one", json!({"text": "one"})),

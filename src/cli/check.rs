@@ -104,14 +104,14 @@ mod tests {
     fn classes_and_topics_are_tables() {
         let rules = [
             "prices/*;history-size=1;history-ttl=10s;slow-consumer=latest",
-            "café;history-bytes=64KiB;presence=list;presence-names=on",
+            "café;history-bytes=64KiB;presence=list;presence-names=on;durable",
         ];
         let config = Config { topic_class: rules.map(|rule| rule.parse().unwrap()).to_vec(), ..Config::default() };
         let expected = "\
-class    pattern   history-size  history-ttl  history-bytes  slow-consumer  presence
-1        prices/*  1             10s          1MiB           latest         off
-2        café      100           5m           64KiB          disconnect     list+names
-default  -         100           5m           1MiB           disconnect     off
+class    pattern   history-size  history-ttl  history-bytes  slow-consumer  presence    durable
+1        prices/*  1             10s          1MiB           latest         off         no
+2        café      100           5m           64KiB          disconnect     list+names  yes
+default  -         100           5m           1MiB           disconnect     off         no
 ";
         assert_eq!(table(&class_rows(&config.classes())), expected);
         let topics = ["prices/eur", "chat"].map(|name| Topic::new(name).unwrap());

@@ -1,6 +1,7 @@
 // The client module, /fantail.js: every transport cut off and back without a message lost, in Chromium and in Node.
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
+import http from "node:http";
 import { createServer, connect as dial } from "node:net";
 import { connect } from "../../src/routes/page/fantail.js";
 import { between, eventually, launch, serve, visit } from "./support.js";
@@ -285,6 +286,22 @@ test("what the server says of an end is told: a stop with its delay, and who may
   await eventually("it has ended", async () => refused.told().state === "ended");
   const { ends } = refused.told();
   assert.deepEqual([ends.length, ends[0].problem.status, ends[0].retryInMs], [1, 403, undefined]);
+});
+
+test("a server without room is asked again when it said, and not by all at once", async () => {
+  const problem = JSON.stringify({ type: "urn:fantail:problem:too-many-connections", title: "No room", status: 503 });
+  const headers = { "Content-Type": "application/problem+json", "Retry-After": "1" };
+  const full = http.createServer((_, answer) => answer.writeHead(503, headers).end(problem));
+  await new Promise((resolve) => full.listen(0, "127.0.0.1", resolve));
+  const links = Array.from({ length: 5 }, () => inNode(`http://127.0.0.1:${full.address().port}/`, { topics: "chat", transports: ["poll"] }));
+  await eventually("all were refused twice", () => links.every((link) => link.told().ends.length >= 2));
+  const waits = [0, 1].map((time) => links.map((link) => link.told().ends[time].retryInMs));
+  links.forEach((link) => link.close());
+  full.close();
+  for (const [time, ms] of waits.entries()) {
+    assert.ok(ms.every((wait) => wait >= 1000 && wait <= 1000 + 500 * 2 ** time), `${ms}`);
+    assert.ok(new Set(ms).size > 1, `${ms}`);
+  }
 });
 
 test("text of every kind comes by an event stream", async () => {

@@ -244,16 +244,16 @@ class Connection {
   }
 
   /** A connection, or the attempt at one, has ended. */
-  #lost({ cause = "lost", orderly = false, code, retryAfterMs, problem, isFinal = false }) {
+  #lost({ cause = "lost", orderly = false, code, retryAfterMs, isForAll = false, problem, isFinal = false }) {
     this.#release();
     if (isFinal) return this.#finish({ cause, orderly, code, problem });
     const { min_ms, max_ms } = this.#told.retry;
     // A server that lets us in and throws us out again has not recovered: only what lasted ends the backing off.
     if (this.#openedAt && Date.now() - this.#openedAt > max_ms) this.#failures = 0;
     this.#openedAt = 0;
-    // Full jitter, so that a crowd does not come back at once.
-    const ceiling = Math.min(max_ms, min_ms * 2 ** Math.min(++this.#failures, 30));
-    const retryInMs = Math.min(retryAfterMs ?? Math.random() * ceiling, RETRY_TOLD_MAX_MS);
+    // Full jitter, so that a crowd does not come back at once. A close or an `end` has a delay for each client, a refusal the same for all.
+    const jitter = Math.random() * Math.min(max_ms, min_ms * 2 ** Math.min(this.#failures++, 30));
+    const retryInMs = Math.min(retryAfterMs === undefined || isForAll ? (retryAfterMs ?? 0) + jitter : retryAfterMs, RETRY_TOLD_MAX_MS);
     this.#timer = setTimeout(() => this.#begin(), retryInMs);
     this.#enter("waiting");
     this.#options.onEnd?.({ cause, orderly, code, retryAfterMs, retryInMs, problem });
@@ -601,7 +601,7 @@ async function problemOf(answer) {
 function endOf(problem, answer) {
   const seconds = Number(answer?.headers.get("Retry-After"));
   const isFinal = FINAL_STATUS.includes(problem.status);
-  return { cause: isFinal ? "policy" : "overloaded", orderly: true, problem, isFinal, ...(seconds ? { retryAfterMs: 1000 * seconds } : {}) };
+  return { cause: isFinal ? "policy" : "overloaded", orderly: true, problem, isFinal, ...(seconds ? { retryAfterMs: 1000 * seconds, isForAll: true } : {}) };
 }
 
 function refusal(problem) {
