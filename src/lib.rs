@@ -34,8 +34,8 @@
 //! words quantity      values that are one of a few words, or an amount with a unit
 //! ```
 //!
-//! All but `worker`, `server`, `io`, `mailbox`, `log`, the commands in `cli` and `metrics::ProcessFacts::read` are sans-IO: no socket,
-//! no file, no thread, no clock (`now` is an argument).
+//! All but `worker`, `server`, `io`, `mailbox`, `log`, `engine::store`, the commands in `cli` and `metrics::ProcessFacts::read` are
+//! sans-IO: no socket, no file, no thread, no clock (`now` is an argument).
 
 pub mod auth;
 pub mod class;

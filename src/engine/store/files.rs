@@ -5,9 +5,9 @@
 //! `sync` nothing is known of what was written since the one before, and asking again says nothing either: the kernel may have
 //! given it up and say that all is well.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation};
@@ -140,7 +140,7 @@ impl Directory {
     /// # Errors
     /// Another process has it, or what the kernel says.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
-        match fs::create_dir(path) {
+        match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 File::open(parent).and_then(|parent| parent.sync_all()).map_err(|error| OpenError::io(parent, error))?;

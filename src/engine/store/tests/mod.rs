@@ -185,6 +185,26 @@ fn space_is_given_back_also_when_all_topics_vanish() {
     run.check().unwrap();
 }
 
+#[test]
+fn quiet_topics_outlive_the_segments_in_which_they_stood() {
+    for seed in 0..8 {
+        let mut run = Run::new(seed, Disk::new(seed));
+        (0..TURNS).for_each(|_| run.turn());
+        run.settle();
+        let before = super::files::Files::list(&run.disk).unwrap();
+        run.engines.iter_mut().for_each(Engine::calm_down);
+        for _ in 0..10 {
+            (0..TURNS).for_each(|_| run.turn());
+            run.settle();
+            run.keeper = None;
+            run.disk = run.disk.after_crash(seed);
+            run.check().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        }
+        let left = super::files::Files::list(&run.disk).unwrap();
+        assert!(!before.iter().any(|name| left.contains(name)), "{before:?}, then {left:?}");
+    }
+}
+
 /// More of them with `FANTAIL_STORE_SEEDS`.
 fn seeds(default: u64) -> u64 {
     std::env::var("FANTAIL_STORE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(default)

@@ -46,6 +46,8 @@ pub(super) struct Engine {
     failed: Vec<Vec<Change>>,
     next: u64,
     drawn: u64,
+    /// Topics to which something happens.
+    busy: usize,
 }
 
 impl Life {
@@ -96,6 +98,7 @@ impl Engine {
             failed: Vec::new(),
             next: 1,
             drawn: 0,
+            busy: TOPICS,
         }
     }
 
@@ -107,6 +110,11 @@ impl Engine {
     pub fn turn(&mut self, random: &mut fastrand::Rng) -> Vec<Change> {
         let changes: Vec<_> = (0..random.usize(1..5)).flat_map(|_| self.happen(random)).collect();
         self.submit(changes)
+    }
+
+    /// From now on something happens to one topic alone.
+    pub fn calm_down(&mut self) {
+        self.busy = 1;
     }
 
     /// All topics end.
@@ -126,7 +134,7 @@ impl Engine {
     }
 
     fn happen(&mut self, random: &mut fastrand::Rng) -> Vec<Change> {
-        let topic = Topic::new(&format!("w{}/t{}", self.worker, random.usize(..TOPICS))).unwrap();
+        let topic = Topic::new(&format!("w{}/t{}", self.worker, random.usize(..self.busy))).unwrap();
         self.drawn += 1;
         let drawn = Epoch::from_random((self.drawn << 8 | self.worker as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let life = self.present.entry(topic.to_string()).or_default();
