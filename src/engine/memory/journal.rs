@@ -29,8 +29,6 @@ pub(super) struct Journal<R> {
     stored: u64,
     /// What is handed over at the end of the turn.
     changes: Vec<Change>,
-    /// What went and ended, which nobody waits for, with its batch: told again if it fails.
-    gone: VecDeque<(u64, Change)>,
     /// Bytes of all publications that wait.
     bytes: usize,
     bytes_max: usize,
@@ -70,16 +68,7 @@ impl<R> Waiting<R> {
 
 impl<R> Journal<R> {
     pub fn new(port: Port, bytes_max: usize, waiting_max: usize) -> Self {
-        Self {
-            port,
-            waiting: VecDeque::new(),
-            stored: 0,
-            changes: Vec::new(),
-            gone: VecDeque::new(),
-            bytes: 0,
-            bytes_max,
-            waiting_max,
-        }
+        Self { port, waiting: VecDeque::new(), stored: 0, changes: Vec::new(), bytes: 0, bytes_max, waiting_max }
     }
 
     /// Bytes of all publications that wait.
@@ -172,8 +161,6 @@ impl<R, S> MemoryEngine<R, S> {
         let Some(journal) = &mut self.journal else { return };
         let Some(outcome) = journal.port.receive() else { return };
         journal.stored = outcome.stored;
-        journal.gone.drain(..journal.gone.partition_point(|(batch, _)| *batch <= outcome.stored));
-        journal.gone.give_back();
         if !outcome.has_failed {
             return;
         }
@@ -194,7 +181,6 @@ impl<R, S> MemoryEngine<R, S> {
                 Waiting::Answer { .. } => {}
             }
         }
-        journal.changes.extend(journal.gone.drain(..).map(|(_, change)| change));
         let refused = Err(AppendError::NotStored);
         self.events.extend(failed.into_iter().map(|(_, waiting)| match waiting {
             Waiting::Publication { request, .. } | Waiting::Answer { request, .. } => {
@@ -240,9 +226,6 @@ impl<R, S> MemoryEngine<R, S> {
         }
         kept.trimmed.give_back();
         if !journal.changes.is_empty() {
-            let batch = journal.port.next();
-            let gone = journal.changes.iter().filter(|change| matches!(change, Change::Trim { .. } | Change::End { .. }));
-            journal.gone.extend(gone.map(|change| (batch, change.clone())));
             journal.port.submit(std::mem::take(&mut journal.changes));
         }
     }

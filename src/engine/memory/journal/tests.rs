@@ -32,9 +32,9 @@ struct Desk {
     shelf: Shelf,
 }
 
-/// What a store has that has done what it was told.
+/// What a store has that has done what it was told, and what of failed batches it will do: what they would have taken away.
 #[derive(Clone, Debug, Default)]
-struct Shelf(BTreeMap<Topic, Life>);
+struct Shelf(BTreeMap<Topic, Life>, Vec<Change>);
 
 #[derive(Clone, Debug)]
 struct Life {
@@ -71,6 +71,11 @@ impl Shelf {
                 }
             }
         }
+    }
+
+    fn remember(&mut self, failed: &[Batch]) {
+        let takes_away = |change: &&Change| matches!(change, Change::Trim { .. } | Change::End { .. });
+        self.1.extend(failed.iter().flat_map(|batch| &batch.changes).filter(takes_away).cloned());
     }
 
     fn read(&self) -> Vec<Stored> {
@@ -115,6 +120,7 @@ impl Desk {
         let (mut ports, inbox) = ports(1, |_| {});
         self.engine = engine(size, ports.remove(0));
         self.inbox = inbox;
+        self.shelf.1.clear();
         assert_eq!(self.engine.restore(self.shelf.read(), u64::from(now.0) * TICK_NS, milliseconds(now)), 0);
     }
 
@@ -128,10 +134,19 @@ impl Desk {
     /// What the store gets.
     fn take(&mut self) -> Vec<Batch> {
         self.engine.submit();
-        self.inbox.wait(Some(std::time::Duration::ZERO)).unwrap()
+        let group = self.inbox.wait(Some(std::time::Duration::ZERO)).unwrap();
+        let missed = self.inbox.missed();
+        self.shelf.remember(&missed);
+        group
+    }
+
+    fn fail(&mut self, group: &[Batch]) {
+        self.shelf.remember(group);
+        self.inbox.failed(group);
     }
 
     fn store(&mut self, group: &[Batch]) {
+        std::mem::take(&mut self.shelf.1).iter().for_each(|change| self.shelf.apply(change));
         group.iter().flat_map(|batch| &batch.changes).for_each(|change| self.shelf.apply(change));
         self.inbox.stored(group);
     }
@@ -210,7 +225,7 @@ fn what_failed_is_refused_and_its_numbers_are_given_again() {
     desk.append(4, "d/a", Terms::default(), NOW);
     let behind = desk.take();
     desk.store(&stored);
-    desk.inbox.failed(&failed);
+    desk.fail(&failed);
     assert_eq!(behind.len(), 1);
     assert_eq!(
         desk.events(NOW),
@@ -263,7 +278,7 @@ fn a_deletion_stands_in_the_row() {
     desk.append(3, "d/a", Terms::default(), NOW);
     assert_eq!(desk.kept("d/a", NOW), [1]);
     let group = desk.take();
-    desk.inbox.failed(&group);
+    desk.fail(&group);
     assert_eq!(desk.events(NOW), [format!("2 {NOT}"), format!("3 {NOT}")]);
     assert_eq!((desk.append_and_settle("d/a", 4), desk.kept("d/a", NOW)), (before, vec![1, 2]));
     desk.engine.delete(5, topic("d/a"));
@@ -381,7 +396,7 @@ proptest! {
                 Op::Fail => {
                     // All that was handed over fails together.
                     let failed: Vec<Batch> = groups.drain(..).flatten().collect();
-                    desk.inbox.failed(&failed);
+                    desk.fail(&failed);
                 }
                 Op::Hear => drop(desk.events(now)),
                 Op::Pass { ticks } => {
