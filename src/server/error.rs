@@ -53,7 +53,11 @@ impl ServeError {
     /// Whether a setting must change before starting again can help.
     #[must_use]
     pub fn is_setting(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Bind { .. } | Self::Uring(_) | Self::Store(_))
+        match self {
+            // A disk may come back by itself.
+            Self::Store(error) => !matches!(error, OpenError::Io { .. }),
+            other => matches!(other, Self::Config(_) | Self::Bind { .. } | Self::Uring(_)),
+        }
     }
 
     /// What to do about it.

@@ -47,6 +47,7 @@ mod tests;
 pub mod tools;
 mod topics;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -80,13 +81,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// Starts its thread, which ends when all ports have gone.
+    /// Starts its thread, which ends when all ports have gone. Should it end by a fault of its own, whoever waits is refused, and whoever comes.
     ///
     /// # Errors
     /// The kernel gives no thread.
     pub fn spawn(self, inbox: Inbox, metrics: Arc<StoreMetrics>) -> std::io::Result<JoinHandle<()>> {
-        let keeper = keeper::Keeper::new(self.log, inbox, metrics);
-        std::thread::Builder::new().name("store".to_owned()).spawn(move || keeper.run())
+        let keeper = keeper::Keeper::new(self.log, inbox, Arc::clone(&metrics));
+        let run = move || {
+            if catch_unwind(AssertUnwindSafe(|| keeper.run())).is_err() {
+                tracing::error!("the store has failed; durable topics take no publications until the server is started again");
+            }
+            metrics.up.set(0);
+        };
+        std::thread::Builder::new().name("store".to_owned()).spawn(run)
     }
 }
 

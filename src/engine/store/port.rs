@@ -200,6 +200,18 @@ impl Inbox {
     }
 }
 
+/// Nobody takes anything any more: whoever waits is refused.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.set_up(false);
+        for (worker, way) in self.middle.ways.iter().enumerate() {
+            lock(&way.outcome).has_failed = true;
+            way.has_outcome.store(true, Ordering::Release);
+            (self.ring)(worker);
+        }
+    }
+}
+
 impl std::fmt::Debug for Inbox {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -269,6 +281,15 @@ mod tests {
         let group = inbox.wait(None).unwrap();
         inbox.stored(&group);
         assert_eq!(ports[0].receive(), Some(Outcome { stored: 4, has_failed: false }));
+    }
+
+    #[test]
+    fn a_store_that_ends_by_a_fault_takes_everybody_s_hope() {
+        let (mut ports, inbox, rung) = inbox(2);
+        ports[0].submit(change("a"));
+        drop(inbox);
+        assert_eq!(*lock(&rung), [0, 1]);
+        assert!(ports.iter_mut().all(|port| port.receive() == Some(Outcome { stored: 0, has_failed: true }) && !port.is_up()));
     }
 
     #[test]
