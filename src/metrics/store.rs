@@ -23,7 +23,7 @@ pub struct StoreMetrics {
 }
 
 impl StoreMetrics {
-    /// The store's part of the page, to be put behind that of [`super::render`].
+    /// The store's part of the page, to be put behind that of [`super::render()`].
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = Text::default();
