@@ -86,7 +86,7 @@ struct Ending {
 
 impl<R, S> MemoryEngine<R, S> {
     /// An engine which keeps of each topic what its class says, within `limits`. Epochs are drawn from `seed`, which must differ from
-    /// start to start, because numbering begins anew with each.
+    /// start to start, because the numbers of topics that are not durable begin anew with each.
     #[must_use]
     pub fn new(limits: Limits, classes: Arc<Classes>, seed: u64) -> Self {
         Self {
@@ -315,6 +315,10 @@ impl<R, S> Engine<R, S> for MemoryEngine<R, S> {
         publication.class = class;
         let publication = Arc::new(publication);
         if is_stored {
+            // Its life ends some time also if this fails.
+            if self.topics.get(publication.topic.as_str()).is_some_and(|life| life.end != Tick::NEVER) {
+                self.linger(&publication.topic, now);
+            }
             return self.store(request, publication, ttl, key);
         }
         self.events.push_back(EngineEvent::Appended { request, result: Ok(Appended { position, is_repeated: false }) });

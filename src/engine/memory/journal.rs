@@ -88,8 +88,8 @@ impl<R> Journal<R> {
 
     /// Has the store delete a topic; gives the request back if it takes nothing.
     pub fn delete(&mut self, request: R, topic: Topic, life: &mut Life, epoch: Epoch) -> Result<(), (R, AppendError)> {
-        if !self.port.is_up() {
-            return Err((request, AppendError::NotStored));
+        if !self.port.is_up() || self.is_full() {
+            return Err((request, if self.port.is_up() { AppendError::StoreBusy } else { AppendError::NotStored }));
         }
         let before = life.newest();
         life.send_off(Position { epoch, offset: 0 });
@@ -108,8 +108,15 @@ impl<R> Journal<R> {
         self.waiting.front().filter(|(batch, _)| *batch <= self.stored).map(|(_, waiting)| waiting.topic())
     }
 
+    /// Whether as many wait as may.
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= self.waiting_max
+    }
+
+    /// Puts something into the row, behind its change. An answer has none: it depends on what was handed over or is about to be.
     fn wait(&mut self, waiting: Waiting<R>) {
-        self.waiting.push_back((self.port.next(), waiting));
+        let batch = self.port.next() - u64::from(self.changes.is_empty());
+        self.waiting.push_back((batch, waiting));
     }
 }
 
@@ -117,7 +124,7 @@ impl<R, S> MemoryEngine<R, S> {
     /// Whether one more publication may wait for the store, if it has to.
     pub(super) fn admit(&self, topic: &Topic, bytes: usize) -> Result<(), AppendError> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        let is_full = journal.bytes + bytes > journal.bytes_max || journal.waiting.len() >= journal.waiting_max;
+        let is_full = journal.bytes + bytes > journal.bytes_max || journal.is_full();
         if journal.port.is_up() && !is_full || !self.classes.of(topic.as_str()).durable {
             return Ok(());
         }
@@ -146,6 +153,10 @@ impl<R, S> MemoryEngine<R, S> {
     pub(super) fn answer_behind(&mut self, topic: &Topic, request: R, result: Result<Appended, AppendError>) {
         let waits = self.topics.get(topic.as_str()).is_some_and(|life| life.on_its_way.is_some());
         match self.journal.as_mut().filter(|_| waits) {
+            // It holds a credit like a publication.
+            Some(journal) if journal.is_full() => {
+                self.events.push_back(EngineEvent::Appended { request, result: Err(AppendError::StoreBusy) });
+            }
             Some(journal) => journal.wait(Waiting::Answer { request, topic: topic.clone(), result }),
             None => self.events.push_back(EngineEvent::Appended { request, result }),
         }

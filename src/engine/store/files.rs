@@ -140,12 +140,12 @@ impl Directory {
     /// # Errors
     /// Another process has it, or what the kernel says.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let sync_parent = || File::open(parent).and_then(|parent| parent.sync_all());
         match DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                File::open(parent).and_then(|parent| parent.sync_all()).map_err(|error| OpenError::io(parent, error))?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Ok(()) => sync_parent().map_err(|error| OpenError::io(parent, error))?,
+            // Whoever made it may have been killed before its name was on the disk; or it was there long before, where we may not look.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => drop(sync_parent()),
             Err(error) => return Err(OpenError::io(path, error)),
         }
         Self::open(path)

@@ -81,6 +81,7 @@ impl<F: Files> Log<F> {
         let path = files.path().to_owned();
         let refused = |error| OpenError::io(&path, error);
         // What a process that was killed had written may not be on the disk yet, and what it could not write may look as if it were.
+        files.sync_directory().map_err(refused)?;
         if let Some(newest) = read::numbers(&files)?.0.last() {
             let settle = |file| files.sync(&file).and_then(|()| files.forget_cache(&file));
             files.open(&segment::name(*newest), true).and_then(settle).map_err(refused)?;

@@ -53,6 +53,8 @@ struct Inside {
     batches: Vec<Batch>,
     /// For each port that is gone.
     closed: usize,
+    /// Nobody takes anything any more.
+    is_over: bool,
 }
 
 /// The way back to one worker.
@@ -99,8 +101,11 @@ impl Port {
     pub fn submit(&mut self, changes: Vec<Change>) {
         self.last += 1;
         let batch = Batch { worker: self.worker, number: self.last, generation: self.generation, changes };
-        lock(&self.middle.inside).batches.push(batch);
-        self.middle.arrived.notify_one();
+        let mut inside = lock(&self.middle.inside);
+        if !inside.is_over {
+            inside.batches.push(batch);
+            self.middle.arrived.notify_one();
+        }
     }
 
     /// Whether there is something to receive.
@@ -204,6 +209,10 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.set_up(false);
+        {
+            let mut inside = lock(&self.middle.inside);
+            (inside.is_over, inside.batches) = (true, Vec::new());
+        }
         for (worker, way) in self.middle.ways.iter().enumerate() {
             lock(&way.outcome).has_failed = true;
             way.has_outcome.store(true, Ordering::Release);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
 
-use super::record::{Entry, FRAME_BYTES, State};
+use super::record::{Entry, FRAME_BYTES, Put, State};
 use super::{Kept, Stored};
 use crate::frame::{Epoch, Topic, TopicError};
 use crate::limits::GiveBack;
@@ -78,6 +78,10 @@ impl<V> Topics<V> {
             Entry::State(State { topic, epoch, last, first, lost }) => self.change(topic, epoch, segment, |life| {
                 (life.last, life.first, life.lost, life.segment) = (last, first, lost, segment);
             }),
+            // Nobody ever reads it back: it has a number, and that is all there is to keep.
+            Entry::Put(Put { topic, epoch, offset, until_ms: Some(0), .. }) => {
+                self.change(topic, epoch, segment, |life| life.last = life.last.max(offset))
+            }
             Entry::Put(put) => {
                 let held = Held { segment, bytes: bytes as u32, value };
                 self.change(put.topic, put.epoch, segment, |life| {

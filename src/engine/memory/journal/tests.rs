@@ -268,6 +268,36 @@ fn a_key_that_came_before_is_answered_behind_what_came_under_it() {
     assert_eq!(desk.settle(NOW), ["1 is 1", "d/a 1", "1 is 1 again"]);
     desk.append(1, "d/a", key("k"), NOW);
     assert_eq!(desk.events(NOW), ["1 is 1 again"]);
+    desk.append(2, "d/a", key("l"), NOW);
+    let group = desk.take();
+    desk.append(2, "d/a", key("l"), NOW);
+    assert!(desk.take().is_empty(), "it has nothing to be stored");
+    desk.store(&group);
+    assert_eq!(desk.events(NOW), ["2 is 2", "d/a 2", "2 is 2 again"]);
+}
+
+#[test]
+fn what_waits_is_bounded_also_where_it_needs_no_room() {
+    let mut desk = Desk::new(9);
+    desk.append(1, "d/a", key("k"), NOW);
+    for _ in 0..100 {
+        desk.append(1, "d/a", key("k"), NOW);
+    }
+    desk.engine.delete(2, topic("d/a"));
+    let busy = "not: as much waits for the disk as may";
+    assert_eq!(desk.events(NOW), [format!("1 {busy}"), format!("1 {busy}"), format!("2 {busy}")]);
+    assert_eq!(desk.settle(NOW).len(), 100, "with what was published");
+}
+
+#[test]
+fn a_topic_whose_first_publication_failed_ends() {
+    let mut desk = Desk::new(9);
+    desk.append(1, "d/a", Terms::default(), NOW);
+    let group = desk.take();
+    desk.fail(&group);
+    assert_eq!((desk.events(NOW), desk.engine.topics()), (vec![format!("1 {NOT}")], 1));
+    desk.engine.expire(NOW.after(Tick::count(TOPIC_LINGER)));
+    assert_eq!(desk.engine.topics(), 0);
 }
 
 #[test]
@@ -424,7 +454,8 @@ proptest! {
         for _ in 0..3 {
             desk.settle(now);
         }
-        prop_assert_eq!(desk.engine.journal.as_ref().unwrap().bytes, 0);
+        let journal = desk.engine.journal.as_ref().unwrap();
+        prop_assert!(journal.bytes == 0 && journal.waiting.is_empty());
         for name in names {
             desk.engine.expire(now);
             desk.settle(now);
