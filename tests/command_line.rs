@@ -145,13 +145,13 @@ fn row<'a>(printed: &'a str, first: &str) -> Vec<&'a str> {
 
 #[test]
 fn check_shows_the_classes_and_which_one_a_topic_gets() {
-    let rule = "prices/*;history-size=1;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=list;presence-names=on";
-    let flags = ["--history-ttl", "1h", "--topic-class", rule, "--topic-class", "**;history-size=2"];
+    let rule = "prices/*;history-size=1;history-ttl=10s;history-bytes=64KiB;slow-consumer=latest;presence=list;presence-names=on;durable";
+    let flags = ["--data-dir", "/nowhere", "--history-ttl", "1h", "--topic-class", rule, "--topic-class", "**;history-size=2"];
     let checked = run(&[&["check", "prices/eur", "prices/eur/usd"], &flags[..]].concat());
     assert_eq!((checked.status, checked.stderr.as_str()), (Some(0), ""), "{checked:?}");
-    assert_eq!(row(&checked.stdout, "1")[1..], ["prices/*", "1", "10s", "64KiB", "latest", "list+names"]);
-    assert_eq!(row(&checked.stdout, "2")[1..], ["**", "2", "1h", "1MiB", "disconnect", "off"]);
-    assert_eq!(row(&checked.stdout, "default")[1..], ["-", "100", "1h", "1MiB", "disconnect", "off"]);
+    assert_eq!(row(&checked.stdout, "1")[1..], ["prices/*", "1", "10s", "64KiB", "latest", "list+names", "yes"]);
+    assert_eq!(row(&checked.stdout, "2")[1..], ["**", "2", "1h", "1MiB", "disconnect", "off", "no"]);
+    assert_eq!(row(&checked.stdout, "default")[1..], ["-", "100", "1h", "1MiB", "disconnect", "off", "no"]);
     assert_eq!(row(&checked.stdout, "prices/eur")[1..], ["1", "prices/*"]);
     assert_eq!(row(&checked.stdout, "prices/eur/usd")[1..], ["2", "**"]);
 }
