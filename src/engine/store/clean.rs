@@ -56,26 +56,10 @@ impl<H> Cleaner<H> {
     }
 
     /// Appends the frames that are to be copied of a piece; up to where that is, for [`Cleaner::advance`].
+    ///
+    /// # Errors
+    /// The segment can't be read, or is damaged: [`Cleaner::give_up`] is for that.
     pub fn copy<F: Files<File = H>>(
-        &mut self,
-        files: &F,
-        seed: u32,
-        oldest: Segment,
-        topics: &Topics<()>,
-        frames: &mut Vec<u8>,
-        budget: usize,
-    ) -> u64 {
-        match self.try_copy(files, seed, oldest, topics, frames, budget) {
-            Ok(place) => place,
-            Err(error) => {
-                tracing::error!(%error, "the store gives no more space back");
-                (self.has_failed, self.under_way) = (true, None);
-                0
-            }
-        }
-    }
-
-    fn try_copy<F: Files<File = H>>(
         &mut self,
         files: &F,
         seed: u32,
@@ -118,6 +102,13 @@ impl<H> Cleaner<H> {
             Some(Flaw::Short(_)) if copied > 0 => Ok(place),
             Some(flaw) => Err(damage(flaw, place)),
         }
+    }
+
+    /// Nothing is cleaned any more; nothing is copied either.
+    pub fn give_up(&mut self, error: &io::Error) -> u64 {
+        tracing::error!(%error, "the store gives no more space back");
+        (self.has_failed, self.under_way) = (true, None);
+        0
     }
 
     /// Up to here all that lives is copied and on the disk.

@@ -154,7 +154,8 @@ impl<F: Files> Log<F> {
         let budget = (PACE * bytes).max((self.segment_bytes / PIECES) as usize);
         let cleaned = match self.segments.front() {
             Some(oldest) if self.is_cleaning_due() => {
-                self.cleaner.copy(&self.files, self.seed, *oldest, &self.topics, &mut frames, budget)
+                let copied = self.cleaner.copy(&self.files, self.seed, *oldest, &self.topics, &mut frames, budget);
+                copied.unwrap_or_else(|error| self.cleaner.give_up(&error))
             }
             _ => 0,
         };
