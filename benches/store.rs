@@ -50,7 +50,7 @@ fn measure(directory: PathBuf, payload_bytes: usize) {
         let _ = bell.send(());
     });
     let metrics = Arc::new(StoreMetrics::default());
-    let thread = store.spawn(inbox, Arc::clone(&metrics)).expect("a thread");
+    let thread = store.spawn(inbox, Arc::clone(&metrics), || ()).expect("a thread");
     let topics: Vec<Topic> = (0..PUBLICATIONS).map(|topic| Topic::new(&format!("bench/{topic}")).expect("a name")).collect();
     let (mut of_store, mut of_plain, mut cpu) = (Vec::new(), Vec::new(), Duration::ZERO);
     for offset in 1..=GROUPS {

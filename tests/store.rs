@@ -28,7 +28,7 @@ fn put(name: &str, offset: u64, kind: Kind, payload: &[u8]) -> Change {
 fn write(directory: &Path, groups: Vec<Vec<Change>>) -> Vec<Stored> {
     let (store, stored) = open(directory).unwrap();
     let (mut ports, inbox) = ports(1, |_| ());
-    let thread = store.spawn(inbox, Arc::new(StoreMetrics::default())).unwrap();
+    let thread = store.spawn(inbox, Arc::new(StoreMetrics::default()), || ()).unwrap();
     for changes in groups {
         let number = ports[0].next();
         ports[0].submit(changes);
@@ -164,7 +164,7 @@ fn a_store_whose_directory_is_gone_is_down_and_comes_back() {
     let (opened, _) = open(&directory).unwrap();
     let (mut ports, inbox) = ports(1, |_| ());
     let metrics = Arc::new(StoreMetrics::default());
-    let thread = opened.spawn(inbox, Arc::clone(&metrics)).unwrap();
+    let thread = opened.spawn(inbox, Arc::clone(&metrics), || ()).unwrap();
     let mut submit = |changes: Vec<Change>| {
         ports[0].submit(changes);
         let mut outcome = None;

@@ -69,10 +69,10 @@ impl Server {
         let (listening, addresses, admin) = bind(config, workers)?;
         let shared = Arc::new(Shared::new(workers, fastrand::u64(..), config.max_connections_per_ip > 0));
         let options = Arc::new(config.worker_options(workers, connections_max, io.name()));
-        let store = config.data_dir.as_deref().map(|directory| storing::begin(directory, &shared)).transpose()?;
-        let (shares, store) = store.unzip();
-        let mut shares = shares.into_iter().flatten();
         let (tell, happened) = mpsc::channel();
+        let begin = |directory| storing::begin(directory, &shared, tell.clone());
+        let (shares, store) = config.data_dir.as_deref().map(begin).transpose()?.unzip();
+        let mut shares = shares.into_iter().flatten();
         let (threads, drain_delay) = (Vec::new(), config.drain_delay.into());
         let mut supervisor = Supervisor { shared: Arc::clone(&shared), threads, store, happened, drain_delay };
         let mailboxes = mesh(workers, options.mailbox_requests, options.mailbox_deliveries);

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use super::ServeError;
+use super::supervisor::Happened;
 use crate::engine::store::{self, Port, Stored};
 use crate::io::EventBell;
 use crate::worker::Shared;
@@ -16,7 +18,11 @@ pub(super) type Share = (Port, Vec<Stored>);
 ///
 /// # Errors
 /// [`ServeError::Store`] and [`ServeError::Thread`].
-pub(super) fn begin(directory: &Path, shared: &Arc<Shared<EventBell>>) -> Result<(Vec<Share>, JoinHandle<()>), ServeError> {
+pub(super) fn begin(
+    directory: &Path,
+    shared: &Arc<Shared<EventBell>>,
+    tell: Sender<Happened>,
+) -> Result<(Vec<Share>, JoinHandle<()>), ServeError> {
     let (store, stored) = store::open(directory)?;
     let topics = stored.len();
     let mut shares: Vec<Vec<Stored>> = (0..shared.workers()).map(|_| Vec::new()).collect();
@@ -27,6 +33,10 @@ pub(super) fn begin(directory: &Path, shared: &Arc<Shared<EventBell>>) -> Result
     tracing::info!(directory = %directory.display(), topics, publications, "the store is open");
     let bells = Arc::clone(shared);
     let (ports, inbox) = store::ports(shares.len(), move |worker| bells.wake(worker));
-    let thread = store.spawn(inbox, shared.store_metrics()).map_err(ServeError::Thread)?;
+    // Nobody listens any more when the server has ended first.
+    let ended = move || {
+        let _ = tell.send(Happened::StoreEnded);
+    };
+    let thread = store.spawn(inbox, shared.store_metrics(), ended).map_err(ServeError::Thread)?;
     Ok((ports.into_iter().zip(shares).collect(), thread))
 }

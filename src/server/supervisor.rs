@@ -21,6 +21,7 @@ use crate::worker::{Phase, Shared};
 pub(super) enum Happened {
     Signal,
     WorkerEnded { panicked: bool },
+    StoreEnded,
 }
 
 /// The workers' threads and their stop. Dropped, it ends them at once.
@@ -51,7 +52,7 @@ impl Supervisor {
     }
 
     fn watch(&self) -> Result<(), ServeError> {
-        let mut left = self.threads.len();
+        let mut left = self.threads.len() + usize::from(self.store.is_some());
         let mut drain_at = None;
         while left > 0 {
             match self.next(drain_at) {
@@ -61,7 +62,7 @@ impl Supervisor {
                     self.shared.advance(Phase::Draining);
                 }
                 Some(Happened::WorkerEnded { panicked: true }) => return Err(ServeError::WorkerPanicked),
-                Some(Happened::WorkerEnded { panicked: false }) => left -= 1,
+                Some(Happened::WorkerEnded { panicked: false } | Happened::StoreEnded) => left -= 1,
                 Some(Happened::Signal) if self.shared.phase() == Phase::Running => {
                     tracing::info!("stopping: no longer ready");
                     self.shared.advance(Phase::Leaving);
@@ -124,5 +125,22 @@ mod tests {
         let supervisor = Supervisor { shared: Arc::clone(&shared), threads, store: None, happened, drain_delay: Duration::ZERO };
         assert!(matches!(supervisor.run(), Err(ServeError::WorkerPanicked)));
         assert_eq!(shared.phase(), Phase::Stopped);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_waited_for_until_a_second_signal() {
+        let shared = Arc::new(Shared::new(1, 1, false));
+        let (tell, happened) = mpsc::channel();
+        let (disk, returns) = mpsc::channel::<()>();
+        let store = std::thread::spawn(move || {
+            let _ = returns.recv();
+        });
+        let (threads, drain_delay) = (vec![std::thread::spawn(|| ())], Duration::ZERO);
+        let supervisor = Supervisor { shared: Arc::clone(&shared), threads, store: Some(store), happened, drain_delay };
+        for happened in [Happened::Signal, Happened::WorkerEnded { panicked: false }, Happened::Signal] {
+            tell.send(happened).unwrap();
+        }
+        assert!(matches!(supervisor.run(), Err(ServeError::Interrupted)), "and it does not wait for the store then");
+        drop(disk);
     }
 }

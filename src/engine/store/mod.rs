@@ -82,16 +82,23 @@ pub struct Store {
 
 impl Store {
     /// Starts its thread, which ends when all ports have gone. Should it end by a fault of its own, whoever waits is refused, and whoever comes.
+    /// The last that it does is `ended`.
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub fn spawn(self, inbox: Inbox, metrics: Arc<StoreMetrics>) -> std::io::Result<JoinHandle<()>> {
+    pub fn spawn(
+        self,
+        inbox: Inbox,
+        metrics: Arc<StoreMetrics>,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
         let keeper = keeper::Keeper::new(self.log, inbox, Arc::clone(&metrics));
         let run = move || {
             if catch_unwind(AssertUnwindSafe(|| keeper.run())).is_err() {
                 tracing::error!("the store has failed; durable topics take no publications until the server is started again");
             }
             metrics.up.set(0);
+            ended();
         };
         std::thread::Builder::new().name("store".to_owned()).spawn(run)
     }
