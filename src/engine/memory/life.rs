@@ -47,8 +47,8 @@ impl Life {
 
     /// The number `newest` is on its way to the disk, too.
     pub fn send_off(&mut self, newest: Position) {
-        let waiting = self.on_its_way.as_ref().map_or(1, |on_its_way| on_its_way.waiting + 1);
-        self.on_its_way = Some(Box::new(OnItsWay { newest, waiting }));
+        let on_its_way = self.on_its_way.get_or_insert_with(|| Box::new(OnItsWay { newest, waiting: 0 }));
+        (on_its_way.newest, on_its_way.waiting) = (newest, on_its_way.waiting + 1);
     }
 
     /// One is not on its way any more; `newest` is what remains the newest, if it was taken back.
